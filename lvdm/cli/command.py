@@ -1,0 +1,69 @@
+"""What every command shares: a parser with an example, user errors in one sentence with exit status 2, and `--json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lvdm import __version__
+from lvdm.types import UserError
+
+Report = dict[str, Any]  # what a command did and measured
+
+
+def parser(description: str, *, example: str) -> argparse.ArgumentParser:
+    """An argument parser whose help ends with a command that works, and that knows `--json`."""
+    made = argparse.ArgumentParser(
+        description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--json", type=Path, metavar="FILE", help="write what was done and measured to FILE")
+    return made
+
+
+def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Report], argv: Sequence[str] | None = None) -> int:
+    """Parse, work, report: the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    args = parse.parse_args(argv)
+    start = time.perf_counter()
+    try:
+        report = work(args)
+        if args.json is not None:
+            facts = {"command": parse.prog, "version": __version__, "seconds": time.perf_counter() - start, **machine()}
+            write_text(args.json, json.dumps({**facts, **report}, indent=2, default=str) + "\n")
+    except (UserError, OSError) as error:
+        print(f"{parse.prog}: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{parse.prog}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def machine() -> Report:
+    """What the figures were measured on."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write to a temporary name, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    return str(error)
