@@ -1,0 +1,145 @@
+"""Toy videos as real files: OUT/{train,val}/{000000.mp4, ..., metadata.jsonl, truth/000000.npz} and OUT/dataset.json.
+
+A line of metadata.jsonl: file, caption, label, fps, seed. The files are the same to the byte for a seed, whatever the number of
+workers; an interrupted call goes on where it was, and a folder that holds anything else is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from tqdm import tqdm
+
+from lvdm.data.toy.clouds import clouds
+from lvdm.data.toy.discs import discs
+from lvdm.data.toy.scene import FPS, SPLITS, ToyVideo, video_generator
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+KINDS: dict[str, Callable[[np.random.Generator, int, int], ToyVideo]] = {"discs": discs, "clouds": clouds}
+GENERATOR = 1  # raised whenever the same arguments would draw other videos
+QUALITY = 12  # x264's crf: 45 dB and more on these scenes
+
+
+@dataclass(frozen=True)
+class ToyDataset:
+    """What determines every byte of the data set."""
+
+    kind: str
+    videos: int
+    frames: int = 160
+    size: int = 64
+    val: int = 16
+    seed: int = 0
+    fps: int = FPS
+    generator: int = GENERATOR
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"no toy named {self.kind}; there are {', '.join(KINDS)}")
+        if self.size < 16 or self.size % 2:
+            raise UserError(f"size is {self.size}, but mp4 needs an even side and discs need 16 pixels; try 64")
+        if self.videos < 1 or self.val < 0 or self.frames < 1 or self.seed < 0:
+            raise UserError(f"at least one video and one frame are needed, and no negative numbers; got {self}")
+
+    def counts(self) -> dict[str, int]:
+        return dict(zip(SPLITS, (self.videos, self.val), strict=True))
+
+    def video(self, split: str, index: int) -> ToyVideo:
+        return KINDS[self.kind](video_generator(self.seed, split, index), self.frames, self.size)
+
+
+def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
+    """Write what is not yet there; the number of videos written, 0 where the data set was complete."""
+    claim(out, dataset)
+    if is_complete(out, dataset):
+        return 0
+    todo = [(split, index) for split, count in dataset.counts().items() for index in range(count)]
+    for split in dataset.counts():
+        (out / split / "truth").mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(workers) as pool:  # threads suffice: most of the time goes to one ffmpeg process per worker
+        jobs = pool.map(lambda job: _write_one(out, dataset, *job), todo)
+        lines = dict(zip(todo, _with_progress(jobs, total=len(todo)), strict=True))
+    for split, count in dataset.counts().items():
+        text = "".join(json.dumps(lines[split, index]) + "\n" for index in range(count))
+        _atomically(out / split / "metadata.jsonl", lambda path, text=text: path.write_text(text))
+    return len(todo)
+
+
+def _with_progress(jobs: Iterable[dict], *, total: int) -> Iterator[dict]:
+    return tqdm(jobs, total=total, unit="video", desc="toy")
+
+
+def claim(out: Path, dataset: ToyDataset) -> None:
+    """Make `out` ours, or refuse where it holds anything but this very data set."""
+    facts = out / "dataset.json"
+    if facts.exists():
+        try:
+            found = json.loads(facts.read_text())
+        except json.JSONDecodeError:
+            found = {}
+        other = {key: found.get(key) for key, value in asdict(dataset).items() if found.get(key) != value}
+        if other:
+            wanted = {key: getattr(dataset, key) for key in other}
+            raise UserError(f"{out} holds a data set with {other}, and {wanted} was asked for; choose another folder or remove it")
+    elif out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty and holds no toy data set (no dataset.json); choose a new folder")
+    else:
+        out.mkdir(parents=True, exist_ok=True)
+        _atomically(facts, lambda path: path.write_text(json.dumps(asdict(dataset), indent=2) + "\n"))
+
+
+def is_complete(out: Path, dataset: ToyDataset) -> bool:
+    """The metadata is written last, so where it stands only files that were removed since can be missing."""
+    return all(
+        (out / split / "metadata.jsonl").is_file() and all(_video_path(out, split, index).is_file() for index in range(count))
+        for split, count in dataset.counts().items()
+    )
+
+
+def _video_path(out: Path, split: str, index: int) -> Path:
+    return out / split / f"{index:06d}.mp4"
+
+
+def _write_one(out: Path, dataset: ToyDataset, split: str, index: int) -> dict:
+    path = _video_path(out, split, index)
+    truth = path.parent / "truth" / f"{path.stem}.npz"
+    video = dataset.video(split, index)
+    if not (path.is_file() and truth.is_file()):
+        _atomically(truth, lambda temporary: _write_truth(temporary, video.truth))
+        _atomically(path, lambda temporary: write_mp4(temporary, video.frames, dataset.fps))
+    return {"file": path.name, "caption": video.caption, "label": video.label, "fps": dataset.fps, "seed": dataset.seed}
+
+
+def _write_truth(path: Path, truth: dict[str, np.ndarray]) -> None:
+    with path.open("wb") as file:
+        np.savez(file, **truth)
+
+
+def write_mp4(path: Path, frames: np.ndarray, fps: int) -> None:
+    """uint8 (t, h, w, 3) into an mp4 that is the same to the byte every time: one thread, no dates, no version."""
+    height, width = frames.shape[1:3]
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), "-pix_fmt", "yuv420p", "-g", "32", "-threads", "1"]
+    plain = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "mp4"]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *codec, *plain, str(path)]
+    done = subprocess.run(command, input=np.ascontiguousarray(frames).tobytes(), capture_output=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-300:]}")
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Under another name first, so that a file with its name is a whole one."""
+    temporary = path.with_name(f".{path.name}.part")
+    write(temporary)
+    os.replace(temporary, path)
