@@ -1,0 +1,54 @@
+"""From a network to the one function samplers see: (x_t, t) -> x0 (Ho & Salimans 2022; LVDM sec. 3.3).
+
+Letters: x0_c with the condition, x0_u without, w guidance scale. One convention, here and everywhere:
+    x0 = x0_c + w (x0_c - x0_u),   which is the same as   eps = eps_c + w (eps_c - eps_u),
+because x0 is affine in eps and the factors 1 + w and -w sum to 1. w = 0 is off. (Others write 1 + w for our w.)
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+from torch import Tensor
+
+from lvdm.diffusion.masks import frame_times
+from lvdm.diffusion.objective import Objective, check_compatible
+from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.types import Condition, Denoise, Denoiser, Predictor
+
+logger = logging.getLogger(__name__)
+
+
+def predict_x0(denoiser: Denoiser, objective: Objective, schedule: NoiseSchedule) -> Predictor:
+    """The network as a predictor of x0. Where it takes the level of given frames as their own time, so does the conversion."""
+    check_compatible(objective, schedule)
+
+    def predict(x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
+        output = denoiser(x_t, t, cond)
+        time = frame_times(t, cond) if denoiser.noise_level == "time" else t
+        return objective.x0(output, x_t, time, schedule)
+
+    return predict
+
+
+def guided(predict: Predictor, cond: Condition | None, uncond: Condition | None = None, *, scale: float) -> Denoise:
+    """Guidance with weight w = `scale`, both passes in one batch; w = 0 is one pass. Without `uncond` it is `cond` without
+    its given frames. Where that leaves nothing to tell the two apart, they are equal and one pass is made."""
+    if scale == 0 or (uncond is None and not _has_frames(cond)):
+        if scale != 0 and cond is not None and (cond.context is not None or cond.label is not None):
+            logger.warning("guidance %g has no effect: give the unconditional text or label as `uncond`", scale)
+        return lambda x_t, t: predict(x_t, t, cond)
+
+    given = Condition() if cond is None else cond
+    both = Condition.join(given, given.without_frames() if uncond is None else uncond)
+
+    def denoise(x_t: Tensor, t: Tensor) -> Tensor:
+        x0_c, x0_u = predict(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
+        return x0_c + scale * (x0_c - x0_u)
+
+    return denoise
+
+
+def _has_frames(cond: Condition | None) -> bool:
+    return cond is not None and (cond.mask is not None or cond.previous is not None)

@@ -1,0 +1,128 @@
+"""Which frames are given, and what follows from it (LVDM sec. 3.3: prediction and infilling).
+
+Letters: b batch, t frames, m mask (b, 1, t, 1, 1) with 1 = given, s noise level of the given frames.
+A mask object draws (batch, frames, generator) -> m, float32 on the CPU; each sample is drawn by itself, so all kinds mix
+freely in one batch. The kinds without chance draw nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lvdm.types import ABSENT, Condition, UserError
+
+
+class Mask(Protocol):
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor: ...
+
+
+class NoMask:
+    """Nothing given: unconditional."""
+
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
+        return _volume(torch.zeros(batch, frames))
+
+
+@dataclass(frozen=True)
+class FirstFrames:
+    """Prediction: the first n frames, n drawn from `counts` (each equally likely) for every sample."""
+
+    counts: Sequence[int]
+
+    def __post_init__(self) -> None:
+        if not self.counts or min(self.counts) < 0:
+            raise UserError(f"counts is {list(self.counts)}, expected at least one number of frames, none below 0; try [1]")
+
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
+        if max(self.counts) >= frames:
+            raise UserError(f"counts goes up to {max(self.counts)} given frames, a clip has {frames}; leave at least one to make")
+        choice = torch.randint(len(self.counts), (batch,), generator=generator)
+        count = torch.tensor(list(self.counts))[choice]
+        return _volume(torch.arange(frames) < count[:, None])
+
+
+class BothEnds:
+    """Infilling: the first and the last frame."""
+
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
+        if frames < 3:
+            raise UserError(f"a clip has {frames} frames, and with both ends given none is left to make; take at least 3")
+        frame = torch.arange(frames)
+        return _volume(((frame == 0) | (frame == frames - 1)).expand(batch, -1))
+
+
+@dataclass(frozen=True)
+class EveryKth:
+    """Infilling: frames 0, k, 2k, ..."""
+
+    k: int
+
+    def __post_init__(self) -> None:
+        if self.k < 2:
+            raise UserError(f"k is {self.k}, expected at least 2: with every frame given none is left to make")
+
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
+        return _volume((torch.arange(frames) % self.k == 0).expand(batch, -1))
+
+
+@dataclass(frozen=True)
+class RandomSubset:
+    """Each frame by itself with `probability`; where that would give all, one frame drawn evenly stays to be made."""
+
+    probability: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise UserError(f"probability is {self.probability}, expected a number from 0 to 1")
+
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
+        is_given = torch.rand(batch, frames, generator=generator) < self.probability
+        spared = torch.randint(frames, (batch, 1), generator=generator)
+        is_spared = is_given.all(dim=1, keepdim=True) & (torch.arange(frames) == spared)
+        return _volume(is_given & ~is_spared)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """For every sample one of `masks`, with `probabilities`. (Published: NoMask, FirstFrames and BothEnds.)"""
+
+    masks: Sequence[Mask]
+    probabilities: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if len(self.masks) != len(self.probabilities) or not self.masks:
+            raise UserError(f"{len(self.masks)} masks came with {len(self.probabilities)} probabilities; give one for each")
+        if min(self.probabilities) < 0 or abs(sum(self.probabilities) - 1) > 1e-6:
+            raise UserError(
+                f"probabilities {list(self.probabilities)} should be 0 or more and sum to 1; NoMask can take the rest"
+            )
+
+    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
+        weights = torch.tensor(list(self.probabilities), dtype=torch.float64)
+        choice = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        drawn = torch.stack([mask(batch, frames, generator) for mask in self.masks])  # (kind, b, 1, t, 1, 1)
+        return drawn[choice, torch.arange(batch)]
+
+
+def frame_times(t: Tensor, cond: Condition | None) -> Tensor:
+    """Each frame's own time (b, T): s where a frame is given and its level told, t elsewhere. With nothing given, t itself."""
+    if cond is None or cond.mask is None or cond.frame_noise is None:
+        return t
+    is_given = cond.mask.flatten(1) == 1  # (b, T)
+    level = cond.frame_noise[:, None]  # (b, 1)
+    time = t if t.ndim == 2 else t[:, None]
+    return torch.where(is_given & (level != ABSENT), level, time)
+
+
+def write_frames(x: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
+    """A copy of x with the given frames in their places."""
+    return x * (1 - mask) + frames * mask
+
+
+def _volume(is_given: Tensor) -> Tensor:
+    return is_given.float()[:, None, :, None, None]  # (b, t) -> (b, 1, t, 1, 1)

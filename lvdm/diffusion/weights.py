@@ -1,0 +1,39 @@
+"""How much each time counts in the loss: one weight per value of t, (b,) or per frame (b, T), float32.
+
+Letters: SNR = alpha_bar / (1 - alpha_bar), gamma its cap (Hang et al. 2023, Min-SNR).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvdm.diffusion.objective import Objective
+from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.types import UserError
+
+
+class UniformWeight:
+    """Every time counts the same, in the objective's own terms."""
+
+    def __call__(self, t: Tensor, schedule: NoiseSchedule, objective: Objective) -> Tensor:
+        return torch.ones_like(t, dtype=torch.float32)
+
+
+@dataclass(frozen=True)
+class MinSNRWeight:
+    """min(SNR, gamma) on the squared error of x0, whatever is predicted: x0: min(SNR, gamma), eps: min(SNR, gamma) / SNR,
+    v: min(SNR, gamma) / (SNR + 1). A time without signal has weight 0, so there the network learns from its neighbours only."""
+
+    gamma: float = 5.0
+
+    def __post_init__(self) -> None:
+        if self.gamma <= 0:
+            raise UserError(f"gamma is {self.gamma}, expected a number above 0; 5 is the published one")
+
+    def __call__(self, t: Tensor, schedule: NoiseSchedule, objective: Objective) -> Tensor:
+        alpha_bar = schedule.alpha_bar(t)
+        snr = alpha_bar / (1 - alpha_bar)
+        return (snr.clamp(max=self.gamma) * objective.x0_error_ratio(alpha_bar)).float()
