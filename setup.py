@@ -1,0 +1,33 @@
+"""The package: what it needs stands in requirements.txt, the version in lvdm/__init__.py, the commands here."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+COMMANDS = ("train", "encode", "sample_short", "sample_long", "convert", "make_toy", "score_toy", "benchmark")
+
+
+def requirements() -> list[str]:
+    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines())
+    return [line for line in lines if line]
+
+
+def version() -> str:
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "lvdm" / "__init__.py").read_text(), re.MULTILINE)
+    assert found, "lvdm/__init__.py must say __version__"
+    return found.group(1)
+
+
+setup(
+    name="lvdm",
+    version=version(),
+    description="Latent video diffusion: train a video autoencoder, diffusion on its latents, generate videos of a thousand frames",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=find_packages(include=["lvdm", "lvdm.*"]),
+    install_requires=requirements(),
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"]},
+    entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.{name}:main" for name in COMMANDS]},
+)
