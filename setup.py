@@ -23,7 +23,7 @@ def version() -> str:
 setup(
     name="lvdm",
     version=version(),
-    description="Latent video diffusion: train a video autoencoder, diffusion on its latents, generate videos of a thousand frames",
+    description="Latent video diffusion: train an autoencoder, diffusion on its latents, generate videos of a thousand frames",
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["lvdm", "lvdm.*"]),

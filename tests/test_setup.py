@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("python3", *(f"python3.{minor}" for minor in range(10, 15)))
-TOOLS = ("bash", "cat", "cut", "sha256sum", "dirname", "awk", "df", "find", "mkdir", "touch", "ls", "rm", "grep", "tail", "tee", "flock", "sleep", "cp")
+TOOLS = "bash cat cut sha256sum dirname awk df find mkdir touch ls rm cp grep tail tee flock sleep".split()
 
 OLD = """#!/bin/sh
 case "$*" in *version_info\\ \\<*) exit 1 ;; *print*) echo 3.8.19 ;; esac"""
@@ -197,7 +197,8 @@ def test_a_given_python_is_used_as_it_is_and_quickly():
 
 
 def test_every_requirement_parses_and_setup_reads_them(tmp_path):
-    listed = [Requirement(line.split("#")[0]) for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    listed = [Requirement(line.split("#")[0]) for line in lines if not line.startswith("#")]
     assert all(str(requirement.specifier).startswith(">=") for requirement in listed)
     # setuptools' own words, from a copy so that no egg-info is left in the repository
     shutil.copytree(ROOT / "lvdm", tmp_path / "lvdm", ignore=shutil.ignore_patterns("__pycache__"))

@@ -1,0 +1,151 @@
+"""The plan of the house, held by the parser: what imports what, how long files and functions are, what is never written."""
+
+import ast
+import re
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "lvdm"
+
+# Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
+ARROWS = {
+    "types": (),
+    "config": ("types",),
+    "data": ("types",),
+    "models": ("types",),
+    "diffusion": ("types",),
+    "checkpoints": ("types",),
+    "training": ("types", "models", "diffusion", "sampling"),  # sampling makes the previews
+    "sampling": ("types", "diffusion"),
+    "evaluation": ("types", "models"),
+    "api": ("types", "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
+    "cli": ("types", "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
+    "": ("types", "api"),
+}
+TOP = {
+    *("configs", "lvdm", "scripts", "shellscripts", "tests", "docs", ".ci"),
+    *("requirements.txt", "setup.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"),
+}
+# Written so that this file does not find itself.
+MACHINE = re.compile(r"(?<![\w.~$}*])/(?:" + "|".join(("home", "root", "Users", "work", "mnt", "scratch", "tmp")) + r")/\w")
+
+MODULES = sorted(PACKAGE.rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def room(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return "" if first == "__init__.py" else first.removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Rooms of ours that a file imports, wherever in it the import stands; `from lvdm import __version__` is free."""
+    modules = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = (".".join(path.relative_to(ROOT).parts[: -node.level]) if node.level else "").rstrip(".")
+            base = ".".join(part for part in (package, node.module) if part)
+            modules |= {f"{base}.{alias.name}" for alias in node.names} if base == "lvdm" else {base}
+    ours = {module for module in modules if module.split(".")[0] == "lvdm"} - {"lvdm.__version__"}
+    parts = [module.split(".") for module in ours]
+    return {part[1] if len(part) > 1 and part[1] in ARROWS else "" for part in parts}
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_imports_follow_the_arrows(path):
+    assert room(path) in ARROWS, f"{name(path)} is a room that the plan does not know"
+    strange = imported(path) - {room(path), *ARROWS[room(path)]}
+    assert not strange, f"{name(path)} imports {sorted(strange)}"
+
+
+def test_the_arrows_have_no_circle():
+    done: set[str] = set()
+    while len(done) < len(ARROWS):
+        ready = {house for house, needs in ARROWS.items() if house not in done and set(needs) <= done}
+        assert ready, f"a circle among {set(ARROWS) - done}"
+        done |= ready
+
+
+def test_the_import_finder_sees_every_way_of_importing(monkeypatch):
+    source = (
+        "import torch, lvdm.data.clips\nfrom lvdm import __version__, sampling\nfrom ..models.codec import Codec\n"
+        "from . import schedule\ndef late():\n    from lvdm.training.tasks import Short\n    from lvdm import load"
+    )
+    path = PACKAGE / "diffusion" / "imaginary.py"
+    monkeypatch.setitem(globals(), "tree", lambda _: ast.parse(source))
+    assert imported(path) == {"data", "sampling", "models", "diffusion", "training", ""}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=name)
+def test_scripts_are_a_few_lines_over_cli(path):
+    assert len(path.read_text().splitlines()) <= 10
+    assert imported(path) == {"cli"}
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS, *TESTS], ids=name)
+def test_files_and_functions_are_short(path):
+    assert len(path.read_text().splitlines()) < 320
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(path)}
+    assert all(length <= 60 for length in lengths.values()), f"functions of {name(path)} over 60 lines: {lengths}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS, *TESTS], ids=name)
+def test_nothing_is_caught_without_a_name(path):
+    assert not [node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.ExceptHandler) and node.type is None]
+
+
+@pytest.mark.parametrize("path", [path for path in [*MODULES, *SCRIPTS] if "cli" not in path.parts], ids=name)
+def test_only_commands_print(path):
+    calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    assert not [call.lineno for call in calls if call.func.id in ("print", "input")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name)
+def test_constructors_name_every_option(path):
+    caught = [node.lineno for node in functions(path) if node.name == "__init__" and node.args.kwarg is not None]
+    assert not caught, f"constructors with **{{}} in {name(path)}: lines {caught}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=name)
+def test_every_module_says_what_it_is_and_every_folder_what_it_holds(path):
+    assert ast.get_docstring(tree(path)), f"{name(path)} has no first line that says what it is"
+
+
+def tracked() -> list[str]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [path for path in listed.stdout.split("\0") if (ROOT / path).is_file()]
+
+
+def test_the_top_holds_only_what_the_design_lists():
+    assert {path.split("/")[0] for path in tracked()} <= TOP
+
+
+def test_no_path_of_one_machine():
+    found = []
+    for path in tracked():
+        if Path(path).suffix in (".py", ".sh", ".yaml", ".toml", ".md", ".txt", "") and path != "LICENSE":
+            lines = (ROOT / path).read_text().splitlines()
+            found += [f"{path}:{number}" for number, line in enumerate(lines, 1) if MACHINE.search(line)]
+    assert not found
