@@ -1,0 +1,137 @@
+"""What was written is read back by other programs; nothing is replaced, and nothing half-written remains."""
+
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+from PIL import Image
+
+from lvdm.sampling import writers
+from lvdm.sampling.writers import ContactSheet, GifWriter, Mp4Writer, NpzWriter, PngWriter, open_video, paths_for
+from lvdm.types import UserError
+
+
+def moving_square(frames: int = 12, height: int = 32, width: int = 48) -> np.ndarray:
+    video = np.full((frames, height, width, 3), (40, 60, 80), np.uint8)
+    for t in range(frames):
+        video[t, 8:24, 2 * t : 2 * t + 16] = (240, 160, 30)
+    return video
+
+
+def in_chunks(video: np.ndarray, size: int = 5) -> list[np.ndarray]:
+    return [video[start : start + size] for start in range(0, len(video), size)]
+
+
+def leftovers(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_mp4_has_the_frames_and_the_rate(tmp_path: Path) -> None:
+    video = moving_square()
+    writer = Mp4Writer(tmp_path / "a.mp4", fps=12.5, quality=10)
+    for chunk in in_chunks(video):
+        writer.write(chunk)
+    assert not (tmp_path / "a.mp4").exists(), "a file that is not whole has its final name"
+    writer.close()
+    back = iio.imread(tmp_path / "a.mp4", plugin="FFMPEG")
+    assert back.shape == video.shape
+    assert np.abs(back.astype(int) - video)[:, 10:22, :].mean() < 8, "yuv420p halves the colours' resolution, no more"
+    assert iio.immeta(tmp_path / "a.mp4", plugin="FFMPEG")["fps"] == pytest.approx(12.5)
+    assert leftovers(tmp_path) == []
+
+
+def test_mp4_of_odd_sides_is_padded_not_refused(tmp_path: Path) -> None:
+    writer = Mp4Writer(tmp_path / "odd.mp4", fps=8)
+    writer.write(moving_square(height=31, width=47))
+    writer.close()
+    assert iio.imread(tmp_path / "odd.mp4", plugin="FFMPEG").shape[1:3] == (32, 48)
+
+
+def test_better_quality_is_a_larger_file(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)
+    for quality in (2, 9):
+        writer = Mp4Writer(tmp_path / f"{quality}.mp4", fps=8, quality=quality)
+        writer.write(noise)
+        writer.close()
+    assert (tmp_path / "9.mp4").stat().st_size > 2 * (tmp_path / "2.mp4").stat().st_size
+
+
+def test_npz_and_png_lose_nothing(tmp_path: Path) -> None:
+    video = moving_square()
+    for writer in (NpzWriter(tmp_path / "a.npz"), PngWriter(tmp_path / "a")):
+        for chunk in in_chunks(video):
+            writer.write(chunk)
+        writer.close()
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npz")["video"], video)
+    frames = [np.asarray(Image.open(path)) for path in sorted((tmp_path / "a").iterdir())]
+    np.testing.assert_array_equal(np.stack(frames), video)
+    assert leftovers(tmp_path) == []
+
+
+def test_gif_has_the_frames(tmp_path: Path) -> None:
+    video = moving_square()
+    writer = GifWriter(tmp_path / "a.gif", fps=10)
+    writer.write(video)
+    writer.close()
+    with Image.open(tmp_path / "a.gif") as image:
+        assert image.n_frames == len(video)
+        image.seek(7)
+        back = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(back - video[7]).max() <= 16, "a few colours fit a palette well"
+
+
+def test_contact_sheet_takes_every_kth_frame_whatever_the_chunks(tmp_path: Path) -> None:
+    video = np.arange(20, dtype=np.uint8).reshape(20, 1, 1, 1) * np.ones((1, 4, 4, 3), np.uint8)
+    sheet = ContactSheet(tmp_path / "sheet.png", every=6)
+    for chunk in in_chunks(video, 3):
+        sheet.write(0, chunk)
+    for chunk in in_chunks(video + 100, 7):
+        sheet.write(1, chunk)
+    sheet.close(gap=0)
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png"))[::4, ::4, 0]
+    np.testing.assert_array_equal(pixels, [[0, 6, 12, 18], [100, 106, 112, 118]])
+
+
+@pytest.mark.parametrize("format_", writers.FORMATS)
+def test_another_runs_file_stays(tmp_path: Path, format_: str) -> None:
+    paths = paths_for(tmp_path, "a", [format_])
+    for times in range(2):
+        expected = pytest.raises(UserError, match="exists already") if times else None
+        if expected is None:
+            with open_video(paths, fps=8) as files:
+                files.write(moving_square())
+            continue
+        with expected, open_video(paths, fps=8) as files:
+            files.write(moving_square(frames=3))
+    assert leftovers(tmp_path) == []
+    if format_ == "npz":
+        assert len(np.load(paths["npz"])["video"]) == 12
+    with open_video(paths, fps=8, overwrite=True) as files:
+        files.write(moving_square(frames=3))
+    if format_ == "frames":
+        assert len(list(paths["frames"].iterdir())) == 3
+    assert leftovers(tmp_path) == []
+
+
+def test_a_failure_midway_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), open_video(paths_for(tmp_path, "a", writers.FORMATS), fps=8) as files:
+        files.write(moving_square())
+        raise RuntimeError("the network stumbled")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    monkeypatch.setattr(writers, "_temporary_name", lambda path: Path("/dev/full"))
+    monkeypatch.setattr(writers, "_remove", lambda path: None)
+    paths = {"mp4": tmp_path / "a.mp4"}
+    with pytest.raises(UserError, match="ffmpeg could not write .*a.mp4: .*"), open_video(paths, fps=8) as files:
+        for _ in range(30):
+            files.write(np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8))
+
+
+def test_unknown_format_is_named() -> None:
+    with pytest.raises(UserError, match="'avi'"):
+        paths_for(Path("x"), "a", ["mp4", "avi"])
