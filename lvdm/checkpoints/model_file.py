@@ -1,0 +1,159 @@
+"""`model.safetensors`: all that sampling needs, tensors with a description in the metadata (design.md, sec. 6).
+
+Tensors are named `codec.<name in the autoencoder's state dict>` and `denoiser.<name in the denoiser's>`. The description,
+`ModelInfo`, is JSON under the metadata key `lvdm`; `lvdm_format` counts changes that older readers cannot follow.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lvdm import __version__
+from lvdm.types import UserError
+
+FORMAT = 1
+KINDS = ("autoencoder", "diffusion")
+CODEC, DENOISER = "codec.", "denoiser."
+
+Node = dict[str, Any]  # a config node: {"target": class path, "params": {...}}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model file says about itself; nodes are config nodes, None where the kind has none."""
+
+    kind: str  # one of KINDS
+    autoencoder: Node | None = None
+    denoiser: Node | None = None
+    schedule: Node | None = None
+    objective: Node | None = None
+    scale: float = 1.0  # latent = scale * (z + shift)
+    shift: float = 0.0
+    sampling: dict[str, Any] = field(default_factory=dict)  # latent_shape [c, t, h, w], key_stride, fps, size, defaults
+    step: int = 0
+    config: dict[str, Any] = field(default_factory=dict)  # the run's resolved config
+    data_fingerprint: str = ""
+    version: str = __version__
+
+
+def save_model(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> None:
+    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
+    assert info.kind in KINDS, f"kind {info.kind!r} is none of {KINDS}"
+    strange = [name for name in tensors if not name.startswith((CODEC, DENOISER))]
+    assert not strange, f"tensors of a model file start with codec. or denoiser., not {strange[0]!r}"
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"lvdm": json.dumps(asdict(info)), "lvdm_format": str(FORMAT)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file(plain, temporary, metadata)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot write the model to {path}: {_reason(error)}; free space or choose another folder") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def read_info(path: str | Path) -> ModelInfo:
+    """The description alone; the tensors stay on the disk."""
+    with _opened(Path(path)) as file:
+        return _info(Path(path), file.metadata() or {})
+
+
+def read_model(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
+    """The description and all tensors, on the CPU."""
+    path = Path(path)
+    with _opened(path) as file:
+        info = _info(path, file.metadata() or {})
+        return info, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+
+
+def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
+    """Copy the tensors under `prefix` into a network, all of them, or say in a sentence how the two differ."""
+    given = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    wanted = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
+    differences = _differences(given, wanted)
+    if differences:
+        raise UserError(
+            f"the weights in {path} do not fit the {type(module).__name__} that the config builds: {'; '.join(differences)}; "
+            "this is a config of another size: use the one that the weights were trained with"
+        )
+    module.load_state_dict(given)
+
+
+def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in wanted]
+    other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
+    said = []
+    if missing:
+        said.append(f"{len(missing)} missing (first {missing[0]}, {_shape(wanted[missing[0]])})")
+    if unexpected:
+        said.append(f"{len(unexpected)} unexpected (first {unexpected[0]}, {_shape(given[unexpected[0]])})")
+    if other:
+        name = other[0]
+        shapes = f"{_shape(given[name])} in the file, {_shape(wanted[name])} built"
+        said.append(f"{len(other)} of another shape (first {name}, {shapes})")
+    return said
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "a scalar"
+
+
+def _opened(path: Path) -> safe_open:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the model file in it, usually {path / 'model.safetensors'}")
+    if not path.exists():
+        raise UserError(f"there is no model file {path}; train or convert one first, or correct the path")
+    try:
+        return safe_open(path, framework="pt", device="cpu")
+    except SafetensorError as error:
+        if _starts_like_safetensors(path):
+            raise UserError(f"{path} is a truncated or damaged model file ({error}); copy or make it again") from error
+        raise UserError(
+            f"{path} is not a model file (safetensors) but something else; checkpoints of other codes go through "
+            "scripts/convert.py first"
+        ) from error
+
+
+def _starts_like_safetensors(path: Path) -> bool:
+    """A length in 8 bytes, then a JSON object; an empty file counts as truncated."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return len(start) < 9 or start[8:9] == b"{"
+
+
+def _info(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
+    if "lvdm" not in metadata:
+        raise UserError(f"{path} is a safetensors file, but not one that lvdm wrote: it holds no description of a model")
+    try:
+        described = json.loads(metadata["lvdm"])
+        format_number = int(metadata["lvdm_format"])
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} holds a damaged description of its model ({error}); make the file again") from error
+    if format_number > FORMAT:
+        raise UserError(
+            f"{path} was written by lvdm {described.get('version', '(unknown)')} in format {format_number}, "
+            f"and this is lvdm {__version__}, which reads up to format {FORMAT}; upgrade lvdm"
+        )
+    known = {f.name for f in fields(ModelInfo)}
+    if described.get("kind") not in KINDS:
+        raise UserError(f"{path} describes a model of kind {described.get('kind')!r}, and lvdm knows {' and '.join(KINDS)}")
+    return ModelInfo(**{name: value for name, value in described.items() if name in known})
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,55 @@
+"""What an encoder gives: a diagonal Gaussian over latents, q(z|x) = N(mean, exp(logvar)) (VAE, appendix B).
+
+Letters: b batch, c channels, t frames, h w; z latent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvdm.types import UserError
+
+LOGVAR_RANGE = (-30.0, 20.0)  # as published
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """q(z|x); mean and logvar are (b, c, t, h, w)."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    @staticmethod
+    def from_moments(moments: Tensor) -> Posterior:
+        """Mean and logvar lie one after the other on channels; logvar is clamped."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """z = mean + sigma * eps, with eps drawn on the generator's device (the latent's where there is none)."""
+        device = self.mean.device if generator is None else generator.device
+        eps = torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32)
+        return self.mean + torch.exp(0.5 * self.logvar) * eps.to(self.mean)
+
+    def kl(self) -> Tensor:
+        """KL(q || N(0, 1)) in nats, summed over everything but the batch: (b,)."""
+        mean, logvar = self.mean.float(), self.logvar.float()
+        return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(dim=1)
+
+
+def check_video_shape(video: Tensor, *, temporal_factor: int, spatial_factor: int) -> None:
+    """Refuse videos that do not divide into whole latents."""
+    if video.ndim != 5 or video.shape[1] != 3:
+        raise UserError(f"an autoencoder takes videos shaped (b, 3, t, h, w), this one is {tuple(video.shape)}")
+    _, _, frames, height, width = video.shape
+    if frames % temporal_factor or height % spatial_factor or width % spatial_factor:
+        raise UserError(
+            f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames and "
+            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these"
+        )
