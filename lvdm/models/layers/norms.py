@@ -1,0 +1,31 @@
+"""GroupNorm with 32 groups, statistics in float32 (LVDM section 3).
+
+Letters: b batch, c channels, t frames, h w space.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lvdm.types import UserError
+
+GROUPS = 32
+
+
+class GroupNorm32(nn.GroupNorm):
+    """GroupNorm over (c / 32, everything after c), in float32 whatever comes in, given back in the input's dtype."""
+
+    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+        if channels % GROUPS:
+            raise UserError(f"a layer has {channels} channels, GroupNorm needs a multiple of {GROUPS}; change model_channels")
+        super().__init__(GROUPS, channels, eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.device.type == "cpu":  # this kernel keeps float32 statistics and weights beside a bf16 input: no copy
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """The same over (n, tokens, c): statistics over (c / 32, tokens)."""
+        return self(x.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
