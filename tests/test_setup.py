@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("python3", *(f"python3.{minor}" for minor in range(10, 15)))
-TOOLS = "bash cat cut sha256sum dirname awk df find mkdir touch ls rm cp grep tail tee flock sleep".split()
+TOOLS = ("bash", "cat", "cut", "sha256sum", "dirname", "awk", "df", "find", "mkdir", "touch", "ls", "rm", "cp", "grep")
 
 OLD = """#!/bin/sh
 case "$*" in *version_info\\ \\<*) exit 1 ;; *print*) echo 3.8.19 ;; esac"""
@@ -57,7 +57,7 @@ class Machine:
         self.bin.mkdir()
         for name in ("requirements.txt", "setup.py", "pyproject.toml", "shellscripts/setup.sh"):
             shutil.copy(ROOT / name, self.checkout / name)
-        for name in TOOLS:
+        for name in (*TOOLS, "tail", "tee", "flock", "sleep"):
             (self.bin / name).symlink_to(shutil.which(name))
         self.put("df", DF.format(blocks=100_000_000))
 
