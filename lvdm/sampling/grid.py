@@ -39,13 +39,15 @@ def published_grid(schedule: NoiseSchedule, steps: int) -> SamplingGrid:
     below T, where some signal is left, and takes it for pure noise: with few steps, or zero terminal SNR, prefer trailing."""
     num_steps = schedule.num_steps
     _check_steps(steps, num_steps)
-    stride = num_steps // steps
-    times = [t + 1 for t in range(0, num_steps, stride)][::-1]
-    if times[0] >= num_steps:
-        raise UserError(
-            f"{steps} steps with published spacing reach time {times[0]}, outside the schedule of {num_steps}; "
-            f"take at most {num_steps // 2} steps, or spacing trailing"
+    if not _fits_published(steps, num_steps):
+        others = [n for n in range(1, num_steps) if _fits_published(n, num_steps)]
+        hint = (
+            f"take {min(others, key=lambda n: abs(n - steps))} steps, or spacing trailing" if others else "take spacing trailing"
         )
+        raise UserError(
+            f"{steps} steps with published spacing reach time {num_steps}, outside the schedule of {num_steps}; {hint}"
+        )
+    times = [t + 1 for t in range(0, num_steps, num_steps // steps)][::-1]
     return _grid(schedule, times, final=float(schedule.table[0]))
 
 
@@ -69,6 +71,11 @@ SPACINGS = {"published": published_grid, "trailing": trailing_grid}
 def _grid(schedule: NoiseSchedule, times: list[int], *, final: float) -> SamplingGrid:
     table = schedule.table.tolist()
     return SamplingGrid(tuple(times), (*(table[t] for t in times), final))
+
+
+def _fits_published(steps: int, num_steps: int) -> bool:
+    """Whether the last of range(0, T, T // S), plus 1, is still a time. Not so for 3, 37, 300 or any above 500 of 1000."""
+    return (num_steps - 1) % (num_steps // steps) != 0
 
 
 def _check_steps(steps: int, num_steps: int) -> None:
