@@ -18,8 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = parser("Make a toy data set of mp4 files.", example="python scripts/make_toy.py data/discs --kind discs --videos 512 --val 16")
-    made.add_argument("out", type=Path, metavar="OUT", help="folder to make; a complete one with the same arguments is left as it is")
+    example = "python scripts/make_toy.py data/discs --kind discs --videos 512 --val 16"
+    made = parser("Make a toy data set of mp4 files.", example=example)
+    made.add_argument("out", type=Path, metavar="OUT", help="folder to make; left as it is where complete")
     made.add_argument("--kind", choices=list(KINDS), default="discs", help="what is shown (default: discs)")
     made.add_argument("--videos", type=int, default=512, metavar="N", help="training videos (default: 512)")
     made.add_argument("--frames", type=int, default=160, metavar="T", help="frames of each video (default: 160)")

@@ -1,7 +1,7 @@
 """`clouds`: smooth noise drifting at a constant velocity over a sky gradient, in light that changes slowly; all of it known.
 
-Letters: t frames, x across, y down, v velocity in pixels a frame. The noise is a sum of waves on a square twice the frame's side, so it
-drifts by any part of a pixel without interpolation: wave k at time t is its own phase minus k . v t.
+Letters: t frames, x across, y down, v velocity in pixels a frame, k a wave's number. The noise is a sum of waves on a square
+twice the frame's side, so it drifts by any part of a pixel without interpolation: at time t, wave k has its own phase minus k . v t.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ SPEED = (0.4 / 64, 0.8 / 64)  # of the side, per frame
 TILT = math.radians(30)  # the wind's heading is at most this far from level
 LIGHT = 0.12  # the light's swing about 1
 LIGHT_PERIOD = (160, 320)  # frames
-WAVES = 5  # the finest wave is 2 / WAVES of the side long
+WAVES = (1.5, 5.0)  # k of the coarsest and the finest wave, 4/3 and 2/5 of the side long: every frame shows sky and clouds
 COVER = (-0.5, 1.1)  # noise, in standard deviations, at which clouds begin and are whole
+
+_NUMBERS = np.arange(-math.floor(WAVES[1]), math.floor(WAVES[1]) + 1)
 
 
 def clouds(rng: np.random.Generator, frames: int, size: int = 64) -> ToyVideo:
@@ -45,16 +47,15 @@ def clouds(rng: np.random.Generator, frames: int, size: int = 64) -> ToyVideo:
 
 def wave_amplitudes(rng: np.random.Generator) -> np.ndarray:
     """Complex amplitudes (ky, kx) of waves that weaken with their number, as clouds' do; standard deviation 1 in all."""
-    k = np.arange(-WAVES, WAVES + 1)
-    length = np.hypot(k[:, None], k[None])
-    strength = np.where((length > 0) & (length <= WAVES), np.maximum(length, 1.0) ** -1.5, 0.0)
+    length = np.hypot(_NUMBERS[:, None], _NUMBERS[None])
+    strength = np.where((length >= WAVES[0]) & (length <= WAVES[1]), np.maximum(length, 1.0) ** -1.5, 0.0)
     phase = rng.uniform(0, 2 * math.pi, strength.shape)
     return strength * np.exp(1j * phase) / math.sqrt((strength**2).sum() / 2)
 
 
 def drifting_noise(amplitudes: np.ndarray, velocity: np.ndarray, frames: int, size: int) -> np.ndarray:
     """Noise (t, y, x) at pixel centres, moved by `velocity` (x, y) pixels from one frame to the next."""
-    k = np.arange(-WAVES, WAVES + 1) * math.pi / size  # a square of twice the side
+    k = _NUMBERS * math.pi / size  # a square of twice the side
     at = np.arange(size)[None] - velocity[:, None, None] * np.arange(frames)[:, None]  # (xy, t, pixel)
     across, down = np.exp(1j * k[:, None] * at[:, :, None])  # (t, k, pixel) each
     rows = np.einsum("tky,kl->tly", down, amplitudes)

@@ -1,7 +1,7 @@
 """`discs`: an orange and a cyan disc, bouncing off the walls and turning away when they touch, on a dim vertical gradient.
 
-Letters: t frames, x across, y down, v velocity, in pixels and pixels a frame. A disc keeps its speed for ever and only its heading
-changes, so the next frame follows from position and heading alone (Markov), and both can be seen in any two frames.
+Letters: t frames, x across, y down, v velocity, in pixels and pixels a frame. A disc keeps its speed for ever and only its
+heading changes, so the next frame follows from position and heading alone (Markov), and both can be seen in any two frames.
 """
 
 from __future__ import annotations

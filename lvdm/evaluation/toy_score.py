@@ -1,0 +1,54 @@
+"""What the toys' scorers share: a curve per question, frame by frame, and the few numbers that sum them up.
+
+Letters: t frames. Each question has an answer known for real data: the fractions are .99 or more there, the drift nearly 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lvdm.types import UserError
+
+FIRST = 16  # frames that say what the scene looked like
+
+
+@dataclass(frozen=True)
+class ToyCurves:
+    """One video, frame by frame; `drift_limit` is where the scene counts as another one."""
+
+    ok: np.ndarray  # (t,) bool, the frame shows what it should
+    moving: np.ndarray  # (t,) bool, it moves as real data do
+    speed: np.ndarray  # (t,) pixels a frame, NaN where it cannot be measured
+    drift: np.ndarray  # (t,) how far the scene has changed from the first frames, 0 to 1
+    drift_limit: float
+    more: dict[str, np.ndarray] = field(default_factory=dict)  # what only this toy has
+
+    def right(self) -> np.ndarray:
+        """(t,) bool: right in every respect."""
+        return self.ok & self.moving & (self.drift <= self.drift_limit)
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """All curves by name, as floats."""
+        shared = {"ok": self.ok, "moving": self.moving, "speed": self.speed, "drift": self.drift, "right": self.right()}
+        return {name: np.asarray(values, dtype=float) for name, values in {**shared, **self.more}.items()}
+
+    def summary(self, last: int = 300) -> dict[str, float]:
+        """Fractions of frames, `score` being those right in every respect; `ok` over the last frames; and the mean drift."""
+        return {
+            "ok": float(self.ok.mean()),
+            f"ok_last{last}": float(self.ok[-last:].mean()),
+            "motion": float(self.moving.mean()),
+            "drift": float(self.drift[FIRST:].mean()) if len(self.drift) > FIRST else 0.0,
+            "score": float(self.right().mean()),
+        }
+
+
+def checked(video: np.ndarray, *, least: int) -> np.ndarray:
+    """The video if it is uint8 (t, h, w, 3) with at least `least` frames."""
+    if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
+        raise UserError(f"a video to score is uint8 (t, h, w, 3); got {video.dtype} {video.shape}")
+    if len(video) < least:
+        raise UserError(f"motion is measured over {least} frames or more, but the video has {len(video)}")
+    return video
