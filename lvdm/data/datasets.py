@@ -70,7 +70,8 @@ class VideoFolder(Dataset[dict[str, Any]]):
         max_broken: float = 0.1,
     ) -> None:
         if min(num_frames, stride, clips_per_video) < 1:
-            raise UserError(f"num_frames={num_frames}, stride={stride}, clips_per_video={clips_per_video}: at least 1 is needed")
+            got = f"num_frames={num_frames}, stride={stride}, clips_per_video={clips_per_video}"
+            raise UserError(f"{got}: each must be at least 1")
         if not 0 <= max_broken <= 1:
             raise UserError(f"max_broken is {max_broken}, expected a fraction from 0 to 1")
         self.root = Path(root).expanduser()

@@ -54,7 +54,8 @@ def to_float(frames: Tensor) -> Tensor:
     """uint8 (..., t, h, w, c) -> float (..., c, t, h, w) in [-1, 1]."""
     assert frames.dtype == torch.uint8, f"frames of type {frames.dtype}"
     levels = rearrange(frames, "... t h w c -> ... c t h w")
-    return torch.empty(levels.shape).copy_(levels).div_(127.5).sub_(1)  # 2 ms for 132 frames of 64 x 64; .float().contiguous() 20 ms
+    video = torch.empty(levels.shape).copy_(levels)  # converts and reorders in one pass, a tenth of the time of two
+    return video.div_(127.5).sub_(1)
 
 
 def to_uint8(video: Tensor) -> Tensor:

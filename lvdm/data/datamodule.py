@@ -1,0 +1,76 @@
+"""The data of a run, as Lightning wants it: loaders over the data sets that the config builds."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+
+from lvdm.data.loading import ClipLoader, ClipSet, EpochSampler
+from lvdm.types import UserError
+
+
+class VideoData(pl.LightningDataModule):
+    """Training and validation batches; `VideoFolder` gives `video`, `LatentClips` gives `latent`.
+
+    Args:
+        train: the data set of training, in a new order each epoch; what does not fill a batch is left to another epoch.
+        val: the data set of validation, always the same clips in the same order; None for no validation.
+        batch_size: samples of a batch in each process.
+        val_batch_size: the same for validation; left out, as for training.
+        num_workers: processes that read ahead; 0 reads in the training process itself.
+        prefetch_factor: batches that each worker reads ahead; left out, 2.
+        seed: of the order; the data sets have seeds of their own for the clips.
+    """
+
+    def __init__(
+        self,
+        train: ClipSet,
+        val: ClipSet | None = None,
+        *,
+        batch_size: int,
+        val_batch_size: int | None = None,
+        num_workers: int = 0,
+        prefetch_factor: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if prefetch_factor is not None and num_workers == 0:
+            raise UserError(f"prefetch_factor={prefetch_factor} has no effect without workers; raise num_workers or leave it out")
+        if batch_size < 1 or (val_batch_size is not None and val_batch_size < 1):
+            raise UserError(f"batch_size={batch_size}, val_batch_size={val_batch_size}: each must be at least 1")
+        if val is None and val_batch_size is not None:
+            raise UserError(f"val_batch_size={val_batch_size} has no effect without val; give a data set or leave it out")
+        self.train, self.val = train, val
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.num_workers, self.prefetch_factor, self.seed = num_workers, prefetch_factor, seed
+
+    def setup(self, stage: str | None = None) -> None:
+        """Look at the disk, so that what is missing is said before training starts."""
+        if stage != "validate":
+            self.train.prepare()
+        if self.val is not None:
+            self.val.prepare()
+
+    def train_dataloader(self) -> ClipLoader:
+        sampler = EpochSampler(self.train, seed=self.seed, shuffle=True)
+        if len(sampler) < self.batch_size:
+            have = f"{len(self.train)} samples for {sampler.num_replicas} process(es)"
+            raise UserError(f"there are {have}, fewer than a batch of {self.batch_size}; lower batch_size, raise clips_per_video")
+        return self._loader(self.train, sampler, self.batch_size)
+
+    def val_dataloader(self) -> ClipLoader | list[ClipLoader]:
+        if self.val is None:
+            return []
+        return self._loader(self.val, EpochSampler(self.val, seed=self.seed, shuffle=False), self.val_batch_size)
+
+    def _loader(self, data: ClipSet, sampler: EpochSampler, batch_size: int) -> ClipLoader:
+        return ClipLoader(
+            data,  # type: ignore[arg-type]  # any object with __len__ and __getitem__ will do
+            batch_size=batch_size,
+            sampler=sampler,
+            drop_last=sampler.shuffle,
+            num_workers=self.num_workers,
+            prefetch_factor=self.prefetch_factor,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

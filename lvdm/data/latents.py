@@ -1,0 +1,159 @@
+"""Clips of cached latents: `latent` (c, n, h, w) float32, `index`, `fps`, `caption`, `label` (see latent_index for the files).
+
+Which latents are drawn is a function of (seed, epoch, sample) alone, as for videos.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lvdm.data.clips import clip_span, random_clip, spread_clip
+from lvdm.data.draws import Draw, as_draw, generator
+from lvdm.data.folders import Description, require_folder
+from lvdm.data.latent_index import DTYPES, CacheFacts, Entry, open_shard, read_index
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the index says: the videos that are long enough, where each lies, and their latents where memory holds them."""
+
+    facts: CacheFacts
+    entries: list[Entry]
+    files: list[Path]
+    latents: list[Tensor]
+
+
+class LatentClips(Dataset[dict[str, Any]]):
+    """Clips of latents that `scripts/encode.py` wrote.
+
+    Args:
+        root: the folder of shards and index.json.
+        num_latents: latents of a clip (each is `temporal_factor` frames).
+        stride: take every stride-th latent, as the key latents of a long video are; `fps` is divided by it.
+        random_clip: clips start anywhere; if false they are spread evenly over the video (a single one is centred).
+        clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
+        in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs).
+        seed: of the random clips.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        *,
+        num_latents: int,
+        stride: int = 1,
+        random_clip: bool = True,
+        clips_per_video: int = 1,
+        in_memory: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if min(num_latents, stride, clips_per_video) < 1:
+            got = f"num_latents={num_latents}, stride={stride}, clips_per_video={clips_per_video}"
+            raise UserError(f"{got}: each must be at least 1")
+        self.root, self.num_latents, self.stride = Path(root).expanduser(), num_latents, stride
+        self.random_clip, self.clips_per_video, self.in_memory, self.seed = random_clip, clips_per_video, in_memory, seed
+        self._found: _Found | None = None
+
+    def prepare(self) -> None:
+        """Read the index and, with in_memory, the latents (constructing reads nothing)."""
+        if self._found is not None:
+            return
+        require_folder(self.root, "the folder of latents")
+        facts, shards = read_index(self.root)
+        videos = [(entry, self.root / shard.file) for shard in shards for entry in shard.entries]
+        usable = [(entry, file) for entry, file in videos if self._is_long_enough(entry)]
+        if not usable:
+            longest = max((entry.shape[1] for entry, _ in videos), default=0)
+            raise UserError(
+                f"clips need {clip_span(self.num_latents, self.stride)} latents, the longest of {len(videos)} videos in "
+                f"{self.root} has {longest}; lower num_latents or stride"
+            )
+        if len(usable) < len(videos):
+            short = next(entry.name for entry, _ in videos if not self._is_long_enough(entry))
+            logger.warning("left out %d of %d videos of %s that are too short, such as %s",
+                           len(videos) - len(usable), len(videos), self.root, short)  # fmt: skip
+        entries, files = [entry for entry, _ in usable], [file for _, file in usable]
+        self._found = _Found(facts, entries, files, self._load(facts, entries, files) if self.in_memory else [])
+
+    @property
+    def names(self) -> list[str]:
+        """Each video's name; an item's `index` counts here."""
+        return [entry.name for entry in self._prepared().entries]
+
+    @property
+    def codec_fingerprint(self) -> str:
+        """Of the autoencoder that made the latents: another one cannot decode them."""
+        return self._prepared().facts.codec_fingerprint
+
+    @property
+    def temporal_factor(self) -> int:
+        """Frames of one latent."""
+        return self._prepared().facts.temporal_factor
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int, int]:
+        """(c, num_latents, h, w) of every item."""
+        channels, _, height, width = self._prepared().entries[0].shape
+        return channels, self.num_latents, height, width
+
+    def fingerprint(self) -> str:
+        """Of the videos that the latents were made from."""
+        return self._prepared().facts.data_fingerprint
+
+    def __len__(self) -> int:
+        return len(self._prepared().entries) * self.clips_per_video
+
+    def __getitem__(self, key: int | Draw) -> dict[str, Any]:
+        draw, found = as_draw(key), self._prepared()
+        video, part = draw.index % len(found.entries), draw.index // len(found.entries)
+        entry = found.entries[video]
+        if self.random_clip:
+            rng = generator(self.seed, draw.epoch, draw.index)
+            wanted = random_clip(entry.shape[1], self.num_latents, self.stride, rng, name=entry.name)
+        else:
+            wanted = spread_clip(entry.shape[1], self.num_latents, self.stride, part, self.clips_per_video, name=entry.name)
+        fps = torch.tensor(entry.fps / self.stride)
+        known = Description(entry.caption, entry.label).facts()
+        return {"latent": self._read(video, wanted), "index": video, "fps": fps, **known}
+
+    def _read(self, video: int, wanted: range) -> Tensor:
+        """(c, num_latents, h, w) float32, the caller's own."""
+        found = self._prepared()
+        if self.in_memory:
+            stored = found.latents[video][:, wanted.start : wanted.stop]
+        else:
+            with open_shard(found.files[video]) as shard:
+                stored = shard.get_slice(found.entries[video].name)[:, wanted.start : wanted.stop]
+        return torch.empty(self.latent_shape).copy_(stored[:, :: wanted.step])
+
+    def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[Tensor]:
+        need = sum(torch.Size(entry.shape).numel() for entry in entries) * DTYPES[facts.dtype].itemsize
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if need > have / 2:
+            sizes = f"{need / 2**30:.1f} GiB, and this machine's memory is {have / 2**30:.1f} GiB"
+            raise UserError(f"the latents of {self.root} take {sizes}; set in_memory: false to read them from disk")
+        latents: list[Tensor] = []
+        for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
+            with open_shard(file) as shard:
+                latents += [shard.get_tensor(entry.name) for _, entry in videos]
+        return latents
+
+    def _is_long_enough(self, entry: Entry) -> bool:
+        return entry.shape[1] >= clip_span(self.num_latents, self.stride)
+
+    def _prepared(self) -> _Found:
+        self.prepare()
+        assert self._found is not None
+        return self._found
