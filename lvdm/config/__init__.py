@@ -1,1 +1,22 @@
 """YAML files to checked settings to objects. Imports lvdm.types only; knows nothing of what it builds."""
+
+from lvdm.config.annotations import Node
+from lvdm.config.build import instantiate, is_node
+from lvdm.config.check import ArgumentsOf, check, check_node, with_defaults
+from lvdm.config.files import load_config, save_config, to_dict
+from lvdm.config.targets import import_class, path_of
+
+__all__ = [
+    "ArgumentsOf",
+    "Node",
+    "check",
+    "check_node",
+    "import_class",
+    "instantiate",
+    "is_node",
+    "load_config",
+    "path_of",
+    "save_config",
+    "to_dict",
+    "with_defaults",
+]

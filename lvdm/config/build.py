@@ -1,0 +1,70 @@
+"""Nodes, which are mappings of `target` (a class path) and `params` (its constructor's arguments), to objects, inside out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from lvdm.config.files import to_dict
+from lvdm.config.keys import dotted, join, nearest, show
+from lvdm.config.targets import import_class
+from lvdm.types import UserError
+
+NODE_KEYS = ("target", "params")
+
+
+def is_node(value: object) -> bool:
+    """Whether this names an object to be built."""
+    return isinstance(value, Mapping) and "target" in value
+
+
+def read_node(node: Mapping[str, Any], *, key: str = "", allow: Sequence[str] = ()) -> tuple[type, dict[str, Any]]:
+    """The class and the arguments that a node names."""
+    for name in node:
+        if name not in NODE_KEYS:
+            meant = join(key, nearest(str(name), NODE_KEYS) or join("params", name))
+            raise UserError(f"{join(key, name)} is not read, for beside a target stands params alone; did you mean {meant}?")
+    params = node.get("params")
+    if not isinstance(params, (Mapping, type(None))):
+        raise UserError(f"{join(key, 'params')} is {show(params)}, expected the constructor's arguments; write them as name: value")
+    return import_class(node["target"], key=join(key, "target"), allow=allow), dict(params or {})
+
+
+def instantiate(node: Any, /, *, allow: Sequence[str] = (), **provided: Any) -> Any:
+    """The object that a node names, nested nodes first; `provided` are arguments that the config does not say.
+
+    Whatever else is in a config, plain mappings and lists, comes back plain, with the nodes in it built.
+    """
+    key = _key_of(node)
+    if OmegaConf.is_config(node):
+        node = to_dict(node)
+    assert is_node(node) or not provided, f"only a node takes further arguments, not {node!r}"
+    return _build(node, key, allow, provided)
+
+
+def _build(value: Any, key: str, allow: Sequence[str], provided: Mapping[str, Any]) -> Any:
+    if is_node(value):
+        return _construct(value, key, allow, provided)
+    if isinstance(value, Mapping):
+        return {name: _build(item, join(key, name), allow, {}) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_build(item, join(key, index), allow, {}) for index, item in enumerate(value)]
+    return value
+
+
+def _construct(node: Mapping[str, Any], key: str, allow: Sequence[str], provided: Mapping[str, Any]) -> Any:
+    cls, params = read_node(node, key=key, allow=allow)
+    for name in params.keys() & provided.keys():
+        raise UserError(f"{join(key, 'params', name)} is given by lvdm itself; remove it")
+    arguments = {name: _build(item, join(key, "params", name), allow, {}) for name, item in params.items()}
+    try:
+        return cls(**arguments, **provided)
+    except UserError as error:
+        raise UserError(f"{key or cls.__name__}: {error}") from error
+
+
+def _key_of(node: Any) -> str:
+    """Where a part of a config stands in the whole."""
+    return dotted(node._get_full_key(None)) if isinstance(node, (DictConfig, ListConfig)) else ""

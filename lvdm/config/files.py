@@ -1,0 +1,200 @@
+"""YAML files and `key=value` overrides to one tree of settings, and back to a file (design, section 5).
+
+Files merge left to right: mappings key by key, lists and values are replaced, `???` leaves what an earlier file said.
+Then each override sets one key: what stood there is replaced whole, so `objective={target: X}` also drops the old params.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lvdm.config.keys import dotted, hint, join, nearest, show, walk
+from lvdm.types import UserError
+
+MISSING = "???"  # OmegaConf's mark for a value that must be given later
+OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
+
+
+def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> DictConfig:
+    """The files merged left to right, then the overrides; interpolations resolved, nothing left missing."""
+    merged = OmegaConf.create({})
+    for path in paths:
+        merged = _merge(merged, _read(Path(path)), path)
+    tree = OmegaConf.to_container(merged, resolve=False)
+    for override in overrides:
+        _apply(tree, override)
+    _refuse_missing(tree)
+    return _without_interpolations(to_dict(OmegaConf.create(tree)))
+
+
+def to_dict(config: DictConfig | ListConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """Plain dicts, lists and values, interpolations resolved."""
+    if not OmegaConf.is_config(config):
+        return _plain(config)
+    try:
+        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise UserError(_unresolved(error, config)) from error
+
+
+def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> None:
+    """Writes what `load_config([path])` reads back as the same settings; the file appears whole or not at all."""
+    path = Path(path)
+    text = OmegaConf.to_yaml(_without_interpolations(to_dict(config)))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write the config to {path}: {error.strerror}; choose a folder that can be written") from error
+
+
+# Reading and merging
+
+
+def _read(path: Path) -> DictConfig:
+    try:
+        config = OmegaConf.create(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"no config file {path}; {_nearest_file(path)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} cannot be read as text ({error}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; mend the file") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path}: {_first_line(error)}; mend the file") from error
+    if not isinstance(config, DictConfig):
+        raise UserError(f"{path} holds a list, expected keys with values at its top; give each entry a key")
+    return config
+
+
+def _merge(base: DictConfig, new: DictConfig, path: str | Path) -> DictConfig:
+    try:
+        return OmegaConf.merge(base, new)
+    except (TypeError, OmegaConfBaseException) as error:
+        clash = _clash(OmegaConf.to_container(base, resolve=False), OmegaConf.to_container(new, resolve=False))
+        what = f"{clash} is a list in one and a mapping in the other" if clash else _first_line(error)
+        raise UserError(f"{path} cannot be merged with the files before it: {what}; make them agree") from error
+
+
+def _clash(base: Any, new: Any) -> str | None:
+    """The first key that is a list on one side and a mapping on the other."""
+    ours, theirs = dict(walk(base)), dict(walk(new))
+    for key in theirs.keys() & ours.keys():
+        kinds = {type(ours[key]), type(theirs[key])}
+        if kinds == {list, dict}:
+            return key
+    return None
+
+
+def _nearest_file(path: Path) -> str:
+    """Follows the path down to the first part that does not exist, and names what there is instead."""
+    there = next((parent for parent in path.parents if parent.is_dir()), Path("."))
+    part, *rest = path.relative_to(there).parts
+    near = nearest(part, sorted(entry.name for entry in there.iterdir()))
+    if near is None:
+        return f"look in {there.resolve()}"
+    whole = there / near / Path(*rest)
+    return f"did you mean {whole if whole.exists() else there / near}?"
+
+
+# Overrides
+
+
+def _apply(tree: dict[str, Any], override: str) -> None:
+    """Sets one key of the tree, in place."""
+    found = OVERRIDE.fullmatch(override)
+    if found is None:
+        raise UserError(f"{override!r} is no override; write key=value, for example trainer.max_steps=100")
+    *parents, last = found["key"].split(".")
+    value = _parse(found["value"], override)
+    place: Any = tree
+    for depth, part in enumerate(parents):
+        part = _entry(place, part, override, join(*parents[:depth]))
+        if isinstance(place, dict) and place.get(part) in (None, MISSING):
+            place[part] = {}
+        place = place[part]
+    place[_entry(place, last, override, join(*parents))] = value
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]
+    except yaml.YAMLError as error:
+        raise UserError(f"the value in {override!r} is not YAML: {_problem(error)}; quote it if it is text") from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"the value in {override!r} cannot be used: {_first_line(error)}; quote it if it is text") from error
+
+
+def _entry(place: Any, part: str, override: str, key: str) -> Any:
+    """The key of a mapping or index of a list that `part` names in `place`."""
+    if isinstance(place, dict):
+        return next((known for known in place if str(known) == part), part)
+    if not isinstance(place, list):
+        raise UserError(f"{override!r} goes through {key}, which is {show(place)}, not a mapping or list; set {key} itself")
+    if not part.isdecimal() or int(part) >= len(place):
+        have = f"has {len(place)} items, counted from 0"
+        raise UserError(f"{override!r} asks for item {part} of {key}, which {have}; take one of those or set {key} itself")
+    return int(part)
+
+
+# Missing values and interpolations
+
+
+def _refuse_missing(tree: dict[str, Any]) -> None:
+    missing = [key for key, value in walk(tree) if value == MISSING]
+    if missing:
+        raise UserError(f"no value yet for {', '.join(missing)} (marked ???); set it in a later file or write {missing[0]}=VALUE")
+
+
+def _unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -> str:
+    """One sentence for an interpolation that has no value."""
+    key = dotted(error.full_key)
+    reason = _first_line(error)
+    if variable := re.search(r"Environment variable '(.+)' not found", reason):
+        return f"{key} needs the environment variable {variable[1]}, which is not set; export it or write {key}=VALUE"
+    if unknown := re.search(r"Interpolation key '(.+)' not found", reason):
+        known = [name for name, _ in walk(OmegaConf.to_container(config, resolve=False))]
+        return f"{key} refers to {unknown[1]}, which is not there; {hint(unknown[1], known)}"
+    return f"{key} cannot be resolved: {reason}; mend it or write {key}=VALUE"
+
+
+def _without_interpolations(tree: dict[str, Any]) -> DictConfig:
+    """A config of exactly these values: a text that happens to hold `${` stays that text."""
+    return OmegaConf.create(_plain(tree, escape=True))
+
+
+def _plain(tree: Any, escape: bool = False) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _plain(value, escape) for key, value in tree.items()}
+    if isinstance(tree, (list, tuple)):
+        return [_plain(value, escape) for value in tree]
+    if escape and isinstance(tree, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", tree)
+    return tree
+
+
+# What the libraries' errors say, in one line
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
+
+
+def _problem(error: yaml.YAMLError) -> str:
+    return getattr(error, "problem", None) or _first_line(error)
+
+
+def _line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return "" if mark is None else f", line {mark.line + 1}"
