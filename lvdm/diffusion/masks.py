@@ -113,7 +113,8 @@ def frame_times(t: Tensor, cond: Condition | None) -> Tensor:
     """Each frame's own time (b, T): s where a frame is given and its level told, t elsewhere. With nothing given, t itself."""
     if cond is None or cond.mask is None or cond.frame_noise is None:
         return t
-    is_given = cond.mask[:, 0].flatten(2)[..., 0] == 1 if cond.mask.ndim > 3 else cond.mask[:, 0] == 1  # (b, T)
+    mask = cond.mask[:, 0]  # (b, T, ...), the same all over a frame
+    is_given = mask.reshape(*mask.shape[:2], -1)[..., 0] == 1  # (b, T)
     level = cond.frame_noise[:, None]  # (b, 1)
     time = t if t.ndim == 2 else t[:, None]
     return torch.where(is_given & (level != ABSENT), level, time)

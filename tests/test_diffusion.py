@@ -1,0 +1,362 @@
+"""Schedules, the process, objectives, losses, weights and guidance: closed forms, inverses and recorded values."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from lvdm.diffusion import process
+from lvdm.diffusion.guidance import guided, predict_x0
+from lvdm.diffusion.losses import HuberLoss, L1Loss, L2Loss
+from lvdm.diffusion.objective import EpsObjective, VObjective, X0Objective, check_compatible
+from lvdm.diffusion.schedule import Cosine, Linear, SqrtLinear
+from lvdm.diffusion.weights import MinSNRWeight, UniformWeight
+from lvdm.types import ABSENT, Condition, UserError
+
+SCHEDULES = [SqrtLinear, Linear, Cosine]
+OBJECTIVES = [EpsObjective(), X0Objective(), VObjective()]
+
+
+def named(value) -> str:
+    return value.__name__ if isinstance(value, type) else type(value).__name__
+
+
+def snr(schedule) -> torch.Tensor:
+    return schedule.table / (1 - schedule.table)
+
+
+# Schedules -----------------------------------------------------------------------------------------------------------
+
+
+def test_sqrt_linear_tables_are_the_published(parity):
+    """Recorded in float32, so equal to float32's rounding."""
+    recorded, schedule, t = load_file(parity("lvdm_schedule.safetensors")), SqrtLinear(), torch.arange(1000)
+    below = torch.cat([torch.ones(1, dtype=torch.float64), schedule.table[:-1]])
+    ours = {
+        "alphas_cumprod": schedule.table,
+        "betas": 1 - schedule.table / below,
+        "posterior_variance": process.posterior_variance(t, schedule),
+        "posterior_mean_coef1": process.posterior_coef_x0(schedule.table, below),
+        "posterior_mean_coef2": process.posterior_coef_xt(schedule.table, below),
+    }
+    for name, table in ours.items():
+        assert table.dtype == torch.float64
+        torch.testing.assert_close(table, recorded[name].double(), rtol=1e-6, atol=1e-9, msg=name)
+    noised = process.q_sample(recorded["x0"], recorded["noise"], recorded["t"], schedule)
+    assert noised.dtype == torch.float32
+    torch.testing.assert_close(noised, recorded["q_sample"], rtol=1e-6, atol=1e-6)
+
+
+def test_linear_and_cosine_are_diffusers():
+    from diffusers import DDPMScheduler
+
+    for ours, name in [
+        (Linear(), "linear"),
+        (Cosine(), "squaredcos_cap_v2"),
+        (SqrtLinear(start=0.00085, end=0.012), "scaled_linear"),
+    ]:
+        ends = {"beta_start": 0.00085, "beta_end": 0.012} if name == "scaled_linear" else {"beta_start": 1e-4, "beta_end": 2e-2}
+        theirs = DDPMScheduler(beta_schedule=name, **ends).alphas_cumprod
+        torch.testing.assert_close(ours.table.float(), theirs, rtol=3e-5, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("make", SCHEDULES, ids=named)
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("shift", [0.5, 1.0, 3.0])
+def test_signal_falls_from_nearly_all_to_what_was_asked(make, zero, shift):
+    schedule = make(zero_terminal_snr=zero, snr_shift=shift)
+    assert schedule.table.shape == (1000,) and schedule.table.dtype == torch.float64
+    assert (schedule.table.diff() < 0).all() and 0.98 < schedule.table[0] < 1
+    assert schedule.has_zero_terminal_snr is zero and (schedule.table[-1] == 0).item() is zero
+
+
+@pytest.mark.parametrize("make", SCHEDULES, ids=named)
+def test_snr_shift_divides_the_root_of_snr(make):
+    torch.testing.assert_close(snr(make(snr_shift=3.0)) * 9, snr(make()), rtol=1e-9, atol=0)
+    assert torch.equal(make(snr_shift=1.0).table, make().table)
+
+
+@pytest.mark.parametrize("make", SCHEDULES, ids=named)
+@pytest.mark.parametrize("shift", [1.0, 2.0])
+def test_zero_terminal_snr_is_an_affine_map_of_alpha_that_keeps_the_first(make, shift):
+    before, after = make(snr_shift=shift).table, make(zero_terminal_snr=True, snr_shift=shift).table
+    assert after[0] == before[0] and after[-1] == 0
+    slope = after.sqrt().diff() / before.sqrt().diff()
+    torch.testing.assert_close(slope, slope.mean().expand_as(slope), rtol=1e-7, atol=0)
+
+
+def test_zero_terminal_snr_is_diffusers():
+    from diffusers import DDPMScheduler
+
+    theirs = DDPMScheduler(beta_schedule="linear", rescale_betas_zero_snr=True).alphas_cumprod
+    torch.testing.assert_close(Linear(zero_terminal_snr=True).table.float(), theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "coefficient"), [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)]
+)
+def test_coefficients_are_cast_from_float64_to_the_samples_type_or_float32(dtype, coefficient):
+    schedule, t = SqrtLinear(), torch.tensor([0, 999])
+    alpha, sigma = schedule.alpha_sigma(t, torch.zeros(2, 4, 3, 2, 2, dtype=dtype))
+    assert alpha.dtype == sigma.dtype == coefficient and alpha.shape == (2, 1, 1, 1, 1)
+    assert torch.equal(alpha.flatten(), schedule.table[t].sqrt().to(coefficient))
+    assert torch.equal(sigma.flatten(), (1 - schedule.table[t]).sqrt().to(coefficient))
+
+
+def test_time_may_be_per_sample_or_per_frame_on_volumes_and_planes():
+    schedule = SqrtLinear()
+    for like in (torch.zeros(2, 4, 3, 5, 5), torch.zeros(2, 4, 3)):
+        tail = [1] * (like.ndim - 3)
+        assert schedule.alpha_sigma(torch.tensor([1, 2]), like)[0].shape == (2, 1, 1, *tail)
+        t = torch.tensor([[1, 2, 3], [4, 5, 6]])
+        alpha = schedule.alpha_sigma(t, like)[0]
+        assert alpha.shape == (2, 1, 3, *tail)
+        assert torch.equal(alpha.flatten(), schedule.table[t].sqrt().float().flatten())
+
+
+def test_a_constant_time_per_frame_is_the_scalar_time_to_the_bit():
+    schedule, x0, eps = Cosine(), torch.randn(2, 4, 3, 5, 5), torch.randn(2, 4, 3, 5, 5)
+    t = torch.tensor([17, 801])
+    assert torch.equal(process.q_sample(x0, eps, t, schedule), process.q_sample(x0, eps, t[:, None].expand(-1, 3), schedule))
+
+
+def test_a_schedule_can_be_copied():
+    assert torch.equal(copy.deepcopy(Cosine(snr_shift=2.0)).table, Cosine(snr_shift=2.0).table)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: SqrtLinear(1),
+        lambda: Linear(start=0.1, end=0.01),
+        lambda: Linear(start=0.0),
+        lambda: Linear(end=1.0),
+        lambda: Cosine(offset=-1.0),
+        lambda: Cosine(1),
+        lambda: Cosine(snr_shift=0.0),
+    ],
+)
+def test_an_impossible_schedule_is_refused(make):
+    with pytest.raises(UserError, match="expected"):
+        make()
+
+
+# The process and the objectives --------------------------------------------------------------------------------------
+
+
+def draw(t_shape=(3,)) -> tuple[torch.Tensor, ...]:
+    x0, eps = torch.randn(2, 3, 4, 4, 2, 2, dtype=torch.float64)
+    return x0, eps, torch.randint(999, t_shape)
+
+
+@given(variance=st.floats(0.1, 10), t=st.integers(1, 999))
+@settings(max_examples=30, deadline=None)
+def test_the_posterior_is_bayes(variance, t):
+    """q(x_{t-1} | x_t, x0) from the product of two Gaussians, with none of the paper's algebra."""
+    schedule = Linear()
+    before, now = schedule.table[t - 1], schedule.table[t]
+    step = now / before  # x_t = sqrt(step) x_{t-1} + sqrt(1 - step) noise
+    x0, x_t = torch.tensor([[variance]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64)
+    precision = 1 / (1 - before) + step / (1 - step)
+    mean = (before.sqrt() * x0 / (1 - before) + step.sqrt() * x_t / (1 - step)) / precision
+    time = torch.tensor([t])
+    torch.testing.assert_close(process.posterior_mean(x0, x_t, time, schedule), mean, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(process.posterior_variance(time, schedule), 1 / precision[None], rtol=1e-9, atol=1e-15)
+
+
+def test_the_posterior_below_the_first_time_is_x0():
+    x0, x_t = torch.randn(2, 2, 4, dtype=torch.float64)
+    t = torch.zeros(2, dtype=torch.long)
+    torch.testing.assert_close(process.posterior_mean(x0, x_t, t, Linear()), x0)
+    assert process.posterior_variance(t, Linear()).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("make", SCHEDULES, ids=named)
+@pytest.mark.parametrize("t_shape", [(3,), (3, 4)])
+def test_conversions_are_inverse(make, t_shape):
+    schedule, (x0, eps, t) = make(), draw(t_shape)
+    x_t = process.q_sample(x0, eps, t, schedule)
+    v = process.v_from_x0_eps(x0, eps, t, schedule)
+    for got, expected in [
+        (process.x0_from_eps(eps, x_t, t, schedule), x0),
+        (process.eps_from_x0(x0, x_t, t, schedule), eps),
+        (process.x0_from_v(v, x_t, t, schedule), x0),
+        (process.eps_from_v(v, x_t, t, schedule), eps),
+    ]:
+        torch.testing.assert_close(got, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(x_t**2 + v**2, x0**2 + eps**2, msg="(x_t, v) is (x0, eps) turned")
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+def test_the_target_gives_x0_back(objective):
+    schedule, (x0, eps, t) = SqrtLinear(), draw((3, 4))
+    x_t = process.q_sample(x0, eps, t, schedule)
+    torch.testing.assert_close(objective.x0(objective.target(x0, eps, t, schedule), x_t, t, schedule), x0)
+
+
+@pytest.mark.parametrize("objective", [X0Objective(), VObjective()], ids=named)
+def test_pure_noise_still_gives_x0_back(objective):
+    schedule, (x0, eps, _) = Linear(zero_terminal_snr=True), draw()
+    t = torch.full((3,), 999)
+    assert torch.equal(process.q_sample(x0, eps, t, schedule), eps)
+    assert torch.equal(objective.x0(objective.target(x0, eps, t, schedule), eps, t, schedule), x0)
+
+
+def test_eps_with_zero_terminal_snr_is_refused_and_nothing_else():
+    for objective in OBJECTIVES:
+        check_compatible(objective, Linear())
+    check_compatible(VObjective(), Linear(zero_terminal_snr=True))
+    for refuse in (check_compatible, lambda objective, schedule: predict_x0(Network(), objective, schedule)):
+        with pytest.raises(UserError, match="VObjective"):
+            refuse(EpsObjective(), Linear(zero_terminal_snr=True))
+
+
+# Losses and weights --------------------------------------------------------------------------------------------------
+
+
+def test_losses_are_elementwise_and_huber_is_both():
+    prediction, target = torch.tensor([[0.0, 0.5, -3.0]]), torch.zeros(1, 3)
+    assert L1Loss()(prediction, target).tolist() == [[0, 0.5, 3]]
+    assert L2Loss()(prediction, target).tolist() == [[0, 0.25, 9]]
+    assert HuberLoss(1.0)(prediction, target).tolist() == [[0, 0.125, 2.5]]
+    assert HuberLoss(2.0)(prediction, target).tolist() == [[0, 0.125, 4]]
+    with pytest.raises(UserError):
+        HuberLoss(0.0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+@pytest.mark.parametrize("schedule", [SqrtLinear(), Cosine(snr_shift=2.0)], ids=named)
+def test_min_snr_is_the_papers_formula_for_each_objective(objective, schedule):
+    t = torch.arange(1000)
+    s = snr(schedule)
+    capped = s.clamp(max=5)
+    formula = {EpsObjective: capped / s, X0Objective: capped, VObjective: capped / (s + 1)}[type(objective)]
+    weight = MinSNRWeight(5.0)(t, schedule, objective)
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, formula.float(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=named)
+def test_min_snr_weighs_the_same_error_of_x0_the_same_whatever_is_predicted(objective):
+    """weight * |output error|^2 = min(SNR, gamma) |x0 error|^2."""
+    schedule, (x0, eps, t) = Linear(), draw()
+    x_t = process.q_sample(x0, eps, t, schedule)
+    target = objective.target(x0, eps, t, schedule)
+    output = target + 0.1 * torch.randn_like(target)
+    x0_error = (objective.x0(output, x_t, t, schedule) - x0).flatten(1).square().sum(dim=1)
+    error = (output - target).flatten(1).square().sum(dim=1)
+    weight = MinSNRWeight(2.0)(t, schedule, objective)
+    torch.testing.assert_close(weight * error, snr(schedule)[t].clamp(max=2) * x0_error, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("weight", [UniformWeight(), MinSNRWeight()], ids=named)
+@pytest.mark.parametrize("objective", [X0Objective(), VObjective()], ids=named)
+def test_weights_have_the_shape_of_t_and_are_finite_without_signal(weight, objective):
+    for t in (torch.tensor([0, 999]), torch.tensor([[0, 10, 999], [999, 5, 6]])):
+        got = weight(t, Cosine(zero_terminal_snr=True), objective)
+        assert got.shape == t.shape and torch.isfinite(got).all() and (got >= 0).all()
+
+
+def test_min_snr_needs_a_cap():
+    with pytest.raises(UserError, match="above 0"):
+        MinSNRWeight(0.0)
+
+
+# Guidance ------------------------------------------------------------------------------------------------------------
+
+
+class Network:
+    """Tells what it was given apart: eps depends on the mask, the level and the label; keeps count of its passes."""
+
+    def __init__(self, noise_level: str | None = None) -> None:
+        self.noise_level, self.batches = noise_level, []
+
+    def __call__(self, x, t, cond=None):
+        self.batches.append(len(x))
+        eps = torch.sin(3 * x)
+        for name in ("mask", "frame_noise", "label") if cond is not None else ():
+            value = getattr(cond, name)
+            if value is not None:
+                eps = eps + 0.1 * value.reshape(len(x), 1, -1, 1, 1).to(x)
+        return eps
+
+
+def condition(batch: int = 2, **more) -> Condition:
+    mask = torch.tensor([1.0, 0, 0, 0]).view(1, 1, 4, 1, 1).repeat(batch, 1, 1, 1, 1)
+    frames = torch.randn(batch, 3, 4, 2, 2, dtype=torch.float64)
+    return Condition(frames=frames, mask=mask, frame_noise=torch.full((batch,), 100), **more)
+
+
+def inputs(batch: int = 2):
+    return torch.randn(batch, 3, 4, 2, 2, dtype=torch.float64), torch.randint(999, (batch,))
+
+
+def test_guidance_off_is_one_pass_and_the_condition():
+    network, (x, t), cond = Network(), inputs(), condition()
+    predict = predict_x0(network, EpsObjective(), SqrtLinear())
+    assert torch.equal(guided(predict, cond, scale=0.0)(x, t), predict(x, t, cond))
+    assert network.batches == [2, 2]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 7.5, -0.5])
+def test_guidance_on_x0_is_the_published_formula_on_eps(scale):
+    """eps_c + w (eps_c - eps_u), from two plain calls of the network; both passes of ours are one call."""
+    network, schedule, (x, t), cond = Network(), SqrtLinear(), inputs(), condition()
+    eps_c, eps_u = network(x, t, cond), network(x, t, None)
+    expected = process.x0_from_eps(eps_c + scale * (eps_c - eps_u), x, t, schedule)
+    network.batches.clear()
+    got = guided(predict_x0(network, EpsObjective(), schedule), cond, scale=scale)(x, t)
+    assert network.batches == [4]
+    # ABSENT is fed to this network as a number, where a real one adds nothing
+    absent = process.x0_from_eps(torch.full_like(x, 0.1 * ABSENT), x, t, schedule) - process.x0_from_eps(
+        torch.zeros_like(x), x, t, schedule
+    )
+    torch.testing.assert_close(got, expected - scale * absent, rtol=1e-9, atol=1e-9)
+
+
+def test_guidance_minus_one_is_the_unconditional_answer_and_grows_linearly():
+    predict, (x, t) = predict_x0(Network(), VObjective(), SqrtLinear()), inputs()
+    cond, uncond = condition(label=torch.tensor([3, 4])), condition(label=torch.tensor([0, 0]))
+    at = {w: guided(predict, cond, uncond, scale=w)(x, t) for w in (-1.0, 1.0, 2.0, 3.0)}
+    torch.testing.assert_close(at[-1.0], predict(x, t, uncond))
+    torch.testing.assert_close(at[3.0] - at[2.0], at[2.0] - at[1.0])
+    torch.testing.assert_close(at[2.0] - at[1.0], predict(x, t, cond) - predict(x, t, uncond))
+
+
+def test_guidance_takes_time_per_frame():
+    predict, (x, _), cond = predict_x0(Network(), VObjective(), SqrtLinear()), inputs(), condition()
+    t = torch.randint(999, (2, 4))
+    assert guided(predict, cond, scale=0.5)(x, t).shape == x.shape
+
+
+def test_with_nothing_to_guide_by_one_pass_is_made_and_a_lost_label_is_told(caplog):
+    network, (x, t) = Network(), inputs()
+    predict = predict_x0(network, VObjective(), SqrtLinear())
+    assert torch.equal(guided(predict, None, scale=0.1)(x, t), predict(x, t, None))
+    assert not caplog.records
+    guided(predict, Condition(label=torch.tensor([1, 2])), scale=0.1)(x, t)
+    assert "give the unconditional text or label" in caplog.text
+    assert network.batches == [2, 2, 2]
+
+
+def test_text_in_one_pass_only_is_refused():
+    cond = condition(context=torch.zeros(2, 5, 8))
+    with pytest.raises(UserError, match="context in both passes"):
+        guided(predict_x0(Network(), VObjective(), SqrtLinear()), cond, Condition(), scale=1.0)
+
+
+def test_the_given_frames_own_time_serves_the_conversion_only_where_it_is_the_networks():
+    schedule, (x, t), cond = SqrtLinear(), inputs(), condition()
+    for noise_level, given_time in [("time", 100), ("embedding", None), (None, None)]:
+        network = Network(noise_level)
+        x0 = predict_x0(network, VObjective(), schedule)(x, t, cond)
+        output = network(x, t, cond)
+        new = process.x0_from_v(output, x, t, schedule)
+        given_t = t if given_time is None else torch.full_like(t, given_time)
+        assert torch.equal(x0[:, :, 1:], new[:, :, 1:])
+        assert torch.equal(x0[:, :, 0], process.x0_from_v(output, x, given_t, schedule)[:, :, 0])
