@@ -82,15 +82,19 @@ def read_model(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
     """Copy the tensors under `prefix` into a network, all of them, or say in a sentence how the two differ."""
+    check_weights(module, tensors, prefix, path)
+    module.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)})
+
+
+def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
+    """Whether these are the weights of this network, which may lie on the meta device; `path` is where they come from."""
     given = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-    wanted = {name: tensor for name, tensor in module.state_dict().items() if isinstance(tensor, Tensor)}
-    differences = _differences(given, wanted)
+    differences = _differences(given, module.state_dict())
     if differences:
         raise UserError(
             f"the weights in {path} do not fit the {type(module).__name__} that the config builds: {'; '.join(differences)}; "
             "this is a config of another size: use the one that the weights were trained with"
         )
-    module.load_state_dict(given)
 
 
 def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
