@@ -169,7 +169,7 @@ class NpzWriter(_Writer):
         self._publish()
 
     def discard(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk refuses the last bytes once more
+        with contextlib.suppress(OSError):  # the last bytes may not fit either
             self._file.close()
         _remove(self._raw)
         super().discard()

@@ -1,0 +1,172 @@
+"""`scripts/sample_long.py --predict MODEL [--infill MODEL]`: long videos, streamed to their files as they are made."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from lvdm.cli import command
+from lvdm.cli.sampling_options import (
+    Output,
+    Process,
+    add_machine,
+    add_output,
+    add_sampling,
+    batches,
+    check_num,
+    load_model,
+    progress,
+)
+from lvdm.data.frames import resize_and_crop
+from lvdm.data.readers import open_video
+from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
+from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.types import UserError
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = command.parser(
+        "Sample long videos: sparse keys first, then the gaps between them; without --infill every latent is a key.",
+        example="scripts/sample_long.py --predict runs/predict_sky/model.safetensors --infill runs/infill_sky/model.safetensors",
+    )
+    parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that goes on from given latents")
+    parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps; the same file is loaded once")
+    parse.add_argument("--frames", type=int, default=1000, help="of each video, a start included (default 1000)")
+    parse.add_argument("--start", type=Path, metavar="VIDEO", help="a video or folder of images to go on from")
+    parse.add_argument("--start-frames", type=int, metavar="N", help="only the first N frames of --start")
+    add_sampling(parse, num=1)
+    group = parse.add_argument_group("long video (the model file says what is best for it)")
+    group.add_argument("--condition-noise", type=int, metavar="S", help="noise on given keys, a time of the schedule; 0 is clean")
+    group.add_argument("--gap-noise", type=int, metavar="S", help="the same while gaps are filled")
+    group.add_argument("--overlap", type=int, metavar="N", help="keys that a window is given from the one before")
+    group.add_argument("--key-stride", type=int, metavar="K", help="latents from one key to the next")
+    group.add_argument("--gap-steps", type=int, metavar="S", help="sampling steps in gaps (default: --steps)")
+    group.add_argument("--gap-batch", default="auto", metavar="auto|N", help="gap windows at once (default auto: by memory)")
+    add_output(parse)
+    add_machine(parse)
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.run(parser(), sample, argv)
+
+
+def sample(args: argparse.Namespace) -> command.Report:
+    check_num(args)
+    process = Process.this()
+    args.json = process.report_file(args.json)
+    predict = load_model(args.predict, args)
+    infill = load_infill(args, predict)
+    made = prepare_long_video(predict, infill, read_options(args), start=read_start(args, predict))
+    videos = process.share(args.num)
+    out = Output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
+    start = time.perf_counter()
+    write(made, videos, out, seed=args.seed, size=batch_size(args, predict))
+    out.close()
+    seconds = time.perf_counter() - start
+    print(f"{len(videos)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
+    return {
+        "predict": args.predict,
+        "infill": args.infill,
+        "videos": out.paths,
+        "frames": args.frames,
+        "seed": args.seed,
+        "sampling_seconds": seconds,
+        "plan": describe(made),
+        "rank": process.rank,
+        "processes": process.count,
+    }
+
+
+def write(made: LongVideo, videos: range, out: Output, *, seed: int, size: int) -> None:
+    """All videos, a batch at a time, each frame into its files as soon as it is there."""
+    factor = made.predict.codec.temporal_factor
+    latents = (made.plan.latents - made.plan.start_latents) * len(videos)
+    with progress(latents * factor, "frames") as bar:
+        for batch in batches(videos, size):
+            with ExitStack() as stack:
+                files = [stack.enter_context(out.open(video)) for video in batch]
+                for chunk in made.frames(seed, batch, on_latents=lambda done: bar.update(done * factor)):
+                    for video, writer, shown in zip(batch, files, chunk, strict=True):
+                        writer.write(shown)
+                        out.draw(video, shown)
+
+
+def load_infill(args: argparse.Namespace, predict: VideoModel) -> VideoModel | None:
+    if args.infill is None:
+        return None
+    if args.infill.exists() and args.infill.samefile(args.predict):
+        return predict
+    return load_model(args.infill, args)
+
+
+def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
+    if args.batch_size is not None:
+        return args.batch_size
+    return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
+
+
+def read_options(args: argparse.Namespace) -> LongOptions:
+    gap_batch = args.gap_batch
+    if gap_batch != "auto":
+        if not gap_batch.isdecimal():
+            raise UserError(f"--gap-batch is {gap_batch!r}, expected auto or a number")
+        gap_batch = int(gap_batch)
+    return LongOptions(
+        frames=args.frames,
+        sampler=args.sampler,
+        steps=args.steps,
+        gap_steps=args.gap_steps,
+        eta=args.eta,
+        guidance=args.guidance,
+        condition_noise=args.condition_noise,
+        gap_noise=args.gap_noise,
+        overlap=args.overlap,
+        key_stride=args.key_stride,
+        gap_batch=gap_batch,
+    )
+
+
+def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None:
+    """The start's frames, uint8 (t, h, w, 3), in the model's size."""
+    if args.start is None:
+        if args.start_frames is not None:
+            raise UserError("--start-frames has no effect without --start; give both or neither")
+        return None
+    if not args.start.exists():
+        raise UserError(f"there is no start {args.start}; give a video file or a folder of images")
+    reader = open_video(args.start, image_fps=model.trained_settings().fps or 1.0)
+    count = reader.num_frames if args.start_frames is None else args.start_frames
+    if not 1 <= count <= reader.num_frames:
+        raise UserError(f"--start-frames is {count}, and {args.start} has {reader.num_frames} frames")
+    height, width = (side * model.codec.spatial_factor for side in model.trained_settings().latent_shape[2:])
+    frames = torch.from_numpy(reader.read(range(min(count, args.frames))))
+    return resize_and_crop(frames, (height, width)).numpy()
+
+
+def describe(made: LongVideo) -> dict[str, object]:
+    """What was decided, for the report."""
+    plan, gaps = made.plan, made.gaps
+    return {
+        "latents": plan.latents,
+        "start_latents": plan.start_latents,
+        "window": plan.window,
+        "overlap": plan.overlap,
+        "key_stride": plan.key_stride,
+        "key_windows": plan.num_key_windows,
+        "gap_window": plan.gap_window,
+        "gap_windows": plan.num_gap_windows,
+        "sampler": made.keys.solver.sampler,
+        "steps": len(made.keys.solver.grid),
+        "gap_steps": None if gaps is None else len(gaps.solver.grid),
+        "condition_noise": made.keys.level,
+        "gap_noise": None if gaps is None else gaps.level,
+        "guidance": made.keys.guidance,
+    }

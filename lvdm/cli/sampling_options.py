@@ -1,0 +1,189 @@
+"""What sample_short and sample_long share: their options, the model, this process's share of the videos, where files go."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from lvdm.api import load
+from lvdm.sampling.pipeline import VideoModel
+from lvdm.sampling.samplers import SAMPLERS
+from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+GUIDANCE = "weight w of guidance, in the convention eps_c + w (eps_c - eps_u): 0 is off, others may write 1 + w for it"
+FPS_UNKNOWN = 8.0  # to show a video by when nobody says
+
+
+def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
+    """How to sample."""
+    group = parse.add_argument_group("sampling (the model file says what is best for it)")
+    group.add_argument("--num", type=int, default=num, help=f"videos (default {num})")
+    group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same whatever else is asked for (default 0)")
+    group.add_argument("--sampler", choices=sorted(SAMPLERS), help="how noise becomes a video")
+    group.add_argument("--steps", type=int, help="sampling steps; ddpm takes all of the schedule's unless told")
+    group.add_argument("--eta", type=float, default=0.0, help="randomness of ddim's steps, 0 to 1 (default 0)")
+    group.add_argument("--guidance", type=float, metavar="W", help=GUIDANCE)
+    group.add_argument("--batch-size", type=int, metavar="B", help="videos at once; only time and memory depend on it")
+
+
+def add_output(parse: argparse.ArgumentParser) -> None:
+    """Where to write what."""
+    group = parse.add_argument_group("output")
+    group.add_argument("--out", type=Path, metavar="DIR", help="folder (default: samples/NAME, numbered where that is taken)")
+    group.add_argument("--format", default="mp4", metavar="LIST", help="any of mp4,gif,npz,frames (default mp4)")
+    group.add_argument("--quality", type=float, help="of mp4, 1 to 10 (default 8)")
+    group.add_argument("--fps", type=float, help="frames per second of the files (default: as the model was trained)")
+    group.add_argument("--contact-sheet", action="store_true", help="also one PNG with frames of all videos, a video in a row")
+    group.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+
+
+def add_machine(parse: argparse.ArgumentParser) -> None:
+    """What to compute on."""
+    group = parse.add_argument_group("machine")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network (default float32)")
+    group.add_argument("--allow-module", action="append", default=[], metavar="NAME", help="a package of yours")
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which process this is of those that torchrun or SLURM started; alone it is 0 of 1."""
+
+    rank: int
+    count: int
+    on_machine: int  # its number on this machine, and of its GPU
+
+    @staticmethod
+    def this() -> Process:
+        def number(*names: str, otherwise: int) -> int:
+            return next((int(os.environ[name]) for name in names if name in os.environ), otherwise)
+
+        return Process(
+            rank=number("RANK", "SLURM_PROCID", otherwise=0),
+            count=number("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", otherwise=1),
+            on_machine=number("LOCAL_RANK", "SLURM_LOCALID", otherwise=0),
+        )
+
+    def share(self, num: int) -> range:
+        """Its part of the videos 0 ... num - 1."""
+        return range(self.rank * num // self.count, (self.rank + 1) * num // self.count)
+
+    def report_file(self, path: Path | None) -> Path | None:
+        """Each process reports under its own name."""
+        return path if path is None or self.rank == 0 else path.with_name(f"{path.stem}-rank{self.rank}{path.suffix}")
+
+
+def load_model(path: Path, args: argparse.Namespace) -> VideoModel:
+    device = args.device
+    if device == "auto":
+        device = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
+    return load(path, device, getattr(torch, args.dtype), allow=args.allow_module)
+
+
+def batches(videos: range, size: int) -> Iterator[range]:
+    if size < 1:
+        raise UserError(f"the batch size is {size}; give 1 or more")
+    return (videos[start : start + size] for start in range(0, len(videos), size))
+
+
+def check_num(args: argparse.Namespace) -> None:
+    if args.num < 1:
+        raise UserError(f"--num is {args.num}; ask for one video or more")
+
+
+@contextmanager
+def progress(total: float, unit: str) -> Iterator[tqdm]:
+    """A bar over all the work of this process, drawn by the first; in a log file it is a line now and then."""
+    form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
+    seldom = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, unit=unit, bar_format=form, mininterval=seldom, disable=Process.this().rank > 0) as bar:
+        yield bar
+
+
+class Output:
+    """The files of this process's videos, chosen before the work so that nothing is replaced and nothing is in vain.
+
+    Args:
+        model: names the folder where none is given.
+        videos: numbers of this process's videos.
+        frames: of one video, for the contact sheet.
+    """
+
+    def __init__(self, args: argparse.Namespace, model: Path, videos: range, *, frames: int, fps: float | None) -> None:
+        self.formats = args.format.split(",")
+        if args.quality is not None and "mp4" not in self.formats:
+            raise UserError(f"--quality is that of mp4, and the format is {args.format}; leave it out or add mp4")
+        self._seed, self._overwrite = args.seed, args.overwrite
+        self._fps = args.fps or fps or FPS_UNKNOWN
+        self._quality = 8 if args.quality is None else args.quality
+        process = Process.this()
+        rank = f"-rank{process.rank}" if process.count > 1 else ""
+        sheet = f"seed{args.seed}-contact-sheet{rank}.png"
+        names = [path.name for video in videos for path in paths_for(Path(), self._name(video), self.formats).values()]
+        names += [sheet] if args.contact_sheet else []
+        self.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
+        _make_writable(self.folder)
+        self._sheet = ContactSheet(self.folder / sheet, every=max(1, frames // 10), overwrite=args.overwrite)
+        self._has_sheet = args.contact_sheet
+        self.paths: list[Path] = []
+
+    def open(self, video: int) -> VideoFiles:
+        paths = paths_for(self.folder, self._name(video), self.formats)
+        files = open_video(paths, fps=self._fps, quality=self._quality, overwrite=self._overwrite)
+        self.paths += files.paths
+        return files
+
+    def draw(self, video: int, frames: object) -> None:
+        if self._has_sheet:
+            self._sheet.write(video, frames)
+
+    def close(self) -> None:
+        if self._has_sheet and self.paths:
+            self._sheet.close()
+            self.paths.append(self._sheet.path)
+
+    def _name(self, video: int) -> str:
+        return f"seed{self._seed}-{video:05d}"
+
+
+def _folder(args: argparse.Namespace, default: Path, names: Sequence[str], *, alone: bool) -> Path:
+    """The folder asked for, or the default one, numbered until no file of ours is in it."""
+    folder = default if args.out is None else args.out
+
+    def taken(folder: Path) -> str | None:
+        return next((name for name in names if (folder / name).exists()), None)
+
+    if args.overwrite or not taken(folder):
+        return folder
+    if args.out is None and alone:
+        numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        return next(folder for folder in numbered if not taken(folder))
+    raise UserError(f"{folder} has {taken(folder)} already; give another --out, or --overwrite to replace it")
+
+
+def _run_name(model: Path) -> str:
+    """runs/NAME/model.safetensors is called NAME, any other file by its own name."""
+    name = model.resolve()
+    return name.parent.name if name.name == "model.safetensors" else name.stem
+
+
+def _make_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write into {folder}; give another --out")

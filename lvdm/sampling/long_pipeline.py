@@ -1,0 +1,264 @@
+"""A long video from trained models: options and a start become a plan, samplers and a stream of frames (LVDM section 3.3).
+
+Letters: n latents of the start, v videos, c channels, t frames, h w; s level of given latents.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
+from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_uint8
+from lvdm.sampling.random import VideoNoise
+from lvdm.sampling.windows import Plan, plan
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+STAGES = {"key": 1, "gap": 2}  # first number of a noise stream's stage; 0 is a short video
+Video = np.ndarray | Tensor  # uint8 (t, h, w, 3)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LongOptions:
+    """How a long video is made; None takes the model's own setting.
+
+    Args:
+        frames: of the whole video, a start included.
+        sampler, steps, eta: as for short videos; gap_steps: steps in gaps.
+        guidance: weight w against the pass that is given no frames.
+        condition_noise: level s of given keys, a time of the schedule; 0 leaves them clean. gap_noise: the same in gaps.
+        overlap: keys that a window is given from the one before.
+        key_stride: latents from one key to the next.
+        gap_batch: gap windows filled at once, or "auto".
+    """
+
+    frames: int = 1000
+    sampler: str | None = None
+    steps: int | None = None
+    gap_steps: int | None = None
+    eta: float = 0.0
+    guidance: float | None = None
+    condition_noise: int | None = None
+    gap_noise: int | None = None
+    overlap: int | None = None
+    key_stride: int | None = None
+    gap_batch: int | str = "auto"
+
+
+@dataclass(frozen=True)
+class LongVideo:
+    """Everything decided, nothing sampled: ask for as many videos as you like."""
+
+    plan: Plan
+    predict: VideoModel
+    keys: WindowSampler
+    gaps: WindowSampler | None
+    start: Tensor  # (1, c, n, h, w)
+    gap_batch: int | str
+
+    def latents(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
+        """Latents (v, c, t, h, w) of these videos of a seed, in order, as they are made."""
+        return long_latents(
+            self.plan,
+            keys=self.keys,
+            gaps=self.gaps,
+            start=self.start.expand(len(videos), -1, -1, -1, -1),
+            noise_for=lambda stage, index: VideoNoise(seed, videos, stage=(STAGES[stage], index)),
+            gap_batch=self._gaps_at_once(len(videos)),
+            on_latents=on_latents,
+        )
+
+    def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:
+        """uint8 (v, t, h, w, 3), t as they come, exactly the frames asked for."""
+        left = self.plan.frames
+        for chunk in self.predict.codec.decode_stream(self.latents(seed, videos, on_latents=on_latents)):
+            yield to_uint8(chunk[:, :, :left])
+            left -= min(chunk.shape[2], left)
+
+    def _gaps_at_once(self, videos: int) -> int:
+        if self.gaps is None or self.gap_batch != "auto":
+            return 1 if self.gaps is None else int(self.gap_batch)
+        assert self.plan.gap_window is not None
+        c, _, h, w = self.start.shape[1:]
+        passes = 1 if self.gaps.guidance == 0 else 2
+        return auto_batch(videos * passes * c * self.plan.gap_window * h * w, self.predict.device)
+
+
+def sample_long(
+    predict: VideoModel,
+    infill: VideoModel | None = None,
+    *,
+    frames: int = 1000,
+    seed: int = 0,
+    video: int = 0,
+    start: Video | None = None,
+    steps: int | None = None,
+    gap_steps: int | None = None,
+    sampler: str | None = None,
+    eta: float = 0.0,
+    guidance: float | None = None,
+    condition_noise: int | None = None,
+    gap_noise: int | None = None,
+    overlap: int | None = None,
+    key_stride: int | None = None,
+    gap_batch: int | str = "auto",
+    on_latents: OnLatents | None = None,
+) -> Iterator[np.ndarray]:
+    """One long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed. The options are those of `LongOptions`.
+
+    Args:
+        predict: makes the keys, or everything where there is no `infill`.
+        infill: fills the gaps between keys; may be `predict` itself.
+        start: uint8 (t, h, w, 3), a video to go on from; its frames count among `frames`.
+        on_latents: told how many more latents are done.
+    """
+    options = LongOptions(
+        frames=frames,
+        sampler=sampler,
+        steps=steps,
+        gap_steps=gap_steps,
+        eta=eta,
+        guidance=guidance,
+        condition_noise=condition_noise,
+        gap_noise=gap_noise,
+        overlap=overlap,
+        key_stride=key_stride,
+        gap_batch=gap_batch,
+    )
+    made = prepare_long_video(predict, infill, options, start=start)
+    return (frame for chunk in made.frames(seed, [video], on_latents=on_latents) for frame in chunk[0])
+
+
+def prepare_long_video(
+    predict: VideoModel, infill: VideoModel | None, options: LongOptions, *, start: Video | None = None
+) -> LongVideo:
+    """Check that models, options and start fit together, and plan."""
+    settings = predict.trained_settings()
+    _check_options(options, infill)
+    filling = None if infill is None else _infill_settings(predict, infill)
+    known = _encode_start(predict, start)
+    made = plan(
+        options.frames,
+        temporal_factor=predict.codec.temporal_factor,
+        window=settings.latent_shape[1],
+        overlap=settings.overlap if options.overlap is None else options.overlap,
+        key_stride=1 if filling is None else options.key_stride or settings.key_stride,
+        gap_window=None if filling is None else filling.latent_shape[1],
+        start_latents=known.shape[2],
+    )
+    _check_ears(predict, infill, made)
+    _warn(predict, made)
+    keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
+    if infill is None or filling is None:
+        return LongVideo(made, predict, keys, None, known, options.gap_batch)
+    steps = _or(options.gap_steps, _or(options.steps, filling.gap_steps))
+    gaps = _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
+    return LongVideo(made, predict, keys, gaps, known, options.gap_batch)
+
+
+def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, level: int) -> WindowSampler:
+    settings = model.trained_settings()
+    assert model.schedule is not None and model.denoiser is not None
+    _check_level(level, model)
+    return WindowSampler(
+        predict=model.predictor(),
+        schedule=model.schedule,
+        solver=model.solver(sampler=options.sampler, steps=options.steps, eta=options.eta),
+        level=level,
+        guidance=_or(options.guidance, settings.guidance),
+        fps=None if settings.fps is None else settings.fps / stride,
+        hears_mask=_hears_mask(model),
+        hears_level=model.denoiser.noise_level is not None,
+    )
+
+
+def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
+    """(1, c, n, h, w): as many whole latents as the start has frames for; none without a start."""
+    c, _, h, w = model.trained_settings().latent_shape
+    if start is None:
+        return torch.zeros(1, c, 0, h, w, device=model.device)
+    frames = torch.as_tensor(start)
+    size = (h * model.codec.spatial_factor, w * model.codec.spatial_factor)
+    if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
+        came = f"{frames.dtype} of shape {tuple(frames.shape)}"
+        raise UserError(f"the start is {came}; this model goes on from uint8 (frames, {size[0]}, {size[1]}, 3)")
+    factor = model.codec.temporal_factor
+    n = len(frames) // factor
+    if n == 0:
+        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {factor}; give at least that many")
+    video = frames[: n * factor].to(model.device).float() / 127.5 - 1
+    return model.codec.encode(video.permute(3, 0, 1, 2)[None]).float()
+
+
+def _check_options(options: LongOptions, infill: VideoModel | None) -> None:
+    without = {"gap_noise": options.gap_noise, "gap_steps": options.gap_steps, "key_stride": options.key_stride}
+    idle = [name for name, value in without.items() if value is not None]
+    if infill is None and (idle or options.gap_batch != "auto"):
+        raise UserError(f"{(idle or ['gap_batch'])[0]} has no effect without an infill model; give one or leave the option out")
+    if options.gap_batch != "auto" and not (isinstance(options.gap_batch, int) and options.gap_batch >= 1):
+        raise UserError(f"gap_batch is {options.gap_batch!r}, expected auto or a number of windows from 1 on")
+
+
+def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSettings:
+    """The infill model's settings, once it is clear that both models speak of the same latents."""
+    settings, filling = predict.trained_settings(), infill.trained_settings()
+    if infill is not predict and infill.codec.fingerprint() != predict.codec.fingerprint():
+        raise UserError(
+            f"{predict.name} and {infill.name} were trained on latents of different autoencoders; "
+            "train both with the same codec_weights"
+        )
+    c, _, h, w = settings.latent_shape
+    if (filling.latent_shape[0], *filling.latent_shape[2:]) != (c, h, w):
+        shapes = f"{list(settings.latent_shape)} and {list(filling.latent_shape)}"
+        raise UserError(f"{predict.name} and {infill.name} make latents of shapes {shapes}, (c, t, h, w); only t may differ")
+    return filling
+
+
+def _check_ears(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
+    """Whoever is given latents must have been trained to see them."""
+    needed = [predict] if made.num_key_windows > 1 or made.start_latents else []
+    needed += [infill] if infill is not None and made.num_gap_windows else []
+    for model in needed:
+        if not _hears_mask(model):
+            raise UserError(
+                f"{model.name} was trained without given frames (no mask channel), so it cannot go on from any; "
+                "give a predict, infill or joint model, or ask for fewer frames"
+            )
+
+
+def _check_level(level: int, model: VideoModel) -> None:
+    assert model.schedule is not None
+    embedding = getattr(model.denoiser, "label_emb", None)
+    levels = model.schedule.num_steps if embedding is None else min(embedding.num_embeddings, model.schedule.num_steps)
+    if not 0 <= level < levels:
+        raise UserError(f"the noise level of given frames is {level}, and {model.name} knows 0 (clean) to {levels - 1}")
+
+
+def _warn(predict: VideoModel, made: Plan) -> None:
+    stride = predict.trained_settings().key_stride
+    if made.key_stride == 1 and stride > 1 and not getattr(predict.denoiser, "fps_embedding", False):
+        words = "%s was trained on latents %d apart: without an infill model its video runs that much faster"
+        logger.warning(words, predict.name, stride)
+    if 0 < made.known_keys < made.overlap:
+        logger.warning(
+            "the start has %d of the %d keys that the first window can be given; a longer start is continued better",
+            made.known_keys,
+            made.overlap,
+        )
+
+
+def _hears_mask(model: VideoModel) -> bool:
+    return getattr(model.denoiser, "mask_channel", True)
+
+
+def _or(value: T | None, otherwise: T) -> T:
+    return otherwise if value is None else value

@@ -1,0 +1,213 @@
+"""Carries out the plan of a long video: keys one window after another, gaps in batches, latents out in order (LVDM section 3.3).
+
+Conditional latent perturbation: the given latents of a window are noised once to level s, written into x before every call of the
+network, and the network is told s. What is kept of them are always the clean ones.
+Letters: b batch, v videos, c channels, t latents of a window, h w; m mask (1 = given), s level of given latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lvdm.diffusion.guidance import guided
+from lvdm.diffusion.masks import write_frames
+from lvdm.diffusion.process import q_sample
+from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.sampling.random import VideoNoise
+from lvdm.sampling.samplers import OnStep
+from lvdm.sampling.solver import Solver
+from lvdm.sampling.windows import Plan, Window
+from lvdm.types import Condition, Noise, Predictor
+
+NoiseFor = Callable[[str, int], VideoNoise]  # ("key" or "gap", index of the window) -> its noise, from the beginning
+OnLatents = Callable[[float], None]  # told how many more latents are done, in fractions while a window is under way
+
+
+@dataclass(frozen=True)
+class WindowSampler:
+    """One network on windows with some latents given.
+
+    Args:
+        predict: the network as a predictor of x0.
+        schedule: of the network; levels are its times.
+        solver: which sampler on which grid.
+        level: s, the time of the table whose noise the given latents carry; 0 leaves them clean.
+        guidance: weight w against the pass that is given nothing; 0 is one pass.
+        fps: frames per second of a window as the network sees it, told where it is not None.
+        hears_mask, hears_level: whether the network is told which latents are given, and their level.
+    """
+
+    predict: Predictor
+    schedule: NoiseSchedule
+    solver: Solver
+    level: int
+    guidance: float
+    fps: float | None
+    hears_mask: bool = True
+    hears_level: bool = True
+
+    @torch.no_grad()
+    def __call__(self, frames: Tensor, given: Sequence[int], noise: Noise, on_step: OnStep | None = None) -> Tensor:
+        """Sample windows shaped like `frames` (b, c, t, h, w), which are read in the slots `given`."""
+        x = noise(frames.shape).to(frames)
+        mask = torch.zeros(len(frames), 1, frames.shape[2], 1, 1, device=frames.device)
+        mask[:, :, list(given)] = 1
+        if not given:
+            denoise = guided(self.predict, self._condition(frames, mask), scale=0.0)
+            return self.solver(denoise, x, noise=noise, on_step=on_step)
+        written = self._perturbed(frames, noise) * mask
+        denoise = guided(self.predict, self._condition(written, mask), scale=self.guidance)
+        return self.solver(denoise, x, noise=noise, before_step=lambda x: write_frames(x, written, mask), on_step=on_step)
+
+    def _perturbed(self, frames: Tensor, noise: Noise) -> Tensor:
+        if self.level == 0:
+            return frames
+        s = torch.full((len(frames),), self.level, device=frames.device)
+        return q_sample(frames, noise(frames.shape).to(frames), s, self.schedule)
+
+    def _condition(self, frames: Tensor, mask: Tensor) -> Condition:
+        """The level is told also where nothing is given, as in training."""
+
+        def per_sample(value: float) -> Tensor:
+            return torch.full((len(frames),), value, device=frames.device)
+
+        return Condition(
+            frames=frames if self.hears_mask else None,
+            mask=mask if self.hears_mask else None,
+            frame_noise=per_sample(self.level) if self.hears_mask and self.hears_level else None,
+            fps=None if self.fps is None else per_sample(float(self.fps)),
+        )
+
+
+@torch.no_grad()
+def long_latents(
+    plan: Plan,
+    *,
+    keys: WindowSampler,
+    gaps: WindowSampler | None,
+    start: Tensor,
+    noise_for: NoiseFor,
+    gap_batch: int = 1,
+    on_latents: OnLatents | None = None,
+) -> Iterator[Tensor]:
+    """Latents (v, c, n, h, w) of the whole video in order, n as they come; only those still needed are held.
+
+    Args:
+        start: (v, c, plan.start_latents, h, w), known latents; without a start it has no latents, but the right shape.
+        gap_batch: gap windows filled at once (for all videos); halved when the GPU has not memory enough.
+    """
+    line = _Line(start, plan.latents)
+    maker = _Maker(plan, keys, gaps, line, noise_for, on_latents)
+    yield from line.ready()
+    waiting: list[tuple[int, Window]] = []
+    next_key = 0
+    for stage, index, window in plan.in_order():
+        if stage == "key":
+            maker.make("key", [(index, window)])
+            next_key = index + 1
+        else:
+            waiting.append((index, window))
+            if len(waiting) == gap_batch:
+                gap_batch = maker.fill(waiting, gap_batch)
+                waiting = []
+        yield from line.ready()
+        line.forget_before(_first_needed(plan, next_key, waiting[0][0] if waiting else maker.gaps_done))
+    if waiting:
+        maker.fill(waiting, gap_batch)
+        yield from line.ready()
+
+
+def _first_needed(plan: Plan, next_key: int, next_gap: int) -> int:
+    """The first latent that a window to come may be given."""
+    needed = [plan.latents]
+    if next_key < plan.num_key_windows:
+        needed.append(plan.key_window(next_key).positions[0])
+    if next_gap < plan.num_gap_windows:
+        needed.append(plan.gap_window_at(next_gap).positions[0])
+    return min(needed)
+
+
+class _Line:
+    """The latents that are known, by position, until they are out and no longer needed."""
+
+    def __init__(self, start: Tensor, end: int) -> None:
+        self.like = start[:, :, :0]  # shape, device and type of what is to come
+        self._known = {position: start[:, :, position] for position in range(start.shape[2])}
+        self._next_out, self._end = 0, end
+
+    def gather(self, windows: Sequence[Window]) -> Tensor:
+        """(windows v, c, t, h, w): given latents in their slots, zeros elsewhere."""
+        v, c, _, h, w = self.like.shape
+        frames = self.like.new_zeros(len(windows), v, c, len(windows[0].positions), h, w)
+        for i, window in enumerate(windows):
+            for slot in window.given:
+                frames[i, :, :, slot] = self._known[window.positions[slot]]
+        return frames.flatten(0, 1)
+
+    def keep(self, windows: Sequence[Window], latents: Tensor) -> None:
+        """The new latents of windows sampled together, (windows v, c, t, h, w)."""
+        for window, made in zip(windows, latents.unflatten(0, (len(windows), -1)), strict=True):
+            for slot in window.new:
+                self._known[window.positions[slot]] = made[:, :, slot].clone()
+
+    def ready(self) -> Iterator[Tensor]:
+        """What is known without a gap behind what is out, as one chunk; nothing where that is nothing."""
+        out = []
+        while self._next_out < self._end and self._next_out in self._known:
+            out.append(self._known[self._next_out])
+            self._next_out += 1
+        if out:
+            yield torch.stack(out, dim=2)
+
+    def forget_before(self, position: int) -> None:
+        for known in [known for known in self._known if known < min(position, self._next_out)]:
+            del self._known[known]
+
+
+@dataclass
+class _Maker:
+    """Runs the networks on windows and lays the results into the line."""
+
+    plan: Plan
+    keys: WindowSampler
+    gaps: WindowSampler | None
+    line: _Line
+    noise_for: NoiseFor
+    on_latents: OnLatents | None
+    gaps_done: int = 0
+
+    def make(self, stage: str, numbered: Sequence[tuple[int, Window]]) -> None:
+        """Sample these windows in one batch, with the noise that belongs to each."""
+        sampler = self.keys if stage == "key" else self.gaps
+        assert sampler is not None, "a plan with gaps needs someone to fill them"
+        windows = [window for _, window in numbered]
+        noise = VideoNoise.join([self.noise_for(stage, index) for index, _ in numbered])
+        on_step = self._report(windows, len(sampler.solver.grid))
+        self.line.keep(windows, sampler(self.line.gather(windows), windows[0].given, noise, on_step))
+
+    def fill(self, numbered: Sequence[tuple[int, Window]], gap_batch: int) -> int:
+        """Fill gaps, at most `gap_batch` windows at once, and say how many at once were possible."""
+        done = 0
+        while done < len(numbered):
+            try:
+                batch = numbered[done : done + gap_batch]
+                self.make("gap", batch)
+                done += len(batch)
+                self.gaps_done += len(batch)
+            except torch.OutOfMemoryError:
+                if gap_batch == 1:
+                    raise
+                gap_batch = (gap_batch + 1) // 2
+                torch.cuda.empty_cache()
+        return gap_batch
+
+    def _report(self, windows: Sequence[Window], steps: int) -> OnStep | None:
+        if self.on_latents is None:
+            return None
+        new = sum(window.positions[slot] < self.plan.latents for window in windows for slot in window.new)
+        share = new * len(self.line.like) / steps
+        return lambda step: self.on_latents(share)

@@ -1,0 +1,6 @@
+"""Long videos from trained models; see --help."""
+
+from lvdm.cli.sample_long import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
