@@ -160,6 +160,10 @@ def test_blocks_of_the_light_layout_start_as_the_identity():
 def test_a_video_that_does_not_divide_is_refused_in_words():
     with pytest.raises(UserError, match="6 frames of 16x16 do not divide into latents of 4 frames and 8x8 pixels"):
         PatchVAE3D().encode(torch.zeros(1, 3, 6, 16, 16))
+    with pytest.raises(UserError, match="2 widths in channels and 1 patches"):
+        PatchVAE3D(channels=(8, 8), patches=((2, 2, 2),))
+    with pytest.raises(UserError, match=r"patch \[2, 4, 2\] is not"):
+        PatchVAE3D(channels=(8,), patches=((2, 4, 2),))
     with pytest.raises(UserError, match="three powers of two"):
         VAE3D(downsample=(3, 8, 8))
     with pytest.raises(UserError, match="choose one of clip, frame"):

@@ -98,6 +98,16 @@ def test_the_codec_gives_the_dtype_of_its_parameters(dtype):
     assert latent.dtype == dtype and codec.decode(latent.double()).dtype == dtype
 
 
+def test_autocast_changes_neither_dtype_nor_the_latents_much():
+    codec = patch_codec(scale=0.7, shift=0.2).float()
+    video = torch.rand(1, 3, 4, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        latent = codec.encode(video)
+    assert latent.dtype == torch.float32
+    plain = codec.encode(video)
+    assert 0 < (latent - plain).norm() < 0.05 * plain.norm()
+
+
 def test_the_codec_stays_frozen_inside_a_training_module():
     codec = patch_codec().float()
     nn.ModuleList([codec]).train()

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior, check_video_shape
+from lvdm.types import UserError
 
 Patch = tuple[int, int, int]
 
@@ -45,8 +46,7 @@ class PatchVAE3D(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        assert len(channels) == len(patches) > 0, "one patch size for each level"
-        assert all(rows == columns for _, rows, columns in patches), "patches are square in space"
+        _check_levels(channels, patches)
         self.latent_channels = latent_channels
         self.temporal_factor = math.prod(frames for frames, _, _ in patches)
         self.spatial_factor = math.prod(rows for _, rows, _ in patches)
@@ -77,6 +77,14 @@ class PatchVAE3D(nn.Module):
         for level in self.up:
             x = level.patch(level.blocks(x))
         return rearrange(x, "b t h w c -> b c t h w")
+
+
+def _check_levels(channels: Sequence[int], patches: Sequence[Sequence[int]]) -> None:
+    if len(channels) != len(patches) or not channels:
+        raise UserError(f"{len(channels)} widths in channels and {len(patches)} patches; give one of each for every level")
+    for patch in patches:
+        if len(patch) != 3 or min(patch) < 1 or patch[1] != patch[2]:
+            raise UserError(f"patch {list(patch)} is not [frames, rows, columns] with as many rows as columns, e.g. [2, 4, 4]")
 
 
 def _halo(frames_per_patch: Sequence[int], blocks: int) -> int:
