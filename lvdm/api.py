@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
-from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, load_weights, read_model
-from lvdm.config import instantiate
+from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, read_model
+from lvdm.config import check_node, instantiate
 from lvdm.models.codec import Codec
 from lvdm.sampling.long_pipeline import sample_long
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
@@ -34,34 +35,49 @@ def load(
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
     info, tensors = read_model(path)
     device = _device(device)
-    autoencoder = _build(info.autoencoder, "autoencoder", path, allow)
-    load_weights(autoencoder, tensors, CODEC, path)
-    codec = Codec(autoencoder, scale=info.scale, shift=info.shift).to(device)
+    file = _File(Path(path), tensors, tuple(allow))
+    codec = Codec(file.network(info.autoencoder, CODEC), scale=info.scale, shift=info.shift).to(device)
     model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(path))
-    return model if info.kind == "autoencoder" else _with_denoiser(model, info, tensors, path, allow)
-
-
-def _with_denoiser(
-    model: VideoModel, info: ModelInfo, tensors: dict[str, torch.Tensor], path: str | Path, allow: Sequence[str]
-) -> VideoModel:
-    denoiser = _build(info.denoiser, "denoiser", path, allow)
-    load_weights(denoiser, tensors, DENOISER, path)
+    if info.kind == "autoencoder":
+        return model
     return replace(
         model,
-        denoiser=denoiser.to(model.device).eval().requires_grad_(False),
-        schedule=_build(info.schedule, "schedule", path, allow),
-        objective=_build(info.objective, "objective", path, allow),
+        denoiser=file.network(info.denoiser, DENOISER).to(device).eval().requires_grad_(False),
+        schedule=file.build(info.schedule, "schedule"),
+        objective=file.build(info.objective, "objective"),
         settings=SamplingSettings.read(info.sampling),
     )
 
 
-def _build(node: dict[str, Any] | None, part: str, path: str | Path, allow: Sequence[str]) -> Any:
-    if node is None:
-        raise UserError(f"{path} does not say how to build its {part}; make the file again")
-    try:
-        return instantiate(node, allow=allow)
-    except TypeError as error:  # an option of another version of lvdm
-        raise UserError(f"the {part} in {path} cannot be built by this version of lvdm: {error}") from error
+@dataclass(frozen=True)
+class _File:
+    """A model file's tensors, and how to build what they belong to."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    allow: tuple[str, ...]
+
+    def build(self, node: dict[str, Any] | None, part: str) -> Any:
+        if node is None:
+            raise UserError(f"{self.path} does not say how to build its {part}; make the file again")
+        try:
+            check_node(node, key=part, allow=self.allow)
+        except UserError as error:
+            raise UserError(f"the config in {self.path} does not fit this version of lvdm: {error}") from error
+        return instantiate(node, allow=self.allow)
+
+    def network(self, node: dict[str, Any] | None, prefix: str) -> nn.Module:
+        """With the file's weights; built without memory first, as weights that are replaced at once need no drawing."""
+        part = {CODEC: "autoencoder", DENOISER: "denoiser"}[prefix]
+        with torch.device("meta"):
+            module = self.build(node, part)
+        check_weights(module, self.tensors, prefix, self.path)
+        weights = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        module.load_state_dict(weights, assign=True)
+        if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):  # a buffer that is not saved
+            module = self.build(node, part)
+            module.load_state_dict(weights)
+        return module
 
 
 def _device(device: str | torch.device) -> torch.device:

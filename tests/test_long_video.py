@@ -8,16 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 import lvdm
+from lvdm.checkpoints.foreign import read_checkpoint
+from lvdm.checkpoints.published_lvdm import denoiser_weights
+from lvdm.diffusion.guidance import predict_x0
 from lvdm.diffusion.objective import EpsObjective, VObjective
 from lvdm.diffusion.schedule import Cosine, SqrtLinear
 from lvdm.models.autoencoders.patch_vae3d import PatchVAE3D
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers.unet3d import UNet3D
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video, sample_long
-from lvdm.sampling.long_video import WindowSampler, long_latents
+from lvdm.sampling.long_video import WindowSampler, _Line, long_latents
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.sampling.random import VideoNoise
 from lvdm.sampling.solver import make_solver
@@ -183,6 +187,32 @@ def test_windows_without_given_frames_need_one_pass() -> None:
     assert all(len(x) == 1 and not cond.mask.any() for x, _, cond in seen.calls)
 
 
+@pytest.mark.parametrize("guidance", [0.0, 0.1])
+@pytest.mark.parametrize(("task", "given"), [("predict", (0,)), ("infill", (0, 3))])
+def test_a_window_is_the_published_one(parity, task: str, given: tuple[int, ...], guidance: float) -> None:
+    recorded = load_file(parity(f"lvdm_{task}_sampling.safetensors"))
+    sizes = {"model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (2, 1)}
+    network = UNet3D(**sizes, temporal_length=4, mask_channel=True, noise_level="embedding").eval()
+    weights = read_checkpoint(parity(f"lvdm_{task}.ckpt"))["state_dict"]
+    network.load_state_dict(denoiser_weights(weights, averaged=True))
+    schedule, level = SqrtLinear(), set(recorded["noise_level"].tolist())
+    sampler = WindowSampler(
+        predict_x0(network, EpsObjective(), schedule),
+        schedule,
+        make_solver(schedule, "ddim", steps=10),
+        level=level.pop(),
+        guidance=guidance,
+        fps=None,
+    )
+    assert not level, "one level for all samples was recorded"
+    frames, eps = (torch.zeros_like(recorded["x_T"]) for _ in range(2))
+    frames[:, :, given], eps[:, :, given] = recorded["clean_condition"], recorded["condition_noise"]
+    draws = iter([recorded["x_T"], eps])
+    latent = sampler(frames, given, lambda shape: next(draws))
+    expected = recorded[f"ddim10_eta0_guidance{guidance}_latent"]
+    assert (latent - expected).norm() < 1e-5 * expected.norm()
+
+
 def test_what_is_kept_of_given_latents_is_clean() -> None:
     start = torch.randn(1, 2, 3, 2, 2)
     made = plan(20, temporal_factor=1, window=4, overlap=2, start_latents=3)
@@ -285,6 +315,21 @@ def peak_memory(frames: int) -> int:
     count, peak = map(int, done.stdout.split())
     assert count == frames
     return peak
+
+
+def test_only_latents_still_needed_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(steps=1)
+    held: dict[int, int] = {}
+    forget = _Line.forget_before
+
+    def count(line: _Line, position: int) -> None:
+        forget(line, position)
+        held[frames] = max(held.get(frames, 0), len(line._known))
+
+    monkeypatch.setattr(_Line, "forget_before", count)
+    for frames in (400, 1200):
+        assert sum(1 for _ in sample_long(model, model, frames=frames, gap_batch=3)) == frames
+    assert held[1200] == held[400] < 30
 
 
 def test_memory_does_not_grow_with_length() -> None:
