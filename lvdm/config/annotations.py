@@ -200,6 +200,8 @@ def describe(annotation: Any) -> str:
     """What is expected, in words."""
     annotation = _bare(annotation)
     base, inner = get_origin(annotation) or annotation, get_args(annotation)
+    if base is Any:
+        return "anything"
     if base in (Union, types.UnionType):
         return " or ".join(describe(choice) for choice in inner)
     if base is Literal:

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lvdm.config.files import to_dict
-from lvdm.config.keys import dotted, join, nearest, show
+from lvdm.config.keys import join, nearest, show
 from lvdm.config.targets import import_class
 from lvdm.types import UserError
 
@@ -28,7 +28,8 @@ def read_node(node: Mapping[str, Any], *, key: str = "", allow: Sequence[str] = 
             raise UserError(f"{join(key, name)} is not read, for beside a target stands params alone; did you mean {meant}?")
     params = node.get("params")
     if not isinstance(params, (Mapping, type(None))):
-        raise UserError(f"{join(key, 'params')} is {show(params)}, expected the constructor's arguments; write them as name: value")
+        here = join(key, "params")
+        raise UserError(f"{here} is {show(params)}, expected the constructor's arguments; write them as name: value")
     return import_class(node["target"], key=join(key, "target"), allow=allow), dict(params or {})
 
 
@@ -66,5 +67,9 @@ def _construct(node: Mapping[str, Any], key: str, allow: Sequence[str], provided
 
 
 def _key_of(node: Any) -> str:
-    """Where a part of a config stands in the whole."""
-    return dotted(node._get_full_key(None)) if isinstance(node, (DictConfig, ListConfig)) else ""
+    """Where a part of a config stands in the whole: up to the root (OmegaConf's own full key loses the dot of a list's item)."""
+    parts: list[object] = []
+    while isinstance(node, (DictConfig, ListConfig)) and node._get_parent() is not None:
+        parts.insert(0, node._key())
+        node = node._get_parent()
+    return join(*parts)

@@ -205,4 +205,5 @@ def _refuse(found: Mismatch | None) -> None:
     if isinstance(found.value, Mapping) and (near := nearest("target", map(str, found.value))):
         meant = join(found.key, "target")
         raise UserError(f"{join(found.key, near)} is not read, for {found.key} is {expected}; did you mean {meant}?")
-    raise UserError(f"{found.key} is {show(found.value)}, expected {expected}; change it in the config or write {found.key}=VALUE")
+    advice = f"change it in the config or write {found.key}=VALUE"
+    raise UserError(f"{found.key} is {show(found.value)}, expected {expected}; {advice}")

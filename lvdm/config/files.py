@@ -52,10 +52,12 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise UserError(f"cannot write the config to {path}: {error.strerror}; choose a folder that can be written") from error
 
 
@@ -89,12 +91,8 @@ def _merge(base: DictConfig, new: DictConfig, path: str | Path) -> DictConfig:
 
 def _clash(base: Any, new: Any) -> str | None:
     """The first key that is a list on one side and a mapping on the other."""
-    ours, theirs = dict(walk(base)), dict(walk(new))
-    for key in theirs.keys() & ours.keys():
-        kinds = {type(ours[key]), type(theirs[key])}
-        if kinds == {list, dict}:
-            return key
-    return None
+    ours = dict(walk(base))
+    return next((key for key, value in walk(new) if {type(value), type(ours.get(key))} == {list, dict}), None)
 
 
 def _nearest_file(path: Path) -> str:

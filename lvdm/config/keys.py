@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -39,7 +38,8 @@ def walk(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def show(value: Any) -> str:
     """A value as YAML would have it, short enough for a sentence."""
-    return textwrap.shorten(json.dumps(value, ensure_ascii=False, default=str), 100, placeholder=" ...")
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def nearest(name: str, options: Iterable[str]) -> str | None:

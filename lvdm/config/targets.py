@@ -98,7 +98,8 @@ def _nearest_module(missing: str, path: str) -> str:
     if _is_under(path, OWN):
         return _our_nearest(path)
     parent = importlib.import_module(package)
-    near = nearest(name, (info.name for info in pkgutil.iter_modules(getattr(parent, "__path__", ()))))
+    modules = (info.name for info in pkgutil.iter_modules(getattr(parent, "__path__", ())))
+    near = nearest(name, (known for known in modules if not known.startswith("_")))
     return f"did you mean {package}.{near}?" if near else f"look for the class in {package}"
 
 

@@ -1,0 +1,198 @@
+"""Config files and overrides against slow merges of plain dicts; what cannot be read is one sentence."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from lvdm.config import load_config, save_config, to_dict
+from lvdm.types import UserError
+
+
+def file(folder: Path, name: str, text: str) -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def set_in(tree: Any, key: str, value: Any) -> Any:
+    """A copy of the tree with one dotted key set."""
+    part, _, rest = key.partition(".")
+    tree = copy.deepcopy(tree)
+    place = int(part) if isinstance(tree, list) else part
+    tree[place] = set_in(tree[place] if isinstance(tree, list) else tree.get(place, {}), rest, value) if rest else value
+    return tree
+
+
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False) | st.text(alphabet="ab1-.: #'\"\n", max_size=4)
+)
+NAMES = st.sampled_from(["a", "b", "c", "d-1"])
+
+
+def trees(leaves: st.SearchStrategy, names: st.SearchStrategy = NAMES) -> st.SearchStrategy:
+    inner = st.recursive(leaves, lambda t: st.lists(t, max_size=3) | st.dictionaries(names, t, max_size=3), max_leaves=8)
+    return st.dictionaries(names, inner, max_size=4)
+
+
+class Clash(Exception):
+    pass
+
+
+def slow_merge(base: Any, new: Any) -> Any:
+    """The definition: mappings key by key, the rest replaced, a list against a mapping refused."""
+    if isinstance(base, dict) and isinstance(new, dict):
+        both = {key: slow_merge(base[key], new[key]) for key in base if key in new}
+        return {**base, **new, **both}
+    if {type(base), type(new)} == {list, dict}:
+        raise Clash
+    return new
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(trees(LEAVES), min_size=1, max_size=3))
+def test_files_merge_like_plain_dicts_from_left_to_right(layers: list[dict]):
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [file(Path(folder), f"{i}.yaml", json.dumps(layer)) for i, layer in enumerate(layers)]
+        try:
+            expected: dict = {}
+            for layer in layers:
+                expected = slow_merge(expected, layer)
+        except Clash:
+            with pytest.raises(UserError, match="list in one and a mapping in the other"):
+                load_config(paths)
+        else:
+            assert to_dict(load_config(paths)) == expected
+
+
+def leaf_keys(tree: Any, key: str = "") -> list[str]:
+    pairs = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else []
+    return [found for part, value in pairs for found in (f"{key}{part}", *leaf_keys(value, f"{key}{part}."))]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data(), trees(LEAVES), trees(LEAVES))
+def test_an_override_sets_one_key_and_nothing_else(data: st.DataObject, tree: dict, values: dict):
+    for value in values.values():
+        key = data.draw(st.sampled_from([*leaf_keys(tree), "new", "new.deep"]))
+        if key == "new.deep" and not isinstance(tree.get("new"), (dict, type(None))):
+            continue
+        before, override = json.dumps(tree), f"{key}={json.dumps(value)}"
+        if key == "new.deep":
+            tree = set_in(tree, "new", tree.get("new") or {})
+        tree = set_in(tree, key, value)
+        with tempfile.TemporaryDirectory() as folder:
+            assert to_dict(load_config([file(Path(folder), "a.yaml", before)], [override])) == tree
+
+
+@settings(max_examples=60, deadline=None)
+@given(trees(LEAVES | st.text(max_size=6) | st.text(alphabet="\\${}a", max_size=6), st.text(min_size=1, max_size=4)))
+def test_a_saved_config_reads_back_the_same(tree: dict):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "run" / "config.yaml"
+        save_config(tree, path)
+        assert to_dict(load_config([path])) == tree
+        assert [entry.name for entry in path.parent.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    "text, value",
+    [("1e-4", 1e-4), ("3", 3), ("true", True), ("null", None), ("", None), ("[1, a]", [1, "a"]), ("{x: 1}", {"x": 1})]
+    + [("'1'", "1"), ("a=b", "a=b"), ("${old}", 7), (".inf", math.inf)],
+)
+def test_override_values_are_yaml(tmp_path: Path, text: str, value: Any):
+    assert load_config([file(tmp_path, "a.yaml", "old: 7")], [f"key={text}"]).key == value
+
+
+def test_an_override_replaces_a_whole_node_and_reaches_into_lists(tmp_path: Path):
+    path = file(tmp_path, "a.yaml", "a: {target: X, params: {old: 1}}\nsets: [{path: p}, {path: q}]\n3: {x: 1}")
+    config = load_config([path], ["a={target: Y}", "sets.1.path=r", "3.x=2"])
+    assert to_dict(config) == {"a": {"target": "Y"}, "sets": [{"path": "p"}, {"path": "r"}], 3: {"x": 2}}
+
+
+def test_interpolations_resolve_after_the_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LVDM_TEST_DATA", "/videos")
+    path = file(tmp_path, "a.yaml", "data: {size: 8, root: '${oc.env:LVDM_TEST_DATA}'}\nmodel: {size: '${data.size}'}")
+    config = load_config([path], ["data.size=16"])
+    assert to_dict(config) == {"data": {"size": 16, "root": "/videos"}, "model": {"size": 16}}
+    assert OmegaConf.to_container(config, resolve=False) == to_dict(config)
+
+
+def test_a_missing_value_may_be_filled_by_a_later_file_or_an_override(tmp_path: Path):
+    first, second = file(tmp_path, "a.yaml", "a: ???\nb:\n  c: ???"), file(tmp_path, "b.yaml", "a: 1\nb:\n  c: ???")
+    assert to_dict(load_config([first, second], ["b.c=2"])) == {"a": 1, "b": {"c": 2}}
+    with pytest.raises(UserError, match=r"no value yet for b\.c"):
+        load_config([first, second])
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a: 1\nb: [1\nc: 2", "broken.yaml, line 3"),
+        ("a: 1\na: 2", "duplicate key a"),
+        ("- 1", "holds a list"),
+        ("a: !!python/object/apply:os.system [ls]", "line 1"),
+        ("a: ${b", "broken.yaml.*mend the file"),
+        ("a: '${dat.size}'\ndata: {size: 1}", "a refers to dat.size.*did you mean data.size"),
+        ("x: [{a: '${oc.env:LVDM_NOT_SET}'}]", "x.0.a needs the environment variable LVDM_NOT_SET"),
+        ("a: '${b}'\nb: '${a}'", "a cannot be resolved"),
+        ("a: '${nope:1}'", "a cannot be resolved.*nope"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, words: str):
+    with pytest.raises(UserError, match=words) as error:
+        load_config([file(tmp_path, "broken.yaml", text)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_missing_file_names_the_nearest(tmp_path: Path):
+    (tmp_path / "configs").mkdir()
+    there = file(tmp_path / "configs", "short_sky.yaml", "a: 1")
+    for wrong in ("configs/shrt_sky.yaml", "config/short_sky.yaml", "configs/short_sky"):
+        with pytest.raises(UserError, match=f"did you mean {there}"):
+            load_config([tmp_path / wrong])
+    with pytest.raises(UserError, match="look in"):
+        load_config([tmp_path / "configs/zzz"])
+    with pytest.raises(UserError, match="cannot be read"):
+        load_config([tmp_path])
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("--lr", "is no override"),
+        ("lr", "is no override"),
+        ("=3", "is no override"),
+        ("a..b=3", "is no override"),
+        ("+a=3", "is no override"),
+        ("a=[1", r"value in 'a=\[1' is not YAML"),
+        ("a=x: y: z", "is not YAML"),
+        ("a.b=3", "goes through a, which is 1"),
+        ("s.2.x=3", "item 2 of s, which has 2 items"),
+        ("s.-1=3", "item -1 of s"),
+        ("s.x=3", "item x of s"),
+        ("a=${x", "cannot be used"),
+    ],
+)
+def test_a_wrong_override_is_named(tmp_path: Path, override: str, words: str):
+    with pytest.raises(UserError, match=words) as error:
+        load_config([file(tmp_path, "a.yaml", "a: 1\ns: [{x: 1}, {x: 2}]")], [override])
+    assert repr(override) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_saving_where_one_cannot_write_leaves_nothing(tmp_path: Path):
+    file(tmp_path, "taken", "a file")
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "taken" / "config.yaml", tmp_path / "folder"):
+        with pytest.raises(UserError, match="cannot write the config"):
+            save_config({"a": 1}, path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "taken"]
