@@ -1,4 +1,4 @@
-"""Samplers against closed forms and against diffusers; grids; the noise that belongs to a video.
+"""Samplers against closed forms and against diffusers.
 
 An exact Gaussian denoiser, for data x0 ~ N(m, s^2), makes every sampler an affine map of its start and its noises. So moments
 need no random numbers: run it once on zeros, once on a unit of each input, and add the squares.
@@ -10,8 +10,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.masks import write_frames
@@ -21,7 +19,6 @@ from lvdm.diffusion.schedule import Cosine, Linear, SqrtLinear
 from lvdm.sampling.grid import SamplingGrid, full_grid, make_grid, published_grid, trailing_grid
 from lvdm.sampling.random import VideoNoise
 from lvdm.sampling.samplers import SAMPLERS, ddim, ddpm, dpmpp
-from lvdm.types import UserError
 
 MEAN, STD = 0.7, 0.5
 OBJECTIVES = {"eps": EpsObjective(), "x0": X0Objective(), "v": VObjective()}
@@ -266,97 +263,17 @@ def test_given_frames_are_written_before_every_call_and_not_after_the_last(name)
     assert torch.equal(start, kept), "the caller's start is left as found"
 
 
+@pytest.mark.parametrize(("name", "draws"), [("ddpm", 4), ("ddim", 5)])
+def test_ddpm_adds_no_noise_at_the_last_step_and_published_ddim_does(name, draws):
+    """Published spacing ends at alpha_bar[0], where DDIM's sigma is not 0 yet."""
+    grid, noise = published_grid(SqrtLinear(), 5), Impulses()
+    eta = {"eta": 1.0} if name == "ddim" else {}
+    SAMPLERS[name](lambda x, t: torch.tanh(x), torch.zeros(9, 1), grid, noise=noise, **eta)
+    assert noise.calls == draws
+
+
 def test_samplers_work_in_float32_on_a_bfloat16_start_and_keep_no_gradient():
     x = torch.randn(1, 4, dtype=torch.bfloat16)
     scale = torch.ones((), requires_grad=True)
     out = ddim(lambda x, t: scale * x, x, published_grid(SqrtLinear(), 4))
     assert out.dtype == torch.float32 and not out.requires_grad
-
-
-# Grids ---------------------------------------------------------------------------------------------------------------
-
-
-def test_published_grid_is_range_plus_one_and_ends_at_the_tables_first():
-    schedule = SqrtLinear()
-    grid = published_grid(schedule, 50)
-    assert grid.times == tuple(range(981, 0, -20))
-    assert grid.alpha_bar[-1] == float(schedule.table[0])
-    assert len(published_grid(schedule, 30)) == 31, "1000 // 30 = 33, and 31 multiples of 33 lie below 1000"
-    assert published_grid(schedule, 500).times[0] == 999
-
-
-@pytest.mark.parametrize(("steps", "other"), [(3, 2), (37, 38), (501, 500), (1000, 500)])
-def test_published_grid_outside_the_table_is_refused_with_the_nearest_that_fits(steps, other):
-    with pytest.raises(UserError, match=f"reach time 1000.*take {other} steps, or spacing trailing"):
-        published_grid(SqrtLinear(), steps)
-    assert published_grid(SqrtLinear(), other).times[0] < 1000
-
-
-def test_every_published_grid_is_whole_or_refused():
-    """Independent of the rule that decides: all 1000 step counts are tried."""
-    schedule = SqrtLinear()
-    for steps in range(1, 1001):
-        times = [t + 1 for t in range(0, 1000, 1000 // steps)]
-        if max(times) < 1000:
-            assert published_grid(schedule, steps).times == tuple(reversed(times))
-        else:
-            with pytest.raises(UserError):
-                published_grid(schedule, steps)
-
-
-@given(num_steps=st.integers(2, 300), data=st.data())
-@settings(max_examples=50, deadline=None)
-def test_trailing_grid_starts_at_the_last_time_and_strides_evenly(num_steps, data):
-    steps = data.draw(st.integers(1, num_steps))
-    grid = trailing_grid(Linear(num_steps), steps)
-    assert len(grid) == steps and grid.times[0] == num_steps - 1 and grid.times[-1] >= 0 and grid.alpha_bar[-1] == 1
-    strides = {a - b for a, b in zip(grid.times, grid.times[1:], strict=False)}
-    assert strides <= {num_steps // steps, -(-num_steps // steps)}
-
-
-def test_full_grid_is_every_time():
-    assert full_grid(Linear(10)).times == tuple(range(9, -1, -1))
-
-
-@pytest.mark.parametrize("steps", [0, -1, 1001])
-def test_impossible_numbers_of_steps_are_refused(steps):
-    for spacing in ("published", "trailing"):
-        with pytest.raises(UserError, match="take 1 to 1000"):
-            make_grid(SqrtLinear(), steps, spacing)
-
-
-def test_an_unknown_spacing_is_refused():
-    with pytest.raises(UserError, match="published, trailing"):
-        make_grid(SqrtLinear(), 10, "leading")
-
-
-# Noise of a video ----------------------------------------------------------------------------------------------------
-
-
-def test_a_videos_noise_is_the_same_in_any_company():
-    alone = VideoNoise(3, [5], stage=(1, 2))
-    together = VideoNoise(3, [4, 5, 0], stage=(1, 2))
-    for shape in [(2, 4, 8, 8), (3,), (2, 4, 8, 8)]:
-        assert torch.equal(alone((1, *shape))[0], together((3, *shape))[1])
-
-
-def test_joined_noise_is_the_rows_of_its_parts():
-    joined = VideoNoise.join([VideoNoise(0, [1, 2], stage=(0,)), VideoNoise(0, [1], stage=(1,))])
-    assert torch.equal(
-        joined((3, 7)), torch.cat([VideoNoise(0, [1, 2], stage=(0,))((2, 7)), VideoNoise(0, [1], stage=(1,))((1, 7))])
-    )
-
-
-def test_every_seed_video_stage_and_call_has_noise_of_its_own():
-    places = [(s, v, g) for s in (0, 1, 2**32, 2**32 + 1) for v in (0, 1, 2) for g in ((), (0,), (0, 0), (1,), (0, 1), (1, 0))]
-    first = {VideoNoise(s, [v], stage=g)((1, 4)).numpy().tobytes() for s, v, g in places}
-    assert len(first) == len(places)
-    noise = VideoNoise(0, [0])
-    assert not torch.equal(noise((1, 9)), noise((1, 9)))
-
-
-def test_a_videos_noise_is_standard_normal():
-    noise = VideoNoise(0, range(4))((4, 50_000))
-    assert noise.dtype == torch.float32
-    assert noise.mean(dim=1).abs().max() < 0.02 and (noise.var(dim=1) - 1).abs().max() < 0.03
-    assert (torch.corrcoef(noise) - torch.eye(4)).abs().max() < 0.02
