@@ -36,9 +36,15 @@ def with_mask_channel(x: Tensor, mask: Tensor | None) -> Tensor:
     return torch.cat([x, channel], dim=1)
 
 
-def check_condition(
-    cond: Condition, *, mask_channel: bool, num_labels: int, needs_context: bool, needs_fps: bool
-) -> None:
+def check_latent(x: Tensor, *, channels: int, factor: int) -> None:
+    """Refuse a latent that the layers cannot take."""
+    if x.ndim != 5 or x.shape[1] != channels:
+        raise UserError(f"the latent is {tuple(x.shape)}, this network takes (b, {channels}, t, h, w)")
+    if x.shape[3] % factor or x.shape[4] % factor:
+        raise UserError(f"the latent is {x.shape[3]} x {x.shape[4]}, this network halves it: give multiples of {factor}")
+
+
+def check_condition(cond: Condition, *, mask_channel: bool, num_labels: int, needs_context: bool, needs_fps: bool) -> None:
     """Refuse what the network cannot read, and what it cannot do without."""
     if not mask_channel and (cond.mask is not None or cond.frames is not None):
         raise UserError("frames are given but this network has no mask channel to see them; train one with mask_channel: true")

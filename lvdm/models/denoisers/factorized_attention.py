@@ -15,7 +15,7 @@ from lvdm.models.layers.attention import (
     query_of_key_bias,
     split_heads,
 )
-from lvdm.models.layers.embeddings import zero_init
+from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lvdm.models.layers.attention import attend, merge_heads, split_heads
-from lvdm.models.layers.embeddings import GridPosition, zero_init
+from lvdm.models.layers.embeddings import GridPosition
+from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lvdm.models.layers.convolutions import SpaceConv, TimeConv
-from lvdm.models.layers.embeddings import zero_init
+from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
 
 
@@ -38,9 +38,7 @@ class ResBlock(nn.Module):
         )
         is_same = channels == out_channels
         self.skip_connection = nn.Identity() if is_same else SpaceConv(channels, out_channels, kernel=1)
-        self.time_layers = (
-            nn.Sequential(GroupNorm32(out_channels), nn.SiLU(), TimeConv(out_channels)) if temporal_conv else None
-        )
+        self.time_layers = nn.Sequential(GroupNorm32(out_channels), nn.SiLU(), TimeConv(out_channels)) if temporal_conv else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         h = self.in_layers(x)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lvdm.models.layers.attention import RelativePosition, attend, attend_relative, merge_heads, query_bias, split_heads
 from lvdm.models.layers.convolutions import SpaceConv
-from lvdm.models.layers.embeddings import zero_init
+from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
 
 

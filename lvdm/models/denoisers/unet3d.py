@@ -11,12 +11,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lvdm.models.denoisers.conditioning import check_condition, times_of_given_frames, times_per_frame, with_mask_channel
+from lvdm.models.denoisers.conditioning import (
+    check_condition,
+    check_latent,
+    times_of_given_frames,
+    times_per_frame,
+    with_mask_channel,
+)
 from lvdm.models.denoisers.res_block import ResBlock
 from lvdm.models.denoisers.text_attention import TextAttention
 from lvdm.models.denoisers.unet_options import LayerOptions, check_options
 from lvdm.models.layers.convolutions import Downsample, SpaceConv, Upsample
-from lvdm.models.layers.embeddings import INDEX_PERIOD, NumberEmbedding, OptionalEmbedding, sinusoidal_features, zero_init
+from lvdm.models.layers.embeddings import INDEX_PERIOD, NumberEmbedding, OptionalEmbedding, sinusoidal_features
+from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
 from lvdm.types import Condition
 
@@ -24,7 +31,9 @@ from lvdm.types import Condition
 class Stage(nn.Sequential):
     """Layers in a row, each given what it reads; with `checkpointing` their insides are computed again for the gradient."""
 
-    checkpointing = False
+    def __init__(self, *layers: nn.Module, checkpointing: bool) -> None:
+        super().__init__(*layers)
+        self.checkpointing = checkpointing
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
         for layer in self:
@@ -89,9 +98,10 @@ class UNet3D(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.in_channels, self.model_channels = in_channels, model_channels
         self.mask_channel, self.noise_level, self.num_labels = mask_channel, noise_level, num_labels
         self.context_dim, self.fps_embedding = context_dim, fps_embedding
-        self.in_channels, self.out_channels, self.model_channels = in_channels, out_channels, model_channels
+        self.checkpointing, self.num_halvings = checkpointing, len(channel_mult) - 1
         width = 4 * model_channels
         options = LayerOptions(
             emb_channels=width,
@@ -114,25 +124,25 @@ class UNet3D(nn.Module):
         self.fps_embed = NumberEmbedding(model_channels, width, starts_at_zero=True) if fps_embedding else None
         self.position_embed = NumberEmbedding(model_channels, width, starts_at_zero=True) if position_embedding else None
         self._build(options, in_channels + mask_channel, out_channels, [model_channels * m for m in channel_mult], num_res_blocks)
-        for stage in self.modules():
-            if isinstance(stage, Stage):
-                stage.checkpointing = checkpointing
+
+    def _stage(self, *layers: nn.Module) -> Stage:
+        return Stage(*layers, checkpointing=self.checkpointing)
 
     def _build(self, options: LayerOptions, in_channels: int, out_channels: int, widths: list[int], num_res_blocks: int) -> None:
         """The published layout: down, middle, up; every output of the way down is a skip of the way up."""
         channels, factor = self.model_channels, 1
-        self.input_blocks = nn.ModuleList([Stage(SpaceConv(in_channels, channels))])
+        self.input_blocks = nn.ModuleList([self._stage(SpaceConv(in_channels, channels))])
         skips = [channels]
         for level, width in enumerate(widths):
             for _ in range(num_res_blocks):
-                self.input_blocks.append(Stage(options.resblock(channels, width), *options.attention(width, factor)))
+                self.input_blocks.append(self._stage(options.resblock(channels, width), *options.attention(width, factor)))
                 channels = width
                 skips.append(channels)
             if level < len(widths) - 1:
-                self.input_blocks.append(Stage(Downsample(channels)))
+                self.input_blocks.append(self._stage(Downsample(channels)))
                 skips.append(channels)
                 factor *= 2
-        self.middle_block = Stage(
+        self.middle_block = self._stage(
             options.resblock(channels, channels),
             *options.attention(channels, factor, always=True),
             options.resblock(channels, channels),
@@ -145,12 +155,13 @@ class UNet3D(nn.Module):
                 if level > 0 and block == num_res_blocks:
                     layers.append(Upsample(channels))
                     factor //= 2
-                self.output_blocks.append(Stage(*layers))
+                self.output_blocks.append(self._stage(*layers))
         assert not skips, "every skip is used once"
         self.out = nn.Sequential(GroupNorm32(channels), nn.SiLU(), zero_init(SpaceConv(channels, out_channels)))
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         cond = Condition() if cond is None else cond
+        check_latent(x, channels=self.in_channels, factor=2**self.num_halvings)
         check_condition(
             cond,
             mask_channel=self.mask_channel,

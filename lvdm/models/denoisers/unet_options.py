@@ -46,12 +46,13 @@ class LayerOptions:
 
     def attention(self, channels: int, factor: int, *, always: bool = False) -> list[nn.Module]:
         """The attention that follows a ResBlock at this down factor: one or none (`always`: the middle has one in any case)."""
+        is_joint = factor in self.joint_attention_resolutions
+        if not (is_joint or factor in self.attention_resolutions or always):
+            return []
         if channels % self.num_heads:
             raise UserError(f"{self.num_heads} heads do not divide {channels} channels; change num_heads or model_channels")
-        if factor in self.joint_attention_resolutions:
+        if is_joint:
             return [JointAttention(channels, self.num_heads)]
-        if factor not in self.attention_resolutions and not always:
-            return []
         if self.text_attention:
             return [
                 TextAttention(

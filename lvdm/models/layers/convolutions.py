@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvdm.models.layers.embeddings import zero_init
+from lvdm.models.layers.init import zero_init
 
 
 def frames_as_batch(x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lvdm.models.layers.init import zero_init
+
 INDEX_PERIOD = 64.0  # positions are small whole numbers: slower waves than this would hardly differ between them
 
 
@@ -20,13 +22,6 @@ def sinusoidal_features(values: Tensor, width: int, *, max_period: float = 10000
     angles = values.float()[..., None] * torch.exp(-math.log(max_period) / half * index)
     features = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return nn.functional.pad(features, (0, width - 2 * half))
-
-
-def zero_init(module: nn.Module) -> nn.Module:
-    """The same module with every parameter zero: a new branch then starts as if it were not there."""
-    for parameter in module.parameters():
-        nn.init.zeros_(parameter)
-    return module
 
 
 class NumberEmbedding(nn.Sequential):
