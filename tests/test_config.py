@@ -290,7 +290,9 @@ def test_what_the_caller_provides_is_neither_missing_nor_allowed():
             check(set_in(config, key, value), schema=Root, allow=[HERE], provided=provided)
 
 
-def test_abstract_classes_are_refused():
+def test_abstract_classes_and_protocols_are_refused():
+    with pytest.raises(UserError, match=r"anything\.target is .* abstract"):
+        check_node({"target": "lvdm.types.TextEncoder"}, key="anything")
     with pytest.raises(UserError, match=r"anything\.target is .* abstract"):
         check_node({"target": "lightning_fabric.strategies.Strategy"}, key="anything", allow=["lightning_fabric"])
 

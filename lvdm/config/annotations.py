@@ -172,20 +172,21 @@ def _is_plain(value: Any, base: Any) -> bool:
         return type(value) is base
     if issubclass(base, os.PathLike):
         return isinstance(value, (str, base))
-    return not _is_protocol(base) and isinstance(value, base)
+    return not is_protocol(base) and isinstance(value, base)
 
 
 def _is_kind(cls: type, base: Any) -> bool:
     """Whether objects of this class may stand where `base` is asked for."""
     if base is Node or not isinstance(base, type):
         return True
-    if _is_protocol(base):
+    if is_protocol(base):
         asked = [name for name, member in vars(base).items() if inspect.isfunction(member) and _is_public(name)]
         return all(any(name in vars(kind) for kind in cls.__mro__) for name in asked)
     return issubclass(cls, base)
 
 
-def _is_protocol(base: type) -> bool:
+def is_protocol(base: type) -> bool:
+    """Whether this says what a class can do and is none itself."""
     return getattr(base, "_is_protocol", False)
 
 

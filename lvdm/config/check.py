@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from lvdm.config.annotations import Argument, Mismatch, Node, Signature, choices, describe, mismatch, signature_of
+from lvdm.config.annotations import Argument, Mismatch, Node, Signature, choices, describe, is_protocol, mismatch, signature_of
 from lvdm.config.build import is_node, read_node
 from lvdm.config.files import to_dict
 from lvdm.config.keys import hint, items, join, nearest, show, walk
@@ -159,7 +159,7 @@ def _check_nodes_in(value: Any, key: str, rules: _Rules) -> None:
 
 def _check_node(node: Mapping[str, Any], key: str, rules: _Rules) -> None:
     cls, params = read_node(node, key=key, allow=rules.allow)
-    if inspect.isabstract(cls):
+    if inspect.isabstract(cls) or is_protocol(cls):
         raise UserError(f"{join(key, 'target')} is {cls.__name__}, which is abstract; name a class that completes it")
     _check_arguments(params, cls, join(key, "params"), rules.provided.get(key, ()), rules)
 
