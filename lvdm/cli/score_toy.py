@@ -43,7 +43,8 @@ def _work(args: argparse.Namespace) -> Report:
         raise UserError(f"--last is {args.last}, but at least 1 frame is needed")
     score = SCORERS[args.kind]
     paths = _files(args.videos)
-    curves = {name: score(_read(path)) for name, path in zip(_names(paths), tqdm(paths, unit="video"), strict=True)}
+    progress = tqdm(paths, unit="video", desc="score", delay=2)
+    curves = {name: score(_read(path)) for name, path in zip(_names(paths), progress, strict=True)}
     summaries = {name: found.summary(args.last) for name, found in curves.items()}
     over_videos = _mean_and_spread(summaries)
     print(_table(summaries, over_videos))

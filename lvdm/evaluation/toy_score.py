@@ -49,6 +49,8 @@ def checked(video: np.ndarray, *, least: int) -> np.ndarray:
     """The video if it is uint8 (t, h, w, 3) with at least `least` frames."""
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3:
         raise UserError(f"a video to score is uint8 (t, h, w, 3); got {video.dtype} {video.shape}")
+    if min(video.shape[1:3]) < 16:
+        raise UserError(f"the scorers need frames of 16 pixels or more a side; got {video.shape[2]}x{video.shape[1]}")
     if len(video) < least:
         raise UserError(f"motion is measured over {least} frames or more, but the video has {len(video)}")
     return video

@@ -1,7 +1,7 @@
 """`clouds`: smooth noise drifting at a constant velocity over a sky gradient, in light that changes slowly; all of it known.
 
 Letters: t frames, x across, y down, v velocity in pixels a frame, k a wave's number. The noise is a sum of waves on a square
-twice the frame's side, so it drifts by any part of a pixel without interpolation: at time t, wave k has its own phase minus k . v t.
+twice the frame's side, so it drifts by any part of a pixel without interpolation: at time t, wave k has its phase minus k . v t.
 """
 
 from __future__ import annotations

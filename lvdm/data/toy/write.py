@@ -77,7 +77,7 @@ def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
 
 
 def _with_progress(jobs: Iterable[dict], *, total: int) -> Iterator[dict]:
-    return tqdm(jobs, total=total, unit="video", desc="toy")
+    return tqdm(jobs, total=total, unit="video", desc="toy", delay=1)
 
 
 def claim(out: Path, dataset: ToyDataset) -> None:
