@@ -42,8 +42,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_discs_keep_their_speed_stay_within_the_walls_and_never_overlap():
     for seed in range(12):
         rng = np.random.default_rng(seed)
-        speeds = rng.uniform(0.19, 0.38, 2)
-        heading = rng.uniform(0, 2 * np.pi, 2)
+        speeds, heading = rng.uniform(0.19, 0.38, 2), rng.uniform(0, 2 * np.pi, 2)
         velocities = (speeds[:, None] * np.stack([np.cos(heading), np.sin(heading)], 1)).tolist()
         path = disc_data.trajectory([[15.0, 20.0], [45.0, 40.0]], velocities, 500, 64)
         hops = np.linalg.norm(np.diff(path, axis=0), axis=-1)
@@ -147,10 +146,9 @@ def test_another_data_set_or_foreign_files_are_never_overwritten(tmp_path, capsy
     assert make_toy.main([str(tmp_path / "toy"), *TINY, "--seed", "1"]) == 2
     assert "'seed': 0" in capsys.readouterr().err
     assert files_of(tmp_path / "toy") == before
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.txt").write_text("words")
-    assert make_toy.main([str(tmp_path / "mine"), *TINY]) == 2
-    assert list(files_of(tmp_path / "mine")) == ["thesis.txt"]
+    (tmp_path / "thesis.txt").write_text("words")
+    assert make_toy.main([str(tmp_path), *TINY]) == 2
+    assert files_of(tmp_path)["thesis.txt"] == b"words" and not (tmp_path / "train").exists()
 
 
 @pytest.mark.parametrize("wrong", [["--size", "33"], ["--videos", "0"], ["--workers", "0"], ["--seed", "-1"]])

@@ -135,7 +135,7 @@ def _at_frames(values: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _heading(velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Degrees that each frame's velocity is turned from the whole video's, and its heading: 0 right, 90 down, 180 left, no jumps."""
+    """Degrees that each frame's velocity is turned from the whole video's, and its heading (0 right, 90 down, 180 left)."""
     heading = np.arctan2(velocity[:, 1], velocity[:, 0])
     whole = np.arctan2(np.sin(heading).mean(), np.cos(heading).mean())
     turned = np.degrees(np.angle(np.exp(1j * (heading - whole))))
