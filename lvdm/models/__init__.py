@@ -1,1 +1,4 @@
-"""Networks: autoencoders, denoisers, and the frozen codec around an autoencoder. Imports lvdm.types only; no training, no diffusion."""
+"""Networks: autoencoders, denoisers, and the frozen codec around an autoencoder.
+
+Imports lvdm.types only; no training, no diffusion.
+"""

@@ -1,1 +1,29 @@
-"""Lightning modules, optimizers, averaging and callbacks. Imports lvdm.types, models, diffusion, sampling (previews); no config, no command line."""
+"""Lightning modules, optimizers, averaging and callbacks.
+
+Imports lvdm.types, models, diffusion and sampling (previews); no config, no command line.
+"""
+
+from lvdm.training.autoencoder import AutoencoderTraining
+from lvdm.training.averaging import ExponentialAverage
+from lvdm.training.diffusion import GivenFrames, LatentDiffusion
+from lvdm.training.optimizers import AdamW, Constant, Cosine, Muon
+from lvdm.training.reconstruction import ReconstructionLoss
+from lvdm.training.stages import InfillDiffusion, JointDiffusion, PredictDiffusion, ShortDiffusion
+from lvdm.training.tasks import Task
+
+__all__ = [
+    "AdamW",
+    "AutoencoderTraining",
+    "Constant",
+    "Cosine",
+    "ExponentialAverage",
+    "GivenFrames",
+    "InfillDiffusion",
+    "JointDiffusion",
+    "LatentDiffusion",
+    "Muon",
+    "PredictDiffusion",
+    "ReconstructionLoss",
+    "ShortDiffusion",
+    "Task",
+]

@@ -1,0 +1,44 @@
+"""The keys at the root of a training config, with their meaning; `scripts/train.py --dry-run` prints them resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from lvdm.config import ArgumentsOf, Node
+from lvdm.sampling.pipeline import SamplingSettings
+
+
+@dataclass
+class Checkpoints:
+    every_steps: int = 1000  # last.ckpt is written this often, and at the end
+    keep: int = 0  # how many step=... checkpoints stay beside last.ckpt; -1 keeps all
+
+
+@dataclass
+class Previews:
+    num: int = 2  # videos per validation; 0 writes none
+    steps: int | None = None  # sampling steps; None takes sampling.steps
+
+
+@dataclass
+class RunConfig:
+    """One training run."""
+
+    model: Node  # a Lightning module of lvdm.training
+    data: Node  # a Lightning data module
+    trainer: Annotated[dict[str, Any], ArgumentsOf("pytorch_lightning.Trainer")]
+    define: dict[str, Any] = field(default_factory=dict)  # names of your own, for ${define.NAME} elsewhere
+    name: str | None = None  # of the run; the config file's name where absent
+    out: str = "runs"  # folder of runs
+    seed: int = 0
+    codec_weights: str | None = None  # model.safetensors of the autoencoder that a diffusion stage trains on
+    average: float = 0.9999  # decay of the averaged weights; 0 averages nothing
+    max_minutes: float | None = None  # ends the training, learning rate and all, at the latest after this time
+    compile: bool = False  # torch.compile the network
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    previews: Previews = field(default_factory=Previews)
+    sampling: SamplingSettings | None = None  # what the model file tells sample_short and sample_long
+
+
+OURS = ("logger", "callbacks", "default_root_dir", "max_time", "enable_checkpointing")  # trainer keys that a run sets itself

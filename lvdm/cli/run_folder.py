@@ -1,0 +1,47 @@
+"""The files that a run leaves (design: config, checkpoints, model file, metrics, previews), and which checkpoint it goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lvdm.types import UserError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """`runs/<name>` and what lies in it."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def model(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> Path:
+        return self.path / "previews"
+
+    def make(self) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def checkpoint_to_resume(self, resume: str) -> Path | None:
+        """`auto`: the run's last.ckpt if there is one; `never`: none, and no run may be there; else the path given."""
+        last = self.checkpoints / "last.ckpt"
+        if resume == "auto":
+            return last if last.exists() else None
+        if resume == "never":
+            if self.config.exists():
+                raise UserError(f"the run {self.path} exists; give another --name, remove it, or --resume auto to go on with it")
+            return None
+        if not Path(resume).is_file():
+            raise UserError(f"--resume {resume}: there is no such checkpoint; give auto, never, or the path of a .ckpt file")
+        return Path(resume)

@@ -1,0 +1,102 @@
+"""Training of a video autoencoder, and the one measurement of its latents that all later stages share.
+
+LVDM section 3.1. Letters: x video, y reconstruction, z latent.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from lvdm.models.codec import Codec, Moments
+from lvdm.training.optimizers import AdamW, Constant, with_schedule
+from lvdm.training.reconstruction import ReconstructionLoss
+from lvdm.training.tasks import generator_for
+from lvdm.types import Batch
+
+
+class AutoencoderTraining(pl.LightningModule):
+    """Trains the autoencoder inside a codec; at the end measures the scale and shift of its latents.
+
+    Args:
+        codec: the autoencoder with a scale and shift; given ones (other than 1 and 0) are kept, else they are measured.
+        loss: what the reconstruction should keep.
+        optimizer, learning_rate: how the weights are stepped.
+        measure_batches: training batches over which scale and shift are measured.
+        seed: the latent's noise is a function of (seed, step, rank).
+    """
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        loss: ReconstructionLoss | None = None,
+        optimizer: AdamW | None = None,
+        learning_rate: Constant | None = None,
+        measure_batches: int = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.codec = codec
+        self.autoencoder.requires_grad_(True).train()
+        self.loss = loss or ReconstructionLoss()
+        self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
+        self.measure_batches, self.seed = measure_batches, seed
+        self.progress: Callable[[], float] = self._progress_by_steps
+
+    @property
+    def autoencoder(self) -> nn.Module:
+        return self.codec.autoencoder
+
+    def train(self, mode: bool = True) -> AutoencoderTraining:
+        """A codec is frozen and stays in eval mode; here its autoencoder is what is trained."""
+        super().train(mode)
+        self.autoencoder.train(mode)
+        return self
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        video = batch["video"]
+        posterior = self.autoencoder.encode(video)
+        latent = posterior.sample(generator_for(self.seed, self.global_step, batch_idx, self.global_rank, device=video.device))
+        out = self.loss(video, self.autoencoder.decode(latent), posterior)
+        self.log("train/loss", out.loss, prog_bar=True, batch_size=len(video))
+        self.log_dict({f"train/{name}": part for name, part in out.parts.items()}, batch_size=len(video))
+        return out.loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        video = batch["video"]
+        posterior = self.autoencoder.encode(video)
+        reconstruction = self.autoencoder.decode(posterior.mode())
+        loss = self.loss(video, reconstruction, posterior).loss
+        self.log("val/loss", loss, batch_size=len(video), sync_dist=True)
+        self.log("val/psnr", psnr(video, reconstruction).mean(), prog_bar=True, batch_size=len(video), sync_dist=True)
+
+    @torch.no_grad()
+    def measure(self) -> None:
+        """Scale and shift over the training data, the same on every rank; the weights are the averaged ones by now."""
+        moments = Moments()
+        for batch in itertools.islice(self.trainer.train_dataloader, self.measure_batches):
+            moments = moments.add(self.autoencoder.encode(batch["video"].to(self.device)).mode())
+        sums = torch.tensor([moments.count, moments.total, moments.squares], dtype=torch.float64, device=self.device)
+        count, total, squares = self.all_gather(sums).reshape(-1, 3).sum(0).tolist()
+        self.codec.set_scale(*Moments(int(count), total, squares).latent_scale())
+
+    def on_train_end(self) -> None:
+        if (self.codec.scale, self.codec.shift) == (1.0, 0.0) and self.measure_batches > 0:
+            self.measure()
+
+    def configure_optimizers(self) -> dict[str, object]:
+        return with_schedule(self.optimizer.build(self.autoencoder.parameters()), self.learning_rate, lambda: self.progress())
+
+    def _progress_by_steps(self) -> float:
+        return self.global_step / self.trainer.max_steps if self.trainer.max_steps > 0 else 0.0
+
+
+def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:
+    """Peak signal to noise in dB of values in [-1, 1], per video: (b,)."""
+    error = (video.float() - reconstruction.float().clamp(-1, 1)).square().flatten(1).mean(1)
+    return 10 * torch.log10(4 / error.clamp(min=1e-10))

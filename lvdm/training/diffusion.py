@@ -1,0 +1,198 @@
+"""The base of every diffusion stage: one training loss, one validation that is comparable between runs.
+
+LVDM sections 3.2 to 3.4; mathematics in lvdm.diffusion. Letters: z latent, x0 clean, x_t noisy, t diffusion time, s level of
+the given frames, m mask (1 = given), eps noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from lvdm.diffusion.guidance import check_compatible, predict_x0
+from lvdm.diffusion.losses import L2Loss
+from lvdm.diffusion.masks import frame_times
+from lvdm.diffusion.process import q_sample
+from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.draws import draw_levels, draw_times
+from lvdm.diffusion.weights import UniformWeight
+from lvdm.training.optimizers import AdamW, Constant, with_schedule
+from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
+from lvdm.types import Batch, Condition, UserError
+
+Loss = Callable[[Tensor, Tensor], Tensor]  # (prediction, target) -> elementwise
+VALIDATION_TIMES = 8  # evenly spread over the schedule, the same for every model and run
+
+
+@dataclass(frozen=True)
+class Draw:
+    """All the randomness of one training loss, drawn: the loss is a function of it and the weights."""
+
+    x0: Tensor  # (b, c, t, h, w)
+    eps: Tensor
+    t: Tensor  # (b,)
+    cond: Condition  # mask and level of the given frames, fps, label
+
+
+@dataclass(frozen=True)
+class DiffusionLoss:
+    loss: Tensor
+    prediction: Tensor
+    target: Tensor
+    x_in: Tensor
+
+
+class GivenFrames:
+    """How the given frames of a window are treated.
+
+    Args:
+        loss: "all" counts them in the loss, as published; "new" does not.
+        max_level: their noise level is drawn from [0, max_level) (conditional latent perturbation).
+        clean_fraction: how often they are left clean (level 0) instead.
+    """
+
+    def __init__(self, *, loss: Literal["all", "new"] = "all", max_level: int = 250, clean_fraction: float = 0.0) -> None:
+        if loss not in ("all", "new"):
+            raise UserError(f"given.loss is 'all' or 'new', not {loss!r}")
+        self.loss, self.max_level, self.clean_fraction = loss, max_level, clean_fraction
+
+
+class LatentDiffusion(pl.LightningModule):
+    """Trains a denoiser on a codec's latents, on any mixture of tasks.
+
+    Args:
+        denoiser: the network.
+        codec: frozen, video <-> normalised latent.
+        schedule, objective, loss, weight: the diffusion, each chosen independently.
+        num_latents: latent frames of a window.
+        tasks: what to learn, by name; one is drawn per sample.
+        given: how given frames are perturbed and whether they count in the loss.
+        optimizer, learning_rate: how the weights are stepped.
+        seed: every draw is a function of (seed, step, rank).
+    """
+
+    def __init__(
+        self,
+        *,
+        denoiser: nn.Module,
+        codec: nn.Module,
+        schedule: NoiseSchedule,
+        objective: object,
+        num_latents: int,
+        tasks: Mapping[str, Task] | None = None,
+        loss: Loss | None = None,
+        weight: object | None = None,
+        given: GivenFrames | None = None,
+        optimizer: AdamW | None = None,
+        learning_rate: Constant | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        check_compatible(objective, schedule)
+        self.denoiser, self.codec = denoiser, codec
+        self.schedule, self.objective = schedule, objective
+        self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
+        self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
+        self.given, self.seed = given or GivenFrames(), seed
+        self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
+        self.progress: Callable[[], float] = self._progress_by_steps
+
+    @staticmethod
+    def default_tasks() -> dict[str, Task]:
+        """What this stage learns when the config names no tasks."""
+        return {"short": Task()}
+
+    # One loss ------------------------------------------------------------------------------------------------------
+
+    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator) -> Draw:
+        """Windows, times, levels and noise for one batch; `generator` is on the CPU, whatever the device."""
+        latents = self._latents(batch)
+        window = cut_windows(latents, tasks, self.num_latents, generator)
+        b, device = len(latents), latents.device
+        t = draw_times(b, self.schedule.num_steps, generator).to(device)
+        s = draw_levels(b, self.given.max_level, self.given.clean_fraction, generator).to(device)
+        noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+        eps = torch.randn(window.z.shape, generator=noise, device=device)
+        fps = batch["fps"].to(device) / window.stride if "fps" in batch else None
+        cond = Condition(mask=window.mask, frame_noise=s, fps=fps, label=batch.get("label"))
+        return Draw(window.z, eps, t, cond)
+
+    def loss(self, draw: Draw) -> DiffusionLoss:
+        """Given frames carry level s, the others time t; the network is told as much as it can hear."""
+        times = frame_times(draw.t, draw.cond)
+        x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
+        prediction = self.denoiser(x_in, draw.t, self._told(draw.cond))
+        target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
+        error = self.elementwise_loss(prediction.float(), target)
+        weight = self.weight(times, self.schedule, self.objective).to(error)
+        error = error * weight.view(len(weight), 1, -1, *[1] * (error.ndim - 3))
+        return DiffusionLoss(_mean(error, draw.cond.mask, self.given.loss), prediction, target, x_in)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        generator = generator_for(self.seed, self.global_step, batch_idx, self.global_rank)
+        tasks = draw_tasks(self.tasks, len(batch["index"]), generator)
+        loss = self.loss(self.draw(batch, tasks, generator)).loss
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(tasks))
+        return loss
+
+    # Validation: the same samples, times and noise in every run ------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        b = len(batch["index"])
+        for name, task in self.tasks.items():
+            generator = generator_for(1234, batch_idx, self.global_rank)
+            draw = self.draw(batch, [task] * b, generator)
+            losses, errors = [], []
+            for k in range(VALIDATION_TIMES):
+                t = torch.full_like(draw.t, int((k + 0.5) / VALIDATION_TIMES * self.schedule.num_steps))
+                at_t = replace(draw, t=t)
+                out = self.loss(at_t)
+                losses.append(out.loss)
+                errors.append(self._v_error(at_t, out))
+            self.log(f"val/{name}_loss", torch.stack(losses).mean(), batch_size=b, sync_dist=True)
+            self.log(f"val/{name}_v_mse", torch.stack(errors).mean(), batch_size=b, sync_dist=True)
+
+    def _v_error(self, draw: Draw, out: DiffusionLoss) -> Tensor:
+        """Mean squared error of v over the frames to be made, whatever the objective: |x0 error|^2 / sigma^2."""
+        times = frame_times(draw.t, draw.cond)
+        x0 = self.objective.x0(out.prediction.float(), out.x_in, times, self.schedule)
+        _, sigma = self.schedule.alpha_sigma(times, draw.x0)
+        return _mean(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw.cond.mask, "new")
+
+    # Plumbing --------------------------------------------------------------------------------------------------------
+
+    def predictor(self) -> Callable[[Tensor, Tensor, Condition | None], Tensor]:
+        return predict_x0(self.denoiser, self.objective, self.schedule)
+
+    def configure_optimizers(self) -> dict[str, object]:
+        trained = [p for p in self.denoiser.parameters() if p.requires_grad]
+        return with_schedule(self.optimizer.build(trained), self.learning_rate, lambda: self.progress())
+
+    def _progress_by_steps(self) -> float:
+        """How much of the training is done, in [0, 1]; a run with a time cap replaces it."""
+        return self.global_step / self.trainer.max_steps if self.trainer.max_steps > 0 else 0.0
+
+    def _latents(self, batch: Batch) -> Tensor:
+        if "latent" in batch:
+            return batch["latent"]
+        with torch.no_grad():
+            return self.codec.encode(batch["video"]).float()
+
+    def _told(self, cond: Condition) -> Condition:
+        """The part of the condition that this network has an ear for."""
+        has_mask = getattr(self.denoiser, "mask_channel", True)
+        hears_level = self.denoiser.noise_level is not None
+        return replace(cond, mask=cond.mask if has_mask else None, frame_noise=cond.frame_noise if hears_level else None)
+
+
+def _mean(error: Tensor, mask: Tensor, counted: str) -> Tensor:
+    """Over all elements, or over those of the frames that are not given."""
+    if counted == "all":
+        return error.mean()
+    new = (1 - mask).expand_as(error)
+    return (error * new).sum() / new.sum().clamp(min=1)

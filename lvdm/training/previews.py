@@ -1,0 +1,76 @@
+"""Videos to look at while training: samples or reconstructions at every validation, as mp4 and in tensorboard.
+
+They are made with the averaged weights, from the same seed each time, so that one sees the same videos get better.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
+
+from lvdm.sampling.pipeline import SamplingSettings, VideoModel, to_uint8
+from lvdm.sampling.writers import Mp4Writer, VideoFiles
+from lvdm.training.autoencoder import AutoencoderTraining
+from lvdm.training.diffusion import LatentDiffusion
+
+logger = logging.getLogger(__name__)
+
+
+class Previews(Callback):
+    """Writes previews/step=N.mp4, the videos side by side.
+
+    Args:
+        folder: where they go.
+        settings: how samples are made; None for an autoencoder, which shows videos above their reconstructions.
+        num: videos in a preview.
+        steps: sampling steps; None takes the settings'.
+    """
+
+    def __init__(self, folder: Path, settings: SamplingSettings | None, *, num: int = 2, steps: int | None = None) -> None:
+        self.folder, self.settings, self.num, self.steps = folder, settings, num, steps
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        videos, fps = self._make(trainer, pl_module)
+        strip = np.concatenate(list(videos), axis=2)  # (t, h, n w, 3)
+        path = self.folder / f"step={trainer.global_step}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with VideoFiles([Mp4Writer(path, fps=fps, overwrite=True)]) as file:
+            file.write(strip)
+        for board in trainer.loggers:
+            if isinstance(board, TensorBoardLogger):
+                board.experiment.file_writer.add_summary(gif_summary("preview", strip, fps), trainer.global_step)
+
+    def _make(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[np.ndarray, float]:
+        if isinstance(module, LatentDiffusion):
+            assert self.settings is not None, "a diffusion stage has sampling settings"
+            model = VideoModel(
+                module.codec, module.denoiser, module.schedule, module.objective, self.settings, device=module.device
+            )
+            fps = self.settings.fps or 8.0
+            return model.sample(self.num, steps=self.steps, sampler=self.settings.sampler), fps
+        assert isinstance(module, AutoencoderTraining)
+        batch = next(iter(trainer.val_dataloaders))
+        video = batch["video"][: self.num].to(module.device)
+        with torch.no_grad():
+            reconstruction = module.autoencoder.decode(module.autoencoder.encode(video).mode())
+        return to_uint8(torch.cat([video, reconstruction.to(video)], dim=3)), float(batch["fps"][0]) if "fps" in batch else 8.0
+
+
+def gif_summary(tag: str, video: np.ndarray, fps: float) -> Summary:
+    """A tensorboard image that moves: uint8 (t, h, w, 3) as a gif."""
+    buffer = io.BytesIO()
+    iio.imwrite(buffer, video, extension=".gif", duration=1000 / fps, loop=0)
+    frames, height, width, _ = video.shape
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=buffer.getvalue())
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
