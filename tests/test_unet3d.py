@@ -293,6 +293,23 @@ def test_forward_never_asks_the_device_for_a_value():
         assert network(latent().to("meta"), level, cond).shape == (2, 4, 4, 8, 8)
 
 
+@pytest.mark.parametrize("options", [TOY, TINY, TINY | {"text_attention": True, "context_dim": 6}])
+@torch.no_grad()
+def test_a_network_in_bf16_or_under_autocast_stays_near_float32(options):
+    """The latent comes and goes in float32: samplers add up many steps."""
+    network, x, t = awake(UNet3D(**options)), latent(), torch.tensor([3, 600])
+    cond = Condition(
+        fps=torch.tensor([8.0, 2.0]) if options is TOY else None,
+        context=torch.randn(2, 5, 6) if "context_dim" in options else None,
+    )
+    exact = network(x, t, cond)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(x, t, cond)
+    low = network.bfloat16()(x, t, cond)
+    for out in (mixed, low):
+        assert out.dtype == torch.float32 and relative_error(out, exact) < 0.03
+
+
 def test_every_parameter_of_the_toy_learns():
     network = awake(UNet3D(**TOY)).train()
     cond = Condition(mask=given(0), frame_noise=torch.tensor([3, ABSENT]), fps=torch.tensor([8.0, 2.0]))

@@ -171,14 +171,15 @@ class UNet3D(nn.Module):
         )
         emb = nn.functional.silu(self.embed(t, cond, frames=x.shape[2]))  # every block begins with it: once is enough
         h = with_mask_channel(x, cond.mask) if self.mask_channel else x
-        h = h.contiguous(memory_format=torch.channels_last_3d)
+        h = h.to(emb.dtype, memory_format=torch.channels_last_3d)
+        context = None if cond.context is None else cond.context.to(emb.dtype)
         skips = []
         for stage in self.input_blocks:
-            h = stage(h, emb, cond.context)
+            h = stage(h, emb, context)
             skips.append(h)
-        h = self.middle_block(h, emb, cond.context)
+        h = self.middle_block(h, emb, context)
         for stage in self.output_blocks:
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb, cond.context)
+            h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
         return self.out(h).to(x.dtype).contiguous()
 
     def embed(self, t: Tensor, cond: Condition, *, frames: int) -> Tensor:

@@ -31,6 +31,9 @@ class NumberEmbedding(nn.Sequential):
         last = nn.Linear(width, width)
         super().__init__(nn.Linear(features, width), nn.SiLU(), zero_init(last) if starts_at_zero else last)
 
+    def forward(self, features: Tensor) -> Tensor:
+        return super().forward(features.to(self[0].weight.dtype))
+
 
 class OptionalEmbedding(nn.Embedding):
     """An Embedding to which a negative index (ABSENT) gives zeros, decided on the device without a host sync."""
@@ -51,4 +54,4 @@ class GridPosition(nn.Module):
         axes = [torch.arange(size, device=device) for size in (t, h, w)]
         index = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)  # (t, h, w, 3)
         features = sinusoidal_features(index, self.features_per_axis, max_period=INDEX_PERIOD)
-        return self.proj(features.flatten(3).flatten(0, 2))
+        return self.proj(features.flatten(3).flatten(0, 2).to(self.proj.weight.dtype))
