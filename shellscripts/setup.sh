@@ -41,9 +41,10 @@ find_python() { # prints one that is new enough and can make virtual environment
             return
         fi
     done
-    [ -z "$bare" ] || fail "$bare has no venv module: install it (Debian, Ubuntu: apt install python3-venv) or name another with PYTHON=/path/to/python"
-    [ -z "$old" ] || fail "$old, but 3.10 or newer is needed: install one or name it with PYTHON=/path/to/python"
-    fail "no Python found (tried ${PYTHON:-python3, python3.10 to python3.14}): install 3.10 or newer or name it with PYTHON=/path/to/python"
+    local other="name another with PYTHON=/path/to/python"
+    [ -z "$bare" ] || fail "$bare has no venv module: install it (Debian, Ubuntu: apt install python3-venv) or $other"
+    [ -z "$old" ] || fail "$old, but 3.10 or newer is needed: install one or $other"
+    fail "no Python found (tried ${PYTHON:-python3, python3.10 to python3.14}): install 3.10 or newer or $other"
 }
 
 fingerprint() { # of all that decides what is installed, and of where this checkout lies
@@ -60,14 +61,14 @@ check_disk() { # before anything is made
     if compgen -G "$venv/lib/python*/site-packages/torch/version.py" >/dev/null; then need=1; fi
     free="$(df -Pk "$folder" | awk 'NR == 2 {print int($4 / 1000000)}')" || return 0
     [ -z "$free" ] || [ "$free" -ge "$need" ] ||
-        fail "$folder has $free GB free, but the installation needs about $need GB: free some or put it elsewhere with VENV=/path"
+        fail "$folder has $free GB free, but about $need GB are needed: free some or install elsewhere with VENV=/path"
 }
 
 make_venv() { # reuses what works, completes or remakes what was interrupted, leaves alone what is not ours
     local base
     if [ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2>/dev/null; then
         is_new_enough "$venv/bin/python" ||
-            fail "$venv has Python $(version_of "$venv/bin/python"), but 3.10 or newer is needed: remove it or choose another with VENV=/path"
+            fail "$venv has Python $(version_of "$venv/bin/python"), but 3.10 or newer is needed: remove it or choose VENV=/path"
         "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >>"$log" 2>&1 || true
         if "$venv/bin/python" -m pip --version >/dev/null 2>&1; then return; fi
     fi
@@ -96,7 +97,7 @@ pip_install() {
 explain_pip() { # its failure in one sentence
     if grep -qiE 'no space left|disk quota exceeded' "$log"; then
         fail "the disk filled up while installing: free about 8 GB and start again (see $log)"
-    elif grep -qiE 'name resolution|NewConnectionError|Max retries|unreachable|Connection refused|timed out|ProxyError|SSLError' "$log"; then
+    elif grep -qiE 'name resolution|NewConnection|Max retries|unreachable|refused|timed out|ProxyError|SSLError' "$log"; then
         fail "the package index cannot be reached: check the network or proxy and start again (see $log)"
     fi
     fail "pip could not install lvdm: $(grep -E '^ *(ERROR|error)' "$log" | tail -n 1) (see $log)"

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Trains LVDM's video autoencoder (factor 4 in time, 8 in space, 19.4 M parameters) on 256x256 videos.
+#
+#   VIDEOS=/path/to/sky_timelapse bash shellscripts/train_autoencoder.sh
+#
+# Hardware  GPUs; what they need is not measured here (--dry-run estimates it)
+# Time      200,000 steps of 2 clips for each GPU; its time is not measured here
+# Result    runs/autoencoder_sky: model.safetensors; val/psnr of reconstruction in metrics.csv
+#
+# NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.
+# What follows goes on to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+: "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+launch "$root/scripts/train.py" "$root/configs/lvdm/autoencoder_sky.yaml" "define.data=$VIDEOS" "$@"

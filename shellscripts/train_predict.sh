@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Trains LVDM's model of key latents (4 of 64 frames, 549.2 M parameters), which begins and continues long videos.
+#
+#   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_predict.sh
+#
+# Hardware  GPUs; what they need is not measured here (--dry-run estimates it)
+# Time      200,000 steps of 2 clips for each GPU; its time is not measured here
+# Result    runs/predict_sky: model.safetensors for sample_long.sh, previews, val losses in metrics.csv
+#
+# NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.
+# What follows goes on to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+: "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
+: "${AUTOENCODER:?model.safetensors of a trained autoencoder}"
+source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
+
+launch "$root/scripts/train.py" "$root/configs/lvdm/predict_sky.yaml" "define.data=$VIDEOS" "codec_weights=$AUTOENCODER" "$@"
