@@ -33,7 +33,7 @@ def parser(description: str, *, example: str) -> argparse.ArgumentParser:
 def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Report], argv: Sequence[str] | None = None) -> int:
     """Parse, work, report: the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    args = parse.parse_args(argv)
+    args = parse.parse_intermixed_args(argv)  # overrides may stand after options
     start = time.perf_counter()
     try:
         report = work(args)

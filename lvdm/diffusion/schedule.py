@@ -17,7 +17,7 @@ from lvdm.types import UserError
 
 
 class NoiseSchedule:
-    """A table of alpha_bar over the times 0..T-1, falling, with two optional changes to it, made in this order:
+    """A table of alpha_bar over the times 0..T-1, falling (on the CPU, whatever the default device), with two optional changes to it, made in this order:
     `snr_shift` k divides sqrt(SNR) by k (k > 1 is more noise, as larger or longer latents want), and
     `zero_terminal_snr` rescales so that the last time is pure noise."""
 
@@ -59,7 +59,7 @@ class SqrtLinear(NoiseSchedule):
         snr_shift: float = 1.0,
     ) -> None:
         _check_betas(num_steps, start, end)
-        beta = torch.linspace(math.sqrt(start), math.sqrt(end), num_steps, dtype=torch.float64) ** 2
+        beta = torch.linspace(math.sqrt(start), math.sqrt(end), num_steps, dtype=torch.float64, device="cpu") ** 2
         super().__init__(alpha_bar_of(beta), zero_terminal_snr=zero_terminal_snr, snr_shift=snr_shift)
 
 
@@ -76,7 +76,7 @@ class Linear(NoiseSchedule):
         snr_shift: float = 1.0,
     ) -> None:
         _check_betas(num_steps, start, end)
-        beta = torch.linspace(start, end, num_steps, dtype=torch.float64)
+        beta = torch.linspace(start, end, num_steps, dtype=torch.float64, device="cpu")
         super().__init__(alpha_bar_of(beta), zero_terminal_snr=zero_terminal_snr, snr_shift=snr_shift)
 
 
@@ -89,7 +89,7 @@ class Cosine(NoiseSchedule):
         _check_num_steps(num_steps)
         if offset < 0:
             raise UserError(f"offset is {offset}, expected 0 or above; 0.008 is the published one")
-        u = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps  # (T+1,)
+        u = torch.arange(num_steps + 1, dtype=torch.float64, device="cpu") / num_steps  # (T+1,)
         signal = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
         beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
         super().__init__(alpha_bar_of(beta), zero_terminal_snr=zero_terminal_snr, snr_shift=snr_shift)

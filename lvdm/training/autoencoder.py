@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.models.codec import Codec, Moments
-from lvdm.training.optimizers import AdamW, Constant, with_schedule
+from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, with_schedule
 from lvdm.training.reconstruction import ReconstructionLoss
 from lvdm.training.tasks import generator_for
 from lvdm.types import Batch
@@ -35,7 +35,7 @@ class AutoencoderTraining(pl.LightningModule):
         *,
         codec: Codec,
         loss: ReconstructionLoss | None = None,
-        optimizer: AdamW | None = None,
+        optimizer: OptimizerSettings | None = None,
         learning_rate: Constant | None = None,
         measure_batches: int = 64,
         seed: int = 0,
@@ -57,6 +57,9 @@ class AutoencoderTraining(pl.LightningModule):
         super().train(mode)
         self.autoencoder.train(mode)
         return self
+
+    def setup(self, stage: str) -> None:
+        self.loss.load_features()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         video = batch["video"]

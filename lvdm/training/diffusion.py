@@ -21,7 +21,7 @@ from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.weights import UniformWeight
-from lvdm.training.optimizers import AdamW, Constant, with_schedule
+from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, with_schedule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
 from lvdm.types import Batch, Condition, UserError
 
@@ -88,7 +88,7 @@ class LatentDiffusion(pl.LightningModule):
         loss: Loss | None = None,
         weight: object | None = None,
         given: GivenFrames | None = None,
-        optimizer: AdamW | None = None,
+        optimizer: OptimizerSettings | None = None,
         learning_rate: Constant | None = None,
         seed: int = 0,
     ) -> None:

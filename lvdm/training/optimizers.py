@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 import torch
 from torch.nn import Parameter
 
 from lvdm.training.muon import MuonWithAdamW
 from lvdm.types import UserError
+
+
+class OptimizerSettings(Protocol):
+    """What the config chooses: settings that make an optimizer once there are parameters."""
+
+    lr: float
+
+    def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer: ...
 
 
 class AdamW:

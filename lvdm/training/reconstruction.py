@@ -6,6 +6,7 @@ LVDM section 3.1 without its adversarial part. Letters: x video, y reconstructio
 from __future__ import annotations
 
 from dataclasses import dataclass
+from urllib.error import URLError
 
 import torch
 from einops import rearrange
@@ -35,7 +36,12 @@ class ReconstructionLoss(nn.Module):
         self.weights = {"l1": l1, "l2": l2, "lpips": lpips, "kl": kl}
         if min(self.weights.values()) < 0 or l1 + l2 + lpips == 0:
             raise UserError(f"a reconstruction loss needs weights >= 0 and one of l1, l2, lpips above 0, not {self.weights}")
-        self.perceptual = _perceptual() if lpips > 0 else None
+        self.perceptual: nn.Module | None = None
+
+    def load_features(self) -> None:
+        """Fetch what the perceptual distance needs, before training starts."""
+        if self.weights["lpips"] > 0 and self.perceptual is None:
+            self.perceptual = _perceptual()
 
     def forward(self, video: Tensor, reconstruction: Tensor, posterior: Posterior) -> ReconstructionParts:
         difference = reconstruction.float() - video.float()
@@ -49,13 +55,13 @@ class ReconstructionLoss(nn.Module):
         return ReconstructionParts(torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(), parts)
 
     def _lpips(self, video: Tensor, reconstruction: Tensor) -> Tensor:
+        assert self.perceptual is not None, "load_features comes first"
         frames, made = (rearrange(v, "b c t h w -> (b t) c h w") for v in (video, reconstruction))
         return self.perceptual(made, frames).mean()
 
 
 def _perceptual() -> nn.Module:
     import lpips  # slow to import, and its features are fetched on first use
-    from urllib.error import URLError
 
     try:
         return lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
