@@ -21,7 +21,8 @@ from lvdm.data.clips import random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, draw_integer, generator
 from lvdm.data.folders import METADATA, Description, find_videos, fingerprint, match_metadata, read_metadata, require_folder
 from lvdm.data.frames import as_size, flip_half, resize_and_crop, to_float
-from lvdm.data.readers import Reader, open_video
+from lvdm.data.memory import require_memory
+from lvdm.data.readers import HeldVideo, Reader, open_video
 from lvdm.types import UserError
 
 PROBED = 16  # videos read before training starts, so that a folder of unusable ones is found then
@@ -48,6 +49,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         random_clip: clips start anywhere; if false they are spread evenly over the video (a single one is centred).
         clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
         flip: mirror half of the clips left to right.
+        in_memory: hold each video's frames, resized, in memory once they were read (each worker process its own).
         seed: of the random clips and flips.
         metadata: JSONL of captions and classes; left out, `metadata.jsonl` in root is read where it exists.
         image_fps: frames per second of folders of images, which do not say it themselves.
@@ -64,6 +66,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         random_clip: bool = True,
         clips_per_video: int = 1,
         flip: bool = False,
+        in_memory: bool = False,
         seed: int = 0,
         metadata: str | Path | None = None,
         image_fps: float = 25.0,
@@ -79,6 +82,8 @@ class VideoFolder(Dataset[dict[str, Any]]):
         self.random_clip, self.clips_per_video, self.flip, self.seed = random_clip, clips_per_video, flip, seed
         self.metadata = None if metadata is None else Path(metadata).expanduser()
         self.image_fps, self.max_broken = image_fps, max_broken
+        self.in_memory = in_memory
+        self._held: dict[int, HeldVideo] = {}
         self._found: _Found | None = None
 
     def prepare(self) -> None:
@@ -102,7 +107,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         return len(self.names) * self.clips_per_video
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
-        draw, count = as_draw(key), len(self.names)
+        draw, count = as_draw(key, len(self)), len(self.names)
         sample = draw.index
         for attempt in itertools.count():  # ends: when every video is broken, BrokenCount raises
             rng = generator(self.seed, draw.epoch, draw.index, attempt)
@@ -146,6 +151,9 @@ class VideoFolder(Dataset[dict[str, Any]]):
     def _probe(self) -> None:
         for video in sorted({i * len(self.names) // PROBED for i in range(PROBED)}):
             self._try_clip(video, 0, generator(self.seed, video))
+        if self._held:
+            mean = sum(held.frames.nbytes for held in self._held.values()) / len(self._held)
+            require_memory(mean * len(self.names), f"all videos of {self.root} at this size")
 
     def _try_clip(self, video: int, part: int, rng: torch.Generator) -> dict[str, Any] | None:
         """The item, or None (counted, named) where this video cannot give one."""
@@ -179,7 +187,13 @@ class VideoFolder(Dataset[dict[str, Any]]):
         return {"video": to_float(frames), "index": video, "fps": fps, **self._prepared().descriptions[video].facts()}
 
     def _open(self, video: int) -> Reader:
-        return open_video(self._path(video), image_fps=self.image_fps)
+        if video in self._held:
+            return self._held[video]
+        reader = open_video(self._path(video), image_fps=self.image_fps)
+        if not self.in_memory:
+            return reader
+        frames = self._pixels(reader, range(reader.num_frames)).numpy()
+        return self._held.setdefault(video, HeldVideo(frames, reader.fps))
 
     def _path(self, video: int) -> Path:
         return self.root / self.names[video]

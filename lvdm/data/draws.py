@@ -15,9 +15,12 @@ class Draw(NamedTuple):
     index: int
 
 
-def as_draw(key: int | Draw) -> Draw:
-    """A plain index is the draw of epoch 0."""
-    return key if isinstance(key, Draw) else Draw(0, int(key))
+def as_draw(key: int | Draw, count: int) -> Draw:
+    """A plain index is the draw of epoch 0. Python ends a loop over a data set by the IndexError."""
+    draw = key if isinstance(key, Draw) else Draw(0, int(key))
+    if not 0 <= draw.index < count:
+        raise IndexError(f"sample {draw.index} of {count}")
+    return draw
 
 
 def generator(seed: int, *key: int) -> torch.Generator:

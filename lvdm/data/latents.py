@@ -6,7 +6,6 @@ Which latents are drawn is a function of (seed, epoch, sample) alone, as for vid
 from __future__ import annotations
 
 import logging
-import os
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -20,6 +19,7 @@ from lvdm.data.clips import clip_span, random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, generator
 from lvdm.data.folders import Description, require_folder
 from lvdm.data.latent_index import DTYPES, CacheFacts, Entry, open_shard, read_index
+from lvdm.data.memory import require_memory
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -116,7 +116,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         return len(self._prepared().entries) * self.clips_per_video
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
-        draw, found = as_draw(key), self._prepared()
+        draw, found = as_draw(key, len(self)), self._prepared()
         video, part = draw.index % len(found.entries), draw.index // len(found.entries)
         entry = found.entries[video]
         if self.random_clip:
@@ -140,10 +140,7 @@ class LatentClips(Dataset[dict[str, Any]]):
 
     def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[Tensor]:
         need = sum(torch.Size(entry.shape).numel() for entry in entries) * DTYPES[facts.dtype].itemsize
-        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        if need > have / 2:
-            sizes = f"{need / 2**30:.1f} GiB, and this machine's memory is {have / 2**30:.1f} GiB"
-            raise UserError(f"the latents of {self.root} take {sizes}; set in_memory: false to read them from disk")
+        require_memory(need, f"the latents of {self.root}")
         latents: list[Tensor] = []
         for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
             with open_shard(file) as shard:
