@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -263,20 +263,13 @@ def paths_for(folder: Path, name: str, formats: Sequence[str]) -> dict[str, Path
 
 def open_video(paths: dict[str, Path], *, fps: float, quality: float = 8, overwrite: bool = False) -> VideoFiles:
     """Writers for the paths of `paths_for`."""
-    made: list[VideoWriter] = []
-    try:
-        for format_, path in paths.items():
-            if format_ == "mp4":
-                made.append(Mp4Writer(path, fps=fps, quality=quality, overwrite=overwrite))
-            elif format_ == "gif":
-                made.append(GifWriter(path, fps=fps, overwrite=overwrite))
-            else:
-                made.append({"npz": NpzWriter, "frames": PngWriter}[format_](path, overwrite=overwrite))
-    except BaseException:
-        for writer in made:
-            writer.discard()
-        raise
-    return VideoFiles(made)
+    make: dict[str, Callable[[Path], VideoWriter]] = {
+        "mp4": lambda path: Mp4Writer(path, fps=fps, quality=quality, overwrite=overwrite),
+        "gif": lambda path: GifWriter(path, fps=fps, overwrite=overwrite),
+        "npz": lambda path: NpzWriter(path, overwrite=overwrite),
+        "frames": lambda path: PngWriter(path, overwrite=overwrite),
+    }
+    return VideoFiles([make[format_](path) for format_, path in paths.items()])
 
 
 def _check(frames: Frames) -> None:
