@@ -104,7 +104,8 @@ def test_scripts_are_a_few_lines_over_cli(path):
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS, *TESTS], ids=name)
 def test_files_and_functions_are_short(path):
-    assert len(path.read_text().splitlines()) < 320
+    lines = len(path.read_text().splitlines())
+    assert lines < (400 if path in TESTS else 320), f"{name(path)} has {lines} lines"
     lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(path)}
     assert all(length <= 60 for length in lengths.values()), f"functions of {name(path)} over 60 lines: {lengths}"
 
@@ -122,8 +123,9 @@ def test_only_commands_print(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
 def test_constructors_name_every_option(path):
-    caught = [node.lineno for node in functions(path) if node.name == "__init__" and node.args.kwarg is not None]
-    assert not caught, f"constructors with **{{}} in {name(path)}: lines {caught}"
+    classes = [node for node in ast.walk(tree(path)) if isinstance(node, ast.ClassDef) and not node.name.startswith("_")]
+    made = {node.name: part for node in classes for part in node.body if getattr(part, "name", "") == "__init__"}
+    assert not [owner for owner, function in made.items() if function.args.kwarg is not None]
 
 
 @pytest.mark.parametrize("path", [*MODULES, *SCRIPTS], ids=name)
