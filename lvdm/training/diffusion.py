@@ -185,9 +185,12 @@ class LatentDiffusion(pl.LightningModule):
 
     def _told(self, cond: Condition) -> Condition:
         """The part of the condition that this network has an ear for."""
-        has_mask = getattr(self.denoiser, "mask_channel", True)
-        hears_level = self.denoiser.noise_level is not None
-        return replace(cond, mask=cond.mask if has_mask else None, frame_noise=cond.frame_noise if hears_level else None)
+        return replace(
+            cond,
+            mask=cond.mask if getattr(self.denoiser, "mask_channel", True) else None,
+            frame_noise=cond.frame_noise if self.denoiser.noise_level is not None else None,
+            label=cond.label if getattr(self.denoiser, "num_labels", 0) else None,
+        )
 
 
 def _mean(error: Tensor, mask: Tensor, counted: str) -> Tensor:
