@@ -151,3 +151,10 @@ def test_no_path_of_one_machine():
             lines = (ROOT / path).read_text().splitlines()
             found += [f"{path}:{number}" for number, line in enumerate(lines, 1) if MACHINE.search(line)]
     assert not found
+
+
+def test_what_the_readme_names_is_there():
+    path = r"(?:scripts|shellscripts|configs|lvdm|tests|docs)/[\w/]+\.(?:py|sh|yaml|md)"
+    named = re.findall(path, (ROOT / "README.md").read_text())
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).exists()]
