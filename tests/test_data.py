@@ -472,6 +472,8 @@ def test_settings_that_cannot_work_are_refused() -> None:
         VideoData(Numbers(3), batch_size=1, val_batch_size=4)
     with pytest.raises(UserError, match="expected a fraction"):
         VideoFolder("x", num_frames=1, size=8, max_broken=5)
+    with pytest.raises(UserError, match=r"size is \[8, 8, 3\], expected"):
+        VideoFolder("x", num_frames=1, size=[8, 8, 3])
 
 
 class Witness(pl.LightningModule):

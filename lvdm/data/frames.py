@@ -12,12 +12,15 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from lvdm.types import UserError
+
 
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:
     """256 or [height, width] -> (height, width)."""
-    height, width = (size, size) if isinstance(size, int) else size
-    assert height >= 1 and width >= 1, f"a frame of {height} x {width} pixels"
-    return int(height), int(width)
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) < 1:
+        raise UserError(f"size is {size}, expected the side of a square or [height, width] in pixels")
+    return sides[0], sides[1]
 
 
 def covering_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, int]:

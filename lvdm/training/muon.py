@@ -1,14 +1,14 @@
 """Muon: momentum whose update is made orthogonal, for weight matrices; AdamW for everything else.
 
 Jordan et al. 2024, "Muon: an optimizer for hidden layers". torch.optim.Muon takes two-dimensional weights only; a convolution
-is a matrix too, (out, in * kernel), and here matrices of one shape go through one batched product.
-Letters: g gradient, m momentum, X the matrix on its way to orthogonal.
+is a matrix too, (out, in * kernel), and here the matrices of as many rows are iterated together.
+Letters: X the matrix on its way to orthogonal, G its Gram matrix, Q one step, P all steps.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,16 +17,35 @@ from torch.nn import Parameter
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a X + b (X X^T) X + c (X X^T)^2 X drives singular values towards one
 
 
-def orthogonalize(matrices: Tensor, steps: int = 5, *, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    """Newton-Schulz on a batch of matrices (n, rows, cols): U S V^T -> about U V^T."""
+def orthogonalize(matrices: Sequence[Tensor], steps: int = 5) -> list[Tensor]:
+    """Newton-Schulz: every U S V^T -> about U V^T, in the matrix's own shape.
+
+    A step multiplies X from the left by Q = a + b G + c G^2 with G = X X^T, and all Q commute with G. So only the small G is
+    iterated, G <- Q Q G, for all matrices of as many rows at once, and X is multiplied once, by the product P of all Q.
+    """
+    wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
+    wide = [x / (x.norm() + 1e-7) for x in wide]
+    by_rows: dict[int, list[int]] = defaultdict(list)
+    for index, x in enumerate(wide):
+        by_rows[len(x)].append(index)
+    for indices in by_rows.values():
+        products = _product_of_steps(torch.stack([wide[i] @ wide[i].mT for i in indices]), steps)
+        for i, product in zip(indices, products, strict=True):
+            wide[i] = product @ wide[i]
+    return [x.mT if m.shape[0] > m.shape[1] else x for m, x in zip(matrices, wide, strict=True)]
+
+
+def _product_of_steps(gram: Tensor, steps: int) -> Tensor:
+    """P = Q_n ... Q_1 for Gram matrices (n, rows, rows)."""
     a, b, c = QUINTIC
-    is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
-    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(dtype)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if is_tall else x).to(matrices.dtype)
+    diagonal = a * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    product = None
+    for step in range(steps):
+        q = torch.baddbmm(gram, gram, gram, beta=b, alpha=c).add_(diagonal)
+        product = q if product is None else q @ product
+        if step < steps - 1:
+            gram = q @ (q @ gram)
+    return product
 
 
 def is_matrix(parameter: Tensor, smallest: int) -> bool:
@@ -81,15 +100,14 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon_group(self, group: dict, parameters: list[Parameter]) -> None:
-        by_shape: dict[tuple[int, int], list[Parameter]] = defaultdict(list)
-        for p in parameters:
-            by_shape[(p.shape[0], p[0].numel())].append(p)
-        for (rows, columns), same in by_shape.items():
-            updates = orthogonalize(torch.stack([self._momentum(p, group).reshape(rows, columns) for p in same]), group["steps"])
-            scale = max(1.0, rows / columns) ** 0.5
-            for p, update in zip(same, updates, strict=True):
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.view_as(p), alpha=-group["lr"] * scale)
+        if not parameters:
+            return
+        matrices = [self._momentum(p, group).flatten(1) for p in parameters]
+        scales = [max(1.0, len(m) / m.shape[1]) ** 0.5 for m in matrices]
+        updates = [u.reshape(p.shape) for p, u in zip(parameters, orthogonalize(matrices, group["steps"]), strict=True)]
+        torch._foreach_mul_(updates, scales)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
     def _momentum(self, p: Parameter, group: dict) -> Tensor:
         state, weight = self.state[p], 1 - group["momentum"]
