@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvdm.models.denoisers import UNet3D
 from lvdm.models.layers import attention
-from lvdm.models.layers.convolutions import Downsample, SpaceConv, TimeConv, Upsample, fold_patches, unfold_patches
+from lvdm.models.layers.convolutions import Downsample, SpaceConv, TimeConv, Upsample
 from lvdm.models.layers.embeddings import GridPosition, OptionalEmbedding, sinusoidal_features
 from lvdm.models.layers.norms import GroupNorm32
-from lvdm.types import Condition
 
 
 def heads(n: int, m: int, *, d: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -123,25 +121,3 @@ def test_grid_positions_tell_every_token_from_every_other():
     tokens = position(2, 3, 4, torch.device("cpu"))
     distances = torch.cdist(tokens, tokens) + torch.eye(24) * 1e3
     assert tokens.shape == (24, 16) and distances.min() > 0.1
-
-
-def test_patches_fold_into_channels_and_back_without_loss() -> None:
-    x = torch.randn(2, 3, 4, 6, 8)
-    folded = fold_patches(x, 2)
-    assert folded.shape == (2, 12, 4, 3, 4)
-    assert torch.equal(folded[:, :, 1, 2, 3].unflatten(1, (3, 2, 2)), x[:, :, 1, 4:6, 6:8])
-    assert torch.equal(unfold_patches(folded, 2), x)
-
-
-def test_a_network_on_patches_is_one_on_folded_latents() -> None:
-    """The same weights, once with patch_size 2 and once with the folding done by hand; the mask is one channel in both."""
-    size = {"model_channels": 32, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (2,), "mask_channel": True}
-    patched = UNet3D(4, 4, patch_size=2, **size)
-    by_hand = UNet3D(16, 16, **size)
-    nn.init.normal_(patched.out[-1].weight, std=0.1)
-    by_hand.load_state_dict(patched.state_dict())
-    x, t, mask = torch.randn(2, 4, 3, 8, 8), torch.tensor([3, 500]), torch.zeros(2, 1, 3, 1, 1)
-    mask[:, :, 0] = 1
-    expected = unfold_patches(by_hand(fold_patches(x, 2), t, Condition(mask=mask)), 2)
-    assert torch.equal(patched(x, t, Condition(mask=mask)), expected)
-    assert torch.equal(patched(x, t, Condition(mask=mask.expand(-1, -1, -1, 8, 8))), expected)

@@ -21,7 +21,7 @@ from lvdm.models.denoisers.conditioning import (
 from lvdm.models.denoisers.res_block import ResBlock
 from lvdm.models.denoisers.text_attention import TextAttention
 from lvdm.models.denoisers.unet_options import LayerOptions, check_options
-from lvdm.models.layers.convolutions import Downsample, SpaceConv, Upsample, fold_patches, unfold_patches
+from lvdm.models.layers.convolutions import Downsample, SpaceConv, Upsample
 from lvdm.models.layers.embeddings import INDEX_PERIOD, NumberEmbedding, OptionalEmbedding, sinusoidal_features
 from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
@@ -65,7 +65,6 @@ class UNet3D(nn.Module):
         scale_shift_norm: the embedding scales and shifts a norm instead of being added.
         relative_position: in attention over time.
         temporal_conv: a convolution over frames at the end of every residual block, zero at start.
-        patch_size: latents enter as patches of so many pixels squared, folded into channels, and leave likewise.
         position_embedding: each frame is told its index in the window, zero at start.
         fps_embedding: the clip's frames per second are told; cond.fps is then required.
         dropout: in residual blocks and text attention.
@@ -93,7 +92,6 @@ class UNet3D(nn.Module):
         relative_position: bool = True,
         temporal_conv: bool = False,
         joint_attention_resolutions: Sequence[int] = (),
-        patch_size: int = 1,
         position_embedding: bool = False,
         fps_embedding: bool = False,
         dropout: float = 0.0,
@@ -104,7 +102,6 @@ class UNet3D(nn.Module):
         self.mask_channel, self.noise_level, self.num_labels = mask_channel, noise_level, num_labels
         self.context_dim, self.fps_embedding = context_dim, fps_embedding
         self.checkpointing, self.num_halvings = checkpointing, len(channel_mult) - 1
-        self.patch_size, patch_area = patch_size, patch_size**2
         width = 4 * model_channels
         options = LayerOptions(
             emb_channels=width,
@@ -126,8 +123,7 @@ class UNet3D(nn.Module):
         self.class_emb = OptionalEmbedding(num_labels, width) if num_labels else None
         self.fps_embed = NumberEmbedding(model_channels, width, starts_at_zero=True) if fps_embedding else None
         self.position_embed = NumberEmbedding(model_channels, width, starts_at_zero=True) if position_embedding else None
-        ends = in_channels * patch_area + mask_channel, out_channels * patch_area
-        self._build(options, *ends, [model_channels * m for m in channel_mult], num_res_blocks)
+        self._build(options, in_channels + mask_channel, out_channels, [model_channels * m for m in channel_mult], num_res_blocks)
 
     def _stage(self, *layers: nn.Module) -> Stage:
         return Stage(*layers, checkpointing=self.checkpointing)
@@ -165,7 +161,7 @@ class UNet3D(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         cond = Condition() if cond is None else cond
-        check_latent(x, channels=self.in_channels, factor=self.patch_size * 2**self.num_halvings)
+        check_latent(x, channels=self.in_channels, factor=2**self.num_halvings)
         check_condition(
             cond,
             mask_channel=self.mask_channel,
@@ -174,9 +170,7 @@ class UNet3D(nn.Module):
             needs_fps=self.fps_embedding,
         )
         emb = nn.functional.silu(self.embed(t, cond, frames=x.shape[2]))  # every block begins with it: once is enough
-        h = fold_patches(x, self.patch_size)
-        if self.mask_channel:
-            h = with_mask_channel(h, None if cond.mask is None else cond.mask[..., :: self.patch_size, :: self.patch_size])
+        h = with_mask_channel(x, cond.mask) if self.mask_channel else x
         h = h.to(emb.dtype, memory_format=torch.channels_last_3d)
         context = None if cond.context is None else cond.context.to(emb.dtype)
         skips = []
@@ -186,7 +180,7 @@ class UNet3D(nn.Module):
         h = self.middle_block(h, emb, context)
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
-        return unfold_patches(self.out(h), self.patch_size).to(x.dtype).contiguous()
+        return self.out(h).to(x.dtype).contiguous()
 
     def embed(self, t: Tensor, cond: Condition, *, frames: int) -> Tensor:
         """Time, and all else that is told about the sample or its frames: (b, t, e)."""

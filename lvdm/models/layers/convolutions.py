@@ -8,7 +8,6 @@ channels-last images; any other format gives the same numbers after a copy.
 from __future__ import annotations
 
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from lvdm.models.layers.init import zero_init
@@ -22,16 +21,6 @@ def frames_as_batch(x: Tensor) -> Tensor:
 def batch_as_frames(x: Tensor, batch: int) -> Tensor:
     """(b t, c, h, w) -> (b, c, t, h, w)."""
     return x.unflatten(0, (batch, -1)).transpose(1, 2)
-
-
-def fold_patches(x: Tensor, side: int) -> Tensor:
-    """(b, c, t, h j, w k) -> (b, c j k, t, h, w), j = k = side: what lies in a patch becomes channels."""
-    return rearrange(x, "b c t (h j) (w k) -> b (c j k) t h w", j=side, k=side)
-
-
-def unfold_patches(x: Tensor, side: int) -> Tensor:
-    """The inverse of `fold_patches`."""
-    return rearrange(x, "b (c j k) t h w -> b c t (h j) (w k)", j=side, k=side)
 
 
 class SpaceConv(nn.Conv3d):
