@@ -7,7 +7,7 @@
 # Time      about 12 minutes on 2 cores, the first installation apart; most of it is --minutes
 # Result    runs/quickstart: model files, four 1,000-frame videos, their contact sheet and their scores
 #
-#   --minutes N   minutes of training (default 10): steps grow with them, and each training stops at its share
+#   --minutes N   minutes of training (default 9): steps grow with them, and each training stops at its share
 #   --out DIR     where everything goes (default: runs/quickstart in this repository)
 #   --seed K      another seed: other data, weights and videos (default 0)
 #   --fresh       does everything anew; without it, stages that are complete are kept
@@ -16,7 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 usage() { sed -n '2,/^source/ { /^source/d; s/^# \{0,1\}//; p }' "${BASH_SOURCE[0]}"; }
 
-minutes=10 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
+minutes=9 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --minutes | --out | --seed)
@@ -38,23 +38,23 @@ out="$(cd "$out" && pwd)"
 
 # ---- how long, how large --------------------------------------------------------------------------------------------------
 
-thirds() { awk -v minutes="$minutes" "BEGIN { print 1 + int(minutes * $1 * $2 / 3) }"; } # of the steps: then it validates
+halves() { awk -v minutes="$minutes" "BEGIN { print 1 + int(minutes * $1 * $2 / 2) }"; } # of the steps: then it validates
 share() { awk -v minutes="$minutes" "BEGIN { printf \"%.3f\", minutes * $1 }"; }
 
-autoencoder=("max_minutes=$(share 0.2)") autoencoder_third="$(thirds 0.2 850)" # 850 and 450 steps a minute: 2 cores make
-joint=("max_minutes=$(share 0.8)") joint_third="$(thirds 0.8 450)"             # about as many
+autoencoder=("max_minutes=$(share 0.12)") autoencoder_half="$(halves 0.12 850)" # 850 and 400 steps a minute: 2 cores make
+joint=("max_minutes=$(share 0.88)") joint_half="$(halves 0.88 400)"             # a few more
 toy=(--videos 512 --frames 160) codec=() num=4 long=1000
 if [ -n "$tiny" ]; then
     toy=(--videos 8 --val 2 --frames 160) num=2 long=200
     codec=("codec.params.autoencoder.params.channels=[8,16]")
-    autoencoder+=(data.params.batch_size=2 previews.num=1) autoencoder_third=1
-    joint+=(data.params.batch_size=2 previews.num=1 previews.steps=2) joint_third=1
+    autoencoder+=(data.params.batch_size=2 previews.num=1) autoencoder_half=1
+    joint+=(data.params.batch_size=2 previews.num=1 previews.steps=2) joint_half=1
     joint+=("model.params.denoiser.params.channel_mult=[1,1]")
 fi
 autoencoder+=("${codec[@]/#/model.params.}")
-autoencoder+=("trainer.max_steps=$((3 * autoencoder_third))" "trainer.val_check_interval=$autoencoder_third")
+autoencoder+=("trainer.max_steps=$((2 * autoencoder_half))" "trainer.val_check_interval=$autoencoder_half")
 joint+=("${codec[@]/#/model.params.}")
-joint+=("trainer.max_steps=$((3 * joint_third))" "trainer.val_check_interval=$joint_third")
+joint+=("trainer.max_steps=$((2 * joint_half))" "trainer.val_check_interval=$joint_half")
 latents=("codec_weights=$out/autoencoder/model.safetensors" "define.latents=$out/latents")
 
 # ---- stages ---------------------------------------------------------------------------------------------------------------
@@ -92,7 +92,7 @@ train() { # NAME "what it does" CONFIG [key=value ...]
 
 long_videos() { # NAME PREDICT INFILL: 1,000-frame videos, their contact sheet and their scores
     stage "$1" "$num videos of $long frames" "$root/scripts/sample_long.py" --predict "$out/$2/model.safetensors" \
-        --infill "$out/$3/model.safetensors" --frames "$long" --num "$num" --seed "$seed" --contact-sheet --overwrite \
+        --infill "$out/$3/model.safetensors" --frames "$long" --num "$num" --dtype bfloat16 --seed "$seed" --contact-sheet --overwrite \
         --out "$out/$1" --json "$out/$1/report.json"
     stage "$1-scores" "scores of these videos" "$root/scripts/score_toy.py" "$out/$1" --kind discs --out "$out/$1-scores" \
         --json "$out/$1-scores/scores.json"
