@@ -30,6 +30,13 @@ def parser(description: str, *, example: str) -> argparse.ArgumentParser:
     return made
 
 
+def add_allow_module(parse: argparse.ArgumentParser) -> None:
+    """`--allow-module` of the commands that build what a config names."""
+    parse.add_argument(
+        "--allow-module", action="append", default=[], metavar="NAME", help="a package of yours that targets may name"
+    )
+
+
 def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Report], argv: Sequence[str] | None = None) -> int:
     """Parse, work, report: the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -73,6 +80,10 @@ def device(name: str) -> torch.device:
     """`auto` is a GPU where there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    try:
+        made = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"there is no device {name}; choose auto, cpu, cuda or cuda:N") from error
+    if made.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {name} was asked for, and torch finds no GPU here; choose cpu or auto")
-    return torch.device(name)
+    return made

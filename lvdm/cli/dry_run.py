@@ -8,8 +8,8 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from lvdm.cli.run_checks import check_run, clip_shape
 from lvdm.config import instantiate, to_dict
-from lvdm.types import UserError
 
 OPTIMIZER_BYTES = 4 * (1 + 1 + 2 + 1)  # float32 weight, gradient, two moments, average
 
@@ -20,9 +20,10 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
         module = instantiate(config.model, allow=allow)
     data = instantiate(config.data, allow=allow)
     settings = to_dict(config)
+    check_run(settings, module, clip_shape(data, module, look=False))
     network = getattr(module, "denoiser", None) or module.codec.autoencoder
     processes = num_processes(settings["trainer"])
-    accumulation = settings["trainer"].get("accumulate_grad_batches", 1)
+    accumulation = settings["trainer"].get("accumulate_grad_batches") or 1
     trained = count(network)
     report = {
         "trained network": type(network).__name__,
@@ -30,7 +31,7 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
         "autoencoder parameters": count(module.codec.autoencoder),
         "latent shape": latent_shape(module, settings),
         "effective batch": data.batch_size * processes * accumulation,
-        "learning rate": settings["model"]["params"].get("optimizer", {}).get("params", {}).get("lr", module.optimizer.lr),
+        "learning rate": module.optimizer.lr,
         "weights and optimizer (GiB, without activations)": round(trained * OPTIMIZER_BYTES / 2**30, 2),
     }
     width = max(map(len, report))
@@ -45,22 +46,17 @@ def count(network: nn.Module) -> int:
 
 def num_processes(trainer: dict[str, Any]) -> int:
     """Devices times nodes, where the config says a number; `auto` counts as what this machine has."""
-    devices = trainer.get("devices", 1)
-    here = torch.cuda.device_count() or 1
-    number = here if devices in ("auto", -1) else len(devices) if isinstance(devices, list) else int(devices)
+    devices, here = trainer.get("devices", "auto"), torch.cuda.device_count() or 1
+    if isinstance(devices, str) and "," in devices:
+        devices = [part for part in devices.split(",") if part.strip()]
+    number = here if devices in ("auto", "-1", -1) else len(devices) if isinstance(devices, list) else int(devices)
     return number * int(trainer.get("num_nodes", 1))
 
 
 def latent_shape(module: nn.Module, settings: dict[str, Any]) -> str:
-    """Of one training window, checked against what the model file will say."""
+    """Of one training window."""
     sampling = settings.get("sampling")
     if sampling is None:
         codec = module.codec
         return f"{codec.latent_channels} channels; 1/{codec.temporal_factor} of the frames, 1/{codec.spatial_factor} of the sides"
-    shape = tuple(sampling["latent_shape"])
-    if shape[:2] != (module.codec.latent_channels, module.num_latents):
-        raise UserError(
-            f"sampling.latent_shape {shape} does not fit the model, which has {module.codec.latent_channels} channels "
-            f"and windows of {module.num_latents} latents"
-        )
-    return " x ".join(map(str, shape))
+    return " x ".join(map(str, sampling["latent_shape"]))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from lvdm.cli import command
 from lvdm.cli.model_info import load_codec_weights, require_codec_weights
-from lvdm.config import Node, check, instantiate, load_config, with_defaults
+from lvdm.config import check, instantiate, load_config, with_defaults
 from lvdm.data import LatentWriter, VideoFolder
 from lvdm.models.codec import Codec
 from lvdm.types import UserError
@@ -27,8 +27,8 @@ from lvdm.types import UserError
 class EncodeConfig:
     """One run of encoding."""
 
-    codec: Node
-    data: dict[str, Node]  # by name, such as train and val: each becomes a folder of shards
+    codec: Codec
+    data: dict[str, VideoFolder]  # by name, such as train and val: each becomes a folder of shards
     out: str  # folder of those folders
     codec_weights: str | None = None  # the autoencoder's model.safetensors
     define: dict[str, Any] = field(default_factory=dict)
@@ -43,10 +43,10 @@ class EncodeConfig:
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
         "Encode whole videos once; an interrupted run goes on where it stopped.",
-        example="scripts/encode.py configs/lvdm/encode_toy.yaml codec_weights=runs/autoencoder_toy/model.safetensors out=data/latents",
+        example="scripts/encode.py configs/lvdm/encode_toy.yaml codec_weights=runs/autoencoder_toy/model.safetensors",
     )
     parse.add_argument("config", nargs="+", help="YAML files, merged left to right, then key=value overrides")
-    parse.add_argument("--allow-module", action="append", default=[], metavar="NAME", help="a package of yours that targets may name")
+    command.add_allow_module(parse)
     return parse
 
 
@@ -75,10 +75,10 @@ def encode(args: argparse.Namespace) -> command.Report:
 
 def check_pieces(config: DictConfig, codec: Codec) -> None:
     factor = codec.temporal_factor
-    if config.frames_at_once % factor or config.context_frames % factor or config.frames_at_once < factor:
+    if config.frames_at_once % factor or config.context_frames % factor or not config.frames_at_once > 0 <= config.context_frames:
         raise UserError(
             f"frames_at_once={config.frames_at_once} and context_frames={config.context_frames} must be multiples of the "
-            f"{factor} frames that one latent holds"
+            f"{factor} frames that one latent holds, the first above 0 and the second not below"
         )
     if config.precision not in ("float32", "bfloat16"):
         raise UserError(f"precision is {config.precision}; choose float32 or bfloat16")
@@ -102,13 +102,13 @@ def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConf
                 continue
             try:
                 item = videos.read(index)
+                pieces = list(encode_pieces(item["video"], codec, config.frames_at_once, config.context_frames, device))
             except UserError as error:
                 videos.report_broken(index, error)
                 continue
-            pieces = encode_pieces(item["video"], codec, config.frames_at_once, config.context_frames, device)
             writer.add(
                 name,
-                torch.cat(list(pieces), dim=1),
+                torch.cat(pieces, dim=1),
                 fps=float(item["fps"]),
                 caption=item.get("caption"),
                 label=None if item.get("label") is None else int(item["label"]),

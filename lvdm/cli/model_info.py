@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,12 @@ from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.types import UserError
 
+logger = logging.getLogger(__name__)
 
-def model_info(config: dict[str, Any], codec: Codec, sampling: SamplingSettings | None, *, step: int, data_fingerprint: str) -> ModelInfo:
+
+def model_info(
+    config: dict[str, Any], codec: Codec, sampling: SamplingSettings | None, *, step: int, data_fingerprint: str
+) -> ModelInfo:
     """`config` is the resolved config of the run; the nodes needed to build the networks again are taken from it."""
     params = config["model"]["params"]
     return ModelInfo(
@@ -44,6 +49,11 @@ def load_codec_weights(codec: Codec, path: str | Path) -> None:
     """Weights, scale and shift of a trained autoencoder into the codec that a config builds."""
     info, tensors = read_model(path)
     load_weights(codec.autoencoder, tensors, "codec.", path)
+    if (codec.scale, codec.shift) not in ((1.0, 0.0), (info.scale, info.shift)):
+        logger.warning(
+            "the latent scale %g and shift %g are those of %s; the config's %g and %g have no effect here",
+            *(info.scale, info.shift, path, codec.scale, codec.shift),
+        )
     codec.set_scale(info.scale, info.shift)
 
 
@@ -51,6 +61,6 @@ def require_codec_weights(path: str | None) -> str:
     if path is None:
         raise UserError(
             "a diffusion stage trains on the latents of a trained autoencoder; "
-            "give its model file as codec_weights=runs/NAME/model.safetensors (scripts/convert.py makes one of a published checkpoint)"
+            "give its model file as codec_weights=runs/NAME/model.safetensors (scripts/convert.py makes one of a published one)"
         )
     return path

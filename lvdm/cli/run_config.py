@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from lvdm.config import ArgumentsOf, Node
+from lvdm.config import ArgumentsOf
+from lvdm.data import VideoData
 from lvdm.sampling.pipeline import SamplingSettings
+from lvdm.training import AutoencoderTraining, LatentDiffusion
 
 
 @dataclass
@@ -25,8 +27,8 @@ class Previews:
 class RunConfig:
     """One training run."""
 
-    model: Node  # a Lightning module of lvdm.training
-    data: Node  # a Lightning data module
+    model: AutoencoderTraining | LatentDiffusion
+    data: VideoData
     trainer: Annotated[dict[str, Any], ArgumentsOf("pytorch_lightning.Trainer")]
     define: dict[str, Any] = field(default_factory=dict)  # names of your own, for ${define.NAME} elsewhere
     name: str | None = None  # of the run; the config file's name where absent

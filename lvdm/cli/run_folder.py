@@ -1,4 +1,4 @@
-"""The files that a run leaves (design: config, checkpoints, model file, metrics, previews), and which checkpoint it goes on from."""
+"""The files that a run leaves: config, checkpoints, model file, metrics, previews; and which checkpoint it goes on from."""
 
 from __future__ import annotations
 
@@ -27,11 +27,18 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.csv"
+
+    @property
     def previews(self) -> Path:
         return self.path / "previews"
 
     def make(self) -> None:
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make the run's folder {self.path}: {error.strerror}; give another out=FOLDER") from error
 
     def checkpoint_to_resume(self, resume: str) -> Path | None:
         """`auto`: the run's last.ckpt if there is one; `never`: none, and no run may be there; else the path given."""

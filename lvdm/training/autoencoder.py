@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from lvdm.models.codec import Codec, Moments
-from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, with_schedule
+from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, take_settings, with_schedule
 from lvdm.training.reconstruction import ReconstructionLoss
 from lvdm.training.tasks import generator_for
 from lvdm.types import Batch
@@ -23,7 +24,7 @@ class AutoencoderTraining(pl.LightningModule):
     """Trains the autoencoder inside a codec; at the end measures the scale and shift of its latents.
 
     Args:
-        codec: the autoencoder with a scale and shift; given ones (other than 1 and 0) are kept, else they are measured.
+        codec: the autoencoder with a scale and shift; ones given here (other than 1 and 0) are kept, else they are measured.
         loss: what the reconstruction should keep.
         optimizer, learning_rate: how the weights are stepped.
         measure_batches: training batches over which scale and shift are measured.
@@ -42,6 +43,7 @@ class AutoencoderTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.codec = codec
+        self.is_scale_given = (codec.scale, codec.shift) != (1.0, 0.0)
         self.autoencoder.requires_grad_(True).train()
         self.loss = loss or ReconstructionLoss()
         self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
@@ -80,23 +82,31 @@ class AutoencoderTraining(pl.LightningModule):
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Scale and shift over the training data, the same on every rank; the weights are the averaged ones by now."""
+        """Scale and shift over the first training batches, the same on every rank; the weights are the averaged ones by now."""
+        data = self.trainer.datamodule  # a loader of its own begins at the first epoch, wherever training has ended
+        batches = self.trainer.train_dataloader if data is None else data.train_dataloader()
         moments = Moments()
-        for batch in itertools.islice(self.trainer.train_dataloader, self.measure_batches):
+        for batch in itertools.islice(batches, self.measure_batches):
             moments = moments.add(self.autoencoder.encode(batch["video"].to(self.device)).mode())
         sums = torch.tensor([moments.count, moments.total, moments.squares], dtype=torch.float64, device=self.device)
         count, total, squares = self.all_gather(sums).reshape(-1, 3).sum(0).tolist()
         self.codec.set_scale(*Moments(int(count), total, squares).latent_scale())
 
     def on_train_end(self) -> None:
-        if (self.codec.scale, self.codec.shift) == (1.0, 0.0) and self.measure_batches > 0:
+        if not self.is_scale_given and self.measure_batches > 0:
             self.measure()
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return self.optimizer.build(self.autoencoder.parameters())
+
     def configure_optimizers(self) -> dict[str, object]:
-        return with_schedule(self.optimizer.build(self.autoencoder.parameters()), self.learning_rate, lambda: self.progress())
+        return with_schedule(self.build_optimizer(), self.learning_rate, lambda: self.progress())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        take_settings(checkpoint, self.build_optimizer())
 
     def _progress_by_steps(self) -> float:
-        return self.global_step / self.trainer.max_steps if self.trainer.max_steps > 0 else 0.0
+        return self.global_step / self.trainer.estimated_stepping_batches
 
 
 def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The moving average of the weights, with warm-up; validation, previews and the model file use it.
 
-LVDM: decay min(decay, (1 + n) / (10 + n)) after n updates.
+LVDM: decay min(decay, (1 + n) / (10 + n)) after n updates. The first update takes the weights as they are.
 """
 
 from __future__ import annotations
@@ -9,18 +9,32 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
+from lvdm.types import UserError
+
 
 def warmed_up_decay(decay: float, num_updates: int) -> float:
     return min(decay, (1 + num_updates) / (10 + num_updates))
 
 
 class ExponentialAverage(WeightAveraging):
-    """Lightning's averaging with the decay of LVDM; `decay: 0` would keep no memory and is refused by the config."""
+    """Lightning's averaging with the decay of LVDM, once for every optimizer step."""
 
     def __init__(self, decay: float = 0.9999) -> None:
+        if not 0 < decay < 1:
+            raise UserError(
+                f"the decay of the averaged weights is {decay}, expected between 0 and 1 such as 0.9999; 0 averages nothing"
+            )
+
         def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-            weight = 1 - warmed_up_decay(decay, int(num_averaged))
             pairs = [(a, c) for a, c in zip(averaged, current, strict=True) if a.is_floating_point()]
+            weight = 1 - warmed_up_decay(decay, self._updates)
             torch._foreach_lerp_([a for a, _ in pairs], [c for _, c in pairs], weight)
 
         super().__init__(use_buffers=False, multi_avg_fn=average)
+        self._updates = 0  # the count that `average` is given lies on the device, and to read it would wait for that
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        if step_idx is None:
+            return False
+        self._updates = step_idx
+        return True

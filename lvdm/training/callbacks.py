@@ -4,35 +4,66 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
+from torch import Tensor
 
 from lvdm.types import Batch, UserError
 
 logger = logging.getLogger(__name__)
 
 
+def is_last_step(trainer: pl.Trainer) -> bool:
+    """Whether training ends with the batch that was just done."""
+    is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
+    return trainer.should_stop or trainer.global_step == trainer.max_steps or (is_last_epoch and trainer.is_last_batch)
+
+
 class WriteModelFile(Callback):
     """Writes model.safetensors after every validation and at the end, both times with the averaged weights in place.
 
-    It stands before the averaging callback, which gives the trained weights back when validation ends.
+    It stands before the averaging callback, which gives the trained weights back when validation ends. The last validation
+    leaves the writing to the end: a file of the last step is a complete one, with its latents measured.
+
+    Args:
+        write: (module, step), writes the file.
+        written: the step of the file that is there, -1 where there is none.
     """
 
-    def __init__(self, write: Callable[[pl.LightningModule, int], None]) -> None:
-        self.write = write
+    def __init__(self, write: Callable[[pl.LightningModule, int], None], *, written: Callable[[], int]) -> None:
+        self.write, self.written = write, written
+        self.has_trained = False
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.sanity_checking and trainer.state.fn == "fit":
+        is_due = trainer.state.fn == "fit" and not trainer.sanity_checking and not is_last_step(trainer)
+        if is_due and trainer.is_global_zero:
             self.write(pl_module, trainer.global_step)
 
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.has_trained = True
+
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not self.has_trained:
+            if self.written() >= trainer.global_step:
+                return
+            _end_training(trainer, pl_module)
         if trainer.is_global_zero:
             self.write(pl_module, trainer.global_step)
+
+
+def _end_training(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """The end of a run that was killed between its last checkpoint and its model file: Lightning, resuming it, sees nothing to
+    train and calls no `on_train_end`."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging):
+            callback.on_train_end(trainer, pl_module)
+    pl_module.on_train_end()
 
 
 class TimeCap(Callback):
@@ -72,26 +103,45 @@ class TimeCap(Callback):
         self.spent_before = state_dict["spent"]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    step: int
+    loss: Tensor
+    indices: Tensor | Sequence[int]  # of the batch's samples
+
+
 class StopAtNonFiniteLoss(Callback):
     """Saves and stops when the loss is not finite, and names the batch's samples.
 
-    The loss is looked at every `every` steps on an accelerator, where looking waits for the device, and every step on a CPU.
+    On a CPU every loss is looked at before it moves the weights. On an accelerator looking waits for the device, so it happens
+    every `every` batches, and before a checkpoint is written, so that last.ckpt never holds weights that are not finite.
     """
 
     def __init__(self, folder: Path, *, every: int = 50) -> None:
         self.folder, self.every = folder, every
+        self._indices: Tensor | Sequence[int] = ()
+        self._unseen: list[_Seen] = []
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
-    ) -> None:
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if loss.device.type != "cpu" and trainer.global_step % self.every:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
+        self._indices = batch["index"]
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        self._unseen.append(_Seen(trainer.global_step, loss.detach(), self._indices))
+        if loss.device.type == "cpu" or len(self._unseen) >= self.every:
+            self._look(trainer)
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._look(trainer)
+
+    def _look(self, trainer: pl.Trainer) -> None:
+        seen, self._unseen = self._unseen, []
+        if not seen or bool(torch.stack([each.loss for each in seen]).isfinite().all()):
             return
-        if not torch.isfinite(loss):
-            path = self.folder / "non-finite.ckpt"
-            trainer.save_checkpoint(path)
-            indices = ", ".join(str(int(index)) for index in batch["index"])
-            raise UserError(
-                f"the loss is {float(loss)} at step {trainer.global_step} on samples {indices}; the state is saved in {path}; "
-                "lower the learning rate, clip gradients (trainer.gradient_clip_val), or look at these samples"
-            )
+        bad = next(each for each in seen if not torch.isfinite(each.loss))
+        path = self.folder / "non-finite.ckpt"
+        trainer.save_checkpoint(path)
+        indices = ", ".join(str(int(index)) for index in bad.indices)
+        raise UserError(
+            f"the loss is {float(bad.loss)} at step {bad.step} on samples {indices}; the state is saved in {path}; "
+            "lower the learning rate, clip gradients (trainer.gradient_clip_val), or look at these samples"
+        )

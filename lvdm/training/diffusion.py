@@ -6,24 +6,27 @@ the given frames, m mask (1 = given), eps noise.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.guidance import check_compatible, predict_x0
 from lvdm.diffusion.losses import L2Loss
-from lvdm.diffusion.masks import frame_times
+from lvdm.diffusion.masks import NoMask, frame_times
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedule import NoiseSchedule
-from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.weights import UniformWeight
-from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, with_schedule
+from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, take_settings, with_schedule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
 from lvdm.types import Batch, Condition, UserError
+
+logger = logging.getLogger(__name__)
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (prediction, target) -> elementwise
 VALIDATION_TIMES = 8  # evenly spread over the schedule, the same for every model and run
@@ -59,6 +62,8 @@ class GivenFrames:
     def __init__(self, *, loss: Literal["all", "new"] = "all", max_level: int = 250, clean_fraction: float = 0.0) -> None:
         if loss not in ("all", "new"):
             raise UserError(f"given.loss is 'all' or 'new', not {loss!r}")
+        if max_level < 1 or not 0 <= clean_fraction <= 1:
+            raise UserError(f"given.max_level is {max_level}, at least 1, and given.clean_fraction {clean_fraction}, from 0 to 1")
         self.loss, self.max_level, self.clean_fraction = loss, max_level, clean_fraction
 
 
@@ -99,6 +104,7 @@ class LatentDiffusion(pl.LightningModule):
         self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
         self.given, self.seed = given or GivenFrames(), seed
+        self._check_given(is_set=given is not None)
         self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
         self.progress: Callable[[], float] = self._progress_by_steps
 
@@ -106,6 +112,23 @@ class LatentDiffusion(pl.LightningModule):
     def default_tasks() -> dict[str, Task]:
         """What this stage learns when the config names no tasks."""
         return {"short": Task()}
+
+    def _check_given(self, *, is_set: bool) -> None:
+        """Refuse given frames that the network cannot be told of, and levels that there are not."""
+        giving = [name for name, task in self.tasks.items() if not isinstance(task.mask, NoMask)]
+        if not giving:
+            if is_set:
+                logger.warning("`given` has no effect: none of the tasks %s gives frames", ", ".join(self.tasks))
+            return
+        if not getattr(self.denoiser, "mask_channel", True):
+            raise UserError(f"the task {giving[0]} gives frames, but the denoiser cannot see which; set its mask_channel: true")
+        embedded = getattr(self.denoiser, "label_emb", None)  # of levels, under its published name
+        levels = self.schedule.num_steps if embedded is None else min(self.schedule.num_steps, embedded.num_embeddings)
+        if self.given.max_level > levels:
+            raise UserError(
+                f"given.max_level is {self.given.max_level}, but there are {levels} levels: steps of the schedule, or the "
+                "denoiser's num_noise_levels; lower it or raise those"
+            )
 
     # One loss ------------------------------------------------------------------------------------------------------
 
@@ -169,13 +192,18 @@ class LatentDiffusion(pl.LightningModule):
     def predictor(self) -> Callable[[Tensor, Tensor, Condition | None], Tensor]:
         return predict_x0(self.denoiser, self.objective, self.schedule)
 
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return self.optimizer.build([p for p in self.denoiser.parameters() if p.requires_grad])
+
     def configure_optimizers(self) -> dict[str, object]:
-        trained = [p for p in self.denoiser.parameters() if p.requires_grad]
-        return with_schedule(self.optimizer.build(trained), self.learning_rate, lambda: self.progress())
+        return with_schedule(self.build_optimizer(), self.learning_rate, lambda: self.progress())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        take_settings(checkpoint, self.build_optimizer())
 
     def _progress_by_steps(self) -> float:
         """How much of the training is done, in [0, 1]; a run with a time cap replaces it."""
-        return self.global_step / self.trainer.max_steps if self.trainer.max_steps > 0 else 0.0
+        return self.global_step / self.trainer.estimated_stepping_batches
 
     def _latents(self, batch: Batch) -> Tensor:
         if "latent" in batch:

@@ -83,7 +83,9 @@ class MuonWithAdamW(torch.optim.Optimizer):
         others = [p for p in trained if not is_matrix(p, smallest)]
         groups = []
         if matrices:
-            groups.append({"params": matrices, "lr": lr, "momentum": momentum, "nesterov": nesterov, "steps": steps, "betas": None})
+            groups.append(
+                {"params": matrices, "lr": lr, "momentum": momentum, "nesterov": nesterov, "steps": steps, "betas": None}
+            )
         if others:
             groups.append({"params": others, "lr": adamw_lr, "betas": tuple(betas)})
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
@@ -117,17 +119,20 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
 
     def _adamw_group(self, group: dict, parameters: list[Parameter]) -> None:
-        if not parameters:
-            return
-        beta1, beta2 = group["betas"]
+        by_step: dict[int, list[Parameter]] = defaultdict(list)  # a part that is not always used has had fewer steps
         for p in parameters:
             if not self.state[p]:
                 self.state[p].update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
             self.state[p]["step"] += 1
+            by_step[self.state[p]["step"]].append(p)
+        for step, same in by_step.items():
+            self._adamw(group, same, step)
+
+    def _adamw(self, group: dict, parameters: list[Parameter], step: int) -> None:
+        beta1, beta2 = group["betas"]
         grads = [p.grad for p in parameters]
         means = [self.state[p]["mean"] for p in parameters]
         squares = [self.state[p]["square"] for p in parameters]
-        step = self.state[parameters[0]]["step"]
         torch._foreach_lerp_(means, grads, 1 - beta1)
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch.nn import Parameter
@@ -25,6 +25,9 @@ class AdamW:
     """AdamW as torch has it; `weight_decay=0` is Adam."""
 
     def __init__(self, lr: float = 1e-4, *, betas: Sequence[float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
+        _check({"lr": lr, "weight_decay": weight_decay})
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise UserError(f"betas is {list(betas)}, expected two numbers from 0 to below 1, such as [0.9, 0.999]")
         self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
 
     def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
@@ -37,6 +40,9 @@ class Muon:
     def __init__(
         self, lr: float = 3e-3, *, adamw_lr: float = 1e-3, momentum: float = 0.95, steps: int = 5, weight_decay: float = 0.0
     ) -> None:
+        _check({"lr": lr, "adamw_lr": adamw_lr, "weight_decay": weight_decay, "momentum": momentum})
+        if steps < 1 or momentum >= 1:
+            raise UserError(f"Muon's steps is {steps}, at least 1, and its momentum {momentum}, below 1; 5 and 0.95 are usual")
         self.lr, self.adamw_lr, self.momentum, self.steps, self.weight_decay = lr, adamw_lr, momentum, steps, weight_decay
 
     def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
@@ -50,11 +56,21 @@ class Muon:
         )
 
 
+def _check(numbers: Mapping[str, float]) -> None:
+    for name, value in numbers.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise UserError(f"{name} is {value}, expected a finite number of 0 or more")
+
+
 class Constant:
     """The learning rate after a linear warm-up."""
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
+        if warmup_steps < 0:
+            raise UserError(f"warmup_steps is {warmup_steps}; give 0 or more")
         self.warmup_steps = warmup_steps
+
+    needs_end = False  # whether it falls towards an end of training that must be known
 
     def factor(self, step: int, progress: float) -> float:
         """What the learning rate is multiplied with at a step, when `progress` in [0, 1] of the training is done."""
@@ -70,14 +86,29 @@ class Cosine(Constant):
             raise UserError(f"the cosine's final factor is in [0, 1], not {final}")
         self.final = final
 
+    needs_end = True
+
     def factor(self, step: int, progress: float) -> float:
         falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress))))
         return super().factor(step, progress) * (self.final + (1 - self.final) * falling)
 
 
-def with_schedule(
-    optimizer: torch.optim.Optimizer, schedule: Constant, progress: Callable[[], float]
-) -> dict[str, object]:
+def with_schedule(optimizer: torch.optim.Optimizer, schedule: Constant, progress: Callable[[], float]) -> dict[str, object]:
     """What Lightning's configure_optimizers returns: the learning rate follows the schedule every step."""
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, progress()))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def take_settings(checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Put the settings of `optimizer` into a Lightning checkpoint in place, so that a resumed run has those of its config now.
+
+    Where they are those it was saved with, not a bit changes.
+    """
+    saved = checkpoint["optimizer_states"][0]["param_groups"]
+    for group, now in zip(saved, optimizer.param_groups, strict=True):
+        before = group.get("initial_lr", now["lr"])
+        if before != now["lr"]:
+            group["lr"] = group["lr"] / before * now["lr"] if before else now["lr"]
+        group.update({name: value for name, value in now.items() if name not in ("params", "lr")}, initial_lr=now["lr"])
+    for scheduler in checkpoint["lr_schedulers"]:
+        scheduler["base_lrs"] = [group["initial_lr"] for group in saved]

@@ -6,7 +6,6 @@ LVDM section 3.1 without its adversarial part. Letters: x video, y reconstructio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.error import URLError
 
 import torch
 from einops import rearrange
@@ -36,12 +35,12 @@ class ReconstructionLoss(nn.Module):
         self.weights = {"l1": l1, "l2": l2, "lpips": lpips, "kl": kl}
         if min(self.weights.values()) < 0 or l1 + l2 + lpips == 0:
             raise UserError(f"a reconstruction loss needs weights >= 0 and one of l1, l2, lpips above 0, not {self.weights}")
-        self.perceptual: nn.Module | None = None
+        self._perceptual: tuple[nn.Module, ...] = ()  # in a tuple, so that fixed weights are in no checkpoint and no average
 
     def load_features(self) -> None:
         """Fetch what the perceptual distance needs, before training starts."""
-        if self.weights["lpips"] > 0 and self.perceptual is None:
-            self.perceptual = _perceptual()
+        if self.weights["lpips"] > 0 and not self._perceptual:
+            self._perceptual = (_perceptual(),)
 
     def forward(self, video: Tensor, reconstruction: Tensor, posterior: Posterior) -> ReconstructionParts:
         difference = reconstruction.float() - video.float()
@@ -55,9 +54,10 @@ class ReconstructionLoss(nn.Module):
         return ReconstructionParts(torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(), parts)
 
     def _lpips(self, video: Tensor, reconstruction: Tensor) -> Tensor:
-        assert self.perceptual is not None, "load_features comes first"
+        assert self._perceptual, "load_features comes first"
+        distance = self._perceptual[0].to(video.device)
         frames, made = (rearrange(v, "b c t h w -> (b t) c h w") for v in (video, reconstruction))
-        return self.perceptual(made, frames).mean()
+        return distance(made, frames).mean()
 
 
 def _perceptual() -> nn.Module:
@@ -65,7 +65,7 @@ def _perceptual() -> nn.Module:
 
     try:
         return lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
-    except (URLError, OSError) as error:
+    except (OSError, RuntimeError) as error:  # no network; a download cut short, whose hash is wrong
         raise UserError(
             f"the perceptual loss needs torchvision's VGG16 weights, which could not be fetched ({error}); "
             "connect once, put them under TORCH_HOME, or set lpips: 0"

@@ -1,0 +1,143 @@
+"""What must fit together before a run leaves its first file: network, data, sampling settings, checkpoint, cached latents."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lvdm.data import LatentClips, VideoData, VideoFolder
+from lvdm.sampling.pipeline import SamplingSettings
+from lvdm.sampling.solver import make_solver
+from lvdm.training.autoencoder import AutoencoderTraining
+from lvdm.training.diffusion import LatentDiffusion
+from lvdm.training.tasks import generator_for
+from lvdm.types import UserError
+
+Shape = tuple[int, int, int, int]  # (c, t, h, w)
+Module = AutoencoderTraining | LatentDiffusion
+
+
+def check_run(settings: dict[str, Any], module: Module, clip: Shape | None) -> None:
+    """All that can be known without training; `clip` is the latent of a training clip, where that is known."""
+    if isinstance(module, LatentDiffusion):
+        _check_sampling(settings, module, clip)
+        if clip is not None:
+            _check_tasks(module, clip)
+    elif settings["sampling"] is not None:
+        raise UserError("`sampling` has no effect on an autoencoder, which makes no videos; leave it out")
+    elif settings["previews"]["steps"] is not None:
+        raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
+    if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):
+        name = type(module.learning_rate).__name__
+        raise UserError(f"{name} falls towards the end of training, but none is set; give trainer.max_steps or max_minutes")
+
+
+def clip_shape(data: VideoData, module: Module, *, look: bool) -> Shape | None:
+    """The latent of a training clip; None where only the disk knows it and `look` is false, or a data set of your own does."""
+    train = data.train
+    if isinstance(train, VideoFolder):
+        return module.codec.latent_shape(train.num_frames, *train.size)
+    if isinstance(module, AutoencoderTraining) and isinstance(train, LatentClips):
+        raise UserError("an autoencoder trains on videos, and data.params.train gives latents; take lvdm.data.VideoFolder")
+    return train.latent_shape if look and isinstance(train, LatentClips) else None
+
+
+def check_cached_latents(data: VideoData, module: Module) -> None:
+    """Latents of another autoencoder look like latents but mean something else."""
+    cached = {"train": data.train, "val": data.val}
+    for name, made_by in ((name, part.codec_fingerprint) for name, part in cached.items() if isinstance(part, LatentClips)):
+        if made_by != (used := module.codec.fingerprint()):
+            raise UserError(
+                f"the cached latents of {name} were made by another autoencoder ({made_by[:8]}) than codec_weights ({used[:8]}); "
+                "run scripts/encode.py again, into another folder"
+            )
+
+
+def check_checkpoint(path: Path, module: Module) -> None:
+    """Whether training can go on from here: a whole checkpoint of a network, an optimizer and an autoencoder like these."""
+    advice = "go on with the config of that run, or start one under another --name"
+    state = _read(path)
+    given, wanted = _shapes(state["state_dict"]), _shapes(module.state_dict())
+    differing = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
+    if differing:
+        raise UserError(
+            f"the checkpoint {path} is of another model: {len(differing)} weights differ, first {differing[0]}, "
+            f"{given.get(differing[0], 'absent')} there and {wanted.get(differing[0], 'absent')} here; {advice}"
+        )
+    saved, here = state["optimizer_states"][0]["param_groups"], module.build_optimizer().state_dict()["param_groups"]
+    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in here]:
+        raise UserError(f"the checkpoint {path} is of another optimizer than {type(module.optimizer).__name__}; {advice}")
+    if isinstance(module, LatentDiffusion):
+        codec = {name: tensor for name, tensor in module.state_dict().items() if name.startswith("codec.")}
+        if not all(torch.equal(tensor, state["state_dict"][name]) for name, tensor in codec.items()):
+            raise UserError(f"the checkpoint {path} was trained on latents of another autoencoder than codec_weights; {advice}")
+
+
+def _is_endless(trainer: dict[str, Any]) -> bool:
+    return trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs", -1) in (None, -1)
+
+
+def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clip: Shape | None) -> None:
+    if settings["sampling"] is None:
+        raise UserError("a diffusion stage needs `sampling`, which its model file passes on; give at least sampling.latent_shape")
+    sampling = SamplingSettings(**settings["sampling"])
+    shape, window = tuple(sampling.latent_shape), (module.codec.latent_channels, module.num_latents)
+    if len(shape) != 4 or shape[:2] != window:
+        raise UserError(
+            f"sampling.latent_shape {shape} does not fit the model, which has {window[0]} channels and windows of {window[1]} "
+            "latents; write it as [channels, latents, height, width]"
+        )
+    if clip is not None and shape[2:] != clip[2:]:
+        raise UserError(
+            f"sampling.latent_shape {shape} does not fit the training data, whose latents are {clip[2]} x {clip[3]}; "
+            "train at the size that is sampled"
+        )
+    for name in ("steps", "gap_steps"):
+        steps = getattr(sampling, name)
+        if steps is not None:
+            _told(f"sampling.{name}", make_solver, module.schedule, sampling.sampler, steps=steps, spacing=sampling.spacing)
+    for name in ("condition_noise", "gap_noise"):
+        level, last = getattr(sampling, name), module.schedule.num_steps - 1
+        if not 0 <= level <= last:
+            raise UserError(f"sampling.{name} is {level}, expected a time of the schedule, 0 to {last}")
+    if sampling.key_stride < 1 or not 1 <= sampling.overlap < max(2, module.num_latents):
+        raise UserError(
+            f"sampling.key_stride is {sampling.key_stride}, at least 1, and sampling.overlap {sampling.overlap}, at least 1 and "
+            f"less than the {module.num_latents} latents of a window"
+        )
+
+
+def _check_tasks(module: LatentDiffusion, clip: Shape) -> None:
+    """Draw once from nothing: windows that do not fit into a clip and masks that do not fit into a window say so."""
+    batch = {"latent": torch.zeros(1, *clip), "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
+    for name, task in module.tasks.items():
+        _told(f"the task {name}", module.draw, batch, [task], generator_for(0))
+
+
+def _told(what: str, work: Any, *arguments: Any, **named: Any) -> None:
+    """Does it, and says with a user's error what it was about."""
+    try:
+        work(*arguments, **named)
+    except UserError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents, tensors left on the disk."""
+    try:
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise UserError(
+            f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
+        ) from error
+    if not isinstance(state, dict) or not {"state_dict", "optimizer_states", "global_step", "loops"} <= state.keys():
+        raise UserError(f"{path} is not a checkpoint of a run; give one that lvdm wrote, such as runs/NAME/checkpoints/last.ckpt")
+    return state
+
+
+def _shapes(tensors: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}

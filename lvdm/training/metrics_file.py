@@ -1,0 +1,80 @@
+"""metrics.csv of a run: a row for every step at which something was logged, a column for every name.
+
+Lightning's own CSV logger begins the file anew when a run is resumed; this one goes on, from the step where the run does.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+SECONDS_BETWEEN_WRITES = 5.0
+
+
+class MetricsFile(Logger):
+    """Writes the whole file under a temporary name, then renames it: a reader never sees half a row.
+
+    Args:
+        path: the file.
+        resume: keep its rows of the steps before the first one that is logged now.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        super().__init__()
+        self.path = path
+        self.rows: dict[int, dict[str, Any]] = {}
+        self._earlier = _read(path) if resume and path.exists() else {}
+        self._written = 0.0
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any) -> None:
+        """The run's config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        assert step is not None, "Lightning logs with a step"
+        if not self.rows:
+            self.rows = {earlier: row for earlier, row in self._earlier.items() if earlier < step}
+        self.rows.setdefault(step, {}).update({name: float(value) for name, value in metrics.items()})
+        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+            self.save()
+
+    @rank_zero_only
+    def save(self) -> None:
+        if not self.rows:
+            return
+        columns = ["step", *sorted(set().union(*self.rows.values()) - {"step"})]
+        temporary = self.path.with_name(f".{self.path.name}.part")
+        try:
+            with temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, columns)
+                writer.writeheader()
+                writer.writerows({**self.rows[step], "step": step} for step in sorted(self.rows))
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._written = time.monotonic()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.save()
+
+
+def _read(path: Path) -> dict[int, dict[str, Any]]:
+    with path.open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row.get("step") or "").isdecimal()]
+    return {int(row["step"]): {name: value for name, value in row.items() if name not in ("step", None)} for row in rows}
