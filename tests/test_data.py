@@ -1,54 +1,15 @@
-"""Videos into batches: which frames, reading, resizing, folders, captions, broken files, and what may change the draws."""
+"""Folders of videos into items: names in order, draws, captions, broken files."""
 
 import json
 import logging
 from pathlib import Path
 
-import imageio
-import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
-from torchvision.transforms import functional as tvf
+from video_files import frames_seen, write_images, write_video
 
 from lvdm.data import Draw, VideoData, VideoFolder
-from lvdm.data.clips import all_clips, clip_frames, last_start, random_clip, spread_clip
-from lvdm.data.draws import generator
-from lvdm.data.frames import flip_half, resize_and_crop, to_float, to_uint8
-from lvdm.data.loading import EpochSampler
-from lvdm.data.readers import decoding_start, natural_key, open_video
 from lvdm.types import ABSENT, UserError
-
-STEP, LENGTH, SIDE = 10, 24, 32  # frame t of a test video is grey of level 10 t
-
-
-def grey(frame: int) -> np.ndarray:
-    return np.full((SIDE, SIDE, 3), STEP * frame, np.uint8)
-
-
-def write_video(path: Path, length: int = LENGTH) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    options = {"duration": 1000 / 12} if path.suffix == ".gif" else {"fps": 12, "macro_block_size": 1}
-    if path.suffix == ".webm":
-        options["codec"] = "libvpx-vp9"
-    with imageio.get_writer(path, **options) as writer:
-        for frame in range(length):
-            writer.append_data(grey(frame))
-
-
-def write_images(folder: Path, length: int = LENGTH) -> None:
-    folder.mkdir(parents=True)
-    for frame in range(length):
-        Image.fromarray(grey(frame)).save(folder / f"frame{frame}.png")
-
-
-def frames_seen(video: torch.Tensor) -> list[int]:
-    """Which frames of a test video these are, told from their grey; (3, t, h, w) or uint8 (t, h, w, 3)."""
-    levels = (video.mean(dim=(0, 2, 3)) + 1) * 127.5 if video.is_floating_point() else video.float().mean(dim=(1, 2, 3))
-    return (levels / STEP).round().int().tolist()
 
 
 @pytest.fixture(scope="module")
@@ -63,173 +24,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 NAMES = ["a.mp4", "b/0.mp4", "b/1.mp4", "c.avi", "d/deep/2.mp4", "images/clip"]
-
-
-# which frames
-
-
-clips = st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5))  # length, num_frames, stride
-
-
-def every_clip(length: int, num_frames: int, stride: int) -> list[list[int]]:
-    tried = [[start + i * stride for i in range(num_frames)] for start in range(length)]
-    return [clip for clip in tried if clip[-1] < length]
-
-
-@given(clips, st.integers(0, 1000))
-def test_clips_are_those_of_a_slow_enumeration(sizes: tuple[int, int, int], seed: int) -> None:
-    possible = every_clip(*sizes)
-    if not possible:
-        with pytest.raises(UserError, match="lower num_frames or stride"):
-            last_start(*sizes)
-        return
-    assert [list(clip_frames(start, *sizes[1:])) for start in range(last_start(*sizes) + 1)] == possible
-    assert list(random_clip(*sizes, generator(seed))) in possible
-    taken = [list(clip) for clip in all_clips(*sizes)]
-    assert all(clip in possible for clip in taken)
-    assert [frame for clip in taken for frame in clip] == list(range(0, sizes[2] * sizes[1] * len(taken), sizes[2]))
-    after_last = taken[-1][-1] + sizes[2]
-    assert after_last + (sizes[1] - 1) * sizes[2] >= sizes[0]  # no further clip would fit
-
-
-@given(clips, st.integers(1, 5))
-def test_the_only_spread_clip_is_centred_and_more_keep_their_order(sizes: tuple[int, int, int], parts: int) -> None:
-    if not every_clip(*sizes):
-        return
-    centre = spread_clip(*sizes)
-    before, behind = centre[0], sizes[0] - 1 - centre[-1]
-    assert 0 <= behind - before <= 1
-    starts = [spread_clip(*sizes, part, parts)[0] for part in range(parts)]
-    assert starts == sorted(starts) and all(0 <= start <= last_start(*sizes) for start in starts)
-
-
-def test_random_starts_are_uniform() -> None:
-    rng = generator(0)
-    counts = np.bincount([random_clip(12, 3, 2, rng)[0] for _ in range(8000)])
-    assert len(counts) == 8
-    assert ((counts - 1000) ** 2 / 1000).sum() < 24.3  # chi-squared, 7 degrees of freedom, p = .001
-
-
-def test_a_short_video_is_told_with_what_it_has_and_what_is_needed() -> None:
-    with pytest.raises(UserError, match="clip needs 16 frames, a.mp4 has 7; lower num_frames"):
-        last_start(7, 16, name="a.mp4")
-
-
-# frames
-
-
-@pytest.mark.parametrize("have", [(48, 80), (80, 48), (33, 47), (20, 31)])
-@pytest.mark.parametrize("want", [(32, 32), (24, 40)])
-def test_resize_and_crop_match_torchvision(have: tuple[int, int], want: tuple[int, int]) -> None:
-    frames = torch.randint(0, 256, (3, *have, 3), dtype=torch.uint8)
-    scale = max(want[0] / have[0], want[1] / have[1])
-    cover = [max(w, int(h * scale + 1e-9)) for w, h in zip(want, have, strict=True)]
-    x = tvf.resize(frames.permute(0, 3, 1, 2).float(), cover, antialias=True)
-    expected = tvf.center_crop(x, list(want)).permute(0, 2, 3, 1)
-    got = resize_and_crop(frames, want)
-    assert got.dtype == torch.uint8
-    assert (got.float() - expected).abs().max() <= 1.1  # rounded to whole levels once along each axis
-
-
-def test_resize_matches_pil_on_a_photo_like_image() -> None:
-    smooth = torch.nn.functional.interpolate(torch.rand(1, 3, 6, 9), size=(60, 90), mode="bicubic").clamp(0, 1)
-    image = (smooth[0].permute(1, 2, 0) * 255).byte()
-    expected = Image.fromarray(image.numpy()).resize((48, 32), Image.Resampling.BILINEAR).crop((8, 0, 40, 32))
-    got = resize_and_crop(image[None], (32, 32))[0]
-    assert (got.int() - torch.from_numpy(np.array(expected)).int()).abs().max() <= 1
-
-
-def test_frames_that_fit_are_left_as_they_are() -> None:
-    frames = torch.randint(0, 256, (2, 16, 16, 3), dtype=torch.uint8)
-    assert resize_and_crop(frames, (16, 16)) is frames
-
-
-def test_levels_survive_the_way_to_floats_and_back() -> None:
-    frames = torch.arange(256, dtype=torch.uint8).reshape(2, 8, 16, 1).repeat(1, 1, 1, 3)
-    video = to_float(frames)
-    assert video.shape == (3, 2, 8, 16) and video.min() == -1 and video.max() == 1 and video.is_contiguous()
-    assert torch.equal(to_uint8(video), frames)
-    assert torch.equal(to_uint8(torch.stack([video * 3, video])), torch.stack([to_uint8((video * 3).clamp(-1, 1)), frames]))
-
-
-def test_a_flip_mirrors_half_of_the_clips_and_all_frames_of_a_clip() -> None:
-    frames = torch.arange(8, dtype=torch.uint8).repeat(3, 2, 1)[..., None]  # (t, h, w, 1)
-    flips = [flip_half(frames, generator(0, i)) for i in range(200)]
-    mirrored = [torch.equal(clip, frames.flip(2)) for clip in flips]
-    assert all(is_flipped or torch.equal(clip, frames) for clip, is_flipped in zip(flips, mirrored, strict=True))
-    assert 70 < sum(mirrored) < 130
-
-
-# reading
-
-
-@pytest.mark.parametrize("name", ["video.mp4", "video.avi", "video.webm", "video.mkv", "video.mov", "video.gif", "images"])
-def test_every_kind_of_video_gives_the_frames_that_were_asked(name: str, tmp_path: Path) -> None:
-    path = tmp_path / name
-    write_video(path) if path.suffix else write_images(path)
-    video = open_video(path, image_fps=7.0)
-    assert video.num_frames == LENGTH
-    assert video.fps == pytest.approx(12 if path.suffix else 7, rel=0.05)  # a gif's frame lasts whole hundredths of a second
-    for wanted in ([5, 6, 7], [20, 2, 11], range(3, 24, 4)):
-        frames = torch.from_numpy(open_video(path, image_fps=7.0).read(wanted))
-        assert frames.shape == (len(wanted), SIDE, SIDE, 3) and frames.dtype == torch.uint8
-        assert frames_seen(frames) == list(wanted)
-
-
-CODECS = {  # with open groups of pictures (B frames shown before their key frame), where seeking in decord goes wrong by itself
-    "closed.mp4": {"codec": "libx264", "output_params": ["-g", "30", "-bf", "3"]},
-    "open.mp4": {"codec": "libx264", "output_params": ["-g", "30", "-bf", "3", "-x264-params", "open-gop=1"]},
-    "open.mkv": {"codec": "libx265", "output_params": ["-g", "30", "-x265-params", "log-level=none"]},
-    "mpeg4.mp4": {"codec": "mpeg4", "output_params": ["-g", "40", "-bf", "2", "-sc_threshold", "1000000000"]},
-    "xvid.avi": {"codec": "mpeg4", "output_params": ["-g", "40", "-bf", "2", "-sc_threshold", "1000000000"]},
-    "x264.avi": {"codec": "libx264", "output_params": ["-g", "30", "-bf", "3"]},
-    "vp9.webm": {"codec": "libvpx-vp9", "output_params": ["-g", "30"]},
-}
-
-
-@pytest.mark.parametrize("name", CODECS)
-def test_reading_from_the_middle_equals_decoding_from_the_start(name: str, tmp_path: Path) -> None:
-    texture = np.random.default_rng(0).integers(0, 99, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
-    with imageio.get_writer(tmp_path / name, fps=25, macro_block_size=1, **CODECS[name]) as writer:
-        for frame in range(130):
-            writer.append_data((np.roll(texture, frame, 1) + frame).astype(np.uint8))
-    every = open_video(tmp_path / name, image_fps=1).read(range(130))
-    means = every.mean(axis=(1, 2, 3))
-    assert np.abs(means - means[0] - np.arange(130)).max() < 2.5  # one level brighter each frame, up to the codec's noise
-    for first in range(0, 127, 3):
-        assert np.array_equal(open_video(tmp_path / name, image_fps=1).read([first, first + 3]), every[[first, first + 3]])
-    one = open_video(tmp_path / name, image_fps=1)
-    for wanted in (range(33, 41), range(59, 60), range(60, 130), range(7, 57, 7), range(80, 100)):
-        assert np.array_equal(one.read(wanted), every[wanted])
-
-
-def test_decoding_starts_where_it_must() -> None:
-    assert decoding_start([0, 30, 60], 59) == 59
-    assert decoding_start([0, 30, 60], 30) == 29  # one frame more than a plain seek would decode
-    assert decoding_start([0, 30, 60], 45) == 29 and decoding_start([0, 30, 60], 46) == 46
-    assert decoding_start([0, 4, 8, 12], 14) == 0 == decoding_start([], 14)
-
-
-def test_images_sort_by_their_numbers() -> None:
-    assert sorted(["f10.png", "f9.png", "f010b.png", "f1.png"], key=natural_key) == ["f1.png", "f9.png", "f10.png", "f010b.png"]
-
-
-@pytest.mark.parametrize("name", ["broken.mp4", "broken.gif"])
-def test_a_file_that_is_no_video_is_named(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(b"\0" * 5000)
-    with pytest.raises(UserError, match=f"cannot read .*{name}") as error:
-        open_video(tmp_path / name, image_fps=1).read([0])
-    assert "\n" not in str(error.value)
-
-
-def test_images_of_different_sizes_are_no_video(tmp_path: Path) -> None:
-    write_images(tmp_path / "clip", length=2)
-    Image.new("RGB", (8, 8)).save(tmp_path / "clip" / "frame2.png")
-    with pytest.raises(UserError, match="differ in size"):
-        open_video(tmp_path / "clip", image_fps=1).read([1, 2])
-
-
-# folders
 
 
 def test_items_are_clips_of_all_videos_in_sorted_order(root: Path) -> None:
@@ -296,6 +90,30 @@ def test_the_fingerprint_follows_names_sizes_captions_and_view_but_not_the_place
     captioned = taken(moved)
     write_video(moved / "x.mp4", length=9)
     assert len({first, captioned, taken(moved)}) == 3
+
+
+def test_settings_that_cannot_be_meant_are_refused() -> None:
+    with pytest.raises(UserError, match="expected a fraction"):
+        VideoFolder("x", num_frames=1, size=8, max_broken=5)
+    with pytest.raises(UserError, match=r"size is \[8, 8, 3\], expected"):
+        VideoFolder("x", num_frames=1, size=[8, 8, 3])
+    with pytest.raises(UserError, match="stride=0, clips_per_video=1: each must be at least 1"):
+        VideoFolder("x", num_frames=1, size=8, stride=0)
+
+
+def test_workers_change_no_clip(root: Path) -> None:
+    def clips_with(workers: int) -> list[torch.Tensor]:
+        data = VideoFolder(root, num_frames=2, size=8, flip=True, clips_per_video=2)
+        loader = VideoData(data, batch_size=3, num_workers=workers).train_dataloader()
+        seen = []
+        for epoch in range(2):
+            loader.sampler.set_epoch(epoch)
+            seen += [batch["video"] for batch in loader]
+        return seen
+
+    alone, helped = clips_with(0), clips_with(2)
+    assert len(alone) == 8 and all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
+    assert not torch.equal(torch.cat(alone[:4]), torch.cat(alone[4:]))
 
 
 # captions and classes
@@ -392,130 +210,3 @@ def test_an_error_in_a_worker_is_still_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="raise max_broken") as error:
         list(module.train_dataloader())
     assert "\n" not in str(error.value)
-
-
-# loaders
-
-
-class Numbers:
-    """A data set whose items tell their draw."""
-
-    def __init__(self, length: int) -> None:
-        self.length = length
-
-    def prepare(self) -> None:
-        pass
-
-    def fingerprint(self) -> str:
-        return "numbers"
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, key: int | Draw) -> dict[str, int]:
-        assert isinstance(key, Draw)
-        return {"epoch": key.epoch, "index": key.index}
-
-
-def batches(loader: object, epoch: int) -> list[tuple[int, ...]]:
-    loader.sampler.set_epoch(epoch)
-    return [(*batch["epoch"].tolist(), *batch["index"].tolist()) for batch in loader]
-
-
-def test_workers_change_no_clip(root: Path) -> None:
-    def clips_with(workers: int) -> list[torch.Tensor]:
-        data = VideoFolder(root, num_frames=2, size=8, flip=True, clips_per_video=2)
-        loader = VideoData(data, batch_size=3, num_workers=workers).train_dataloader()
-        seen = []
-        for epoch in range(2):
-            loader.sampler.set_epoch(epoch)
-            seen += [batch["video"] for batch in loader]
-        return seen
-
-    alone, helped = clips_with(0), clips_with(2)
-    assert len(alone) == 8 and all(torch.equal(a, b) for a, b in zip(alone, helped, strict=True))
-    assert not torch.equal(torch.cat(alone[:4]), torch.cat(alone[4:]))
-
-
-def test_training_takes_each_sample_once_an_epoch_in_new_order_and_validation_always_the_same() -> None:
-    module = VideoData(Numbers(11), Numbers(5), batch_size=3, val_batch_size=2)
-    train, val = module.train_dataloader(), module.val_dataloader()
-    first, second = batches(train, 0), batches(train, 1)
-    for epoch, seen in enumerate((first, second)):
-        assert [batch[:3] for batch in seen] == [(epoch,) * 3] * 3
-        assert len({index for batch in seen for index in batch[3:]}) == 9
-    assert [batch[3:] for batch in first] != [batch[3:] for batch in second]
-    assert batches(val, 0) == batches(val, 7) == [(0, 0, 0, 1), (0, 0, 2, 3), (0, 4)]
-
-
-def test_processes_share_the_batches_that_one_process_would_see() -> None:
-    def order(world_size: int, rank: int) -> list[int]:
-        sampler = EpochSampler(Numbers(26), seed=5, shuffle=True, processes=(world_size, rank))
-        sampler.set_epoch(2)
-        return [draw.index for draw in sampler]
-
-    alone, ranks = order(1, 0), [order(4, rank) for rank in range(4)]
-    assert [len(rank) for rank in ranks] == [6] * 4
-    for step in range(3):  # batches of 2 in 4 processes are the batch of 8 in one
-        together = {index for rank in ranks for index in rank[2 * step : 2 * step + 2]}
-        assert together == set(alone[8 * step : 8 * step + 8])
-    val = [list(EpochSampler(Numbers(6), seed=0, shuffle=False, processes=(4, rank))) for rank in range(4)]
-    assert [[draw.index for draw in rank] for rank in val] == [[0, 4], [1, 5], [2, 0], [3, 1]]
-
-
-def test_settings_that_cannot_work_are_refused() -> None:
-    with pytest.raises(UserError, match="3 samples .* fewer than a batch of 4"):
-        VideoData(Numbers(3), batch_size=4).train_dataloader()
-    with pytest.raises(UserError, match="prefetch_factor=4 has no effect"):
-        VideoData(Numbers(3), batch_size=1, prefetch_factor=4)
-    with pytest.raises(UserError, match="val_batch_size=4 has no effect"):
-        VideoData(Numbers(3), batch_size=1, val_batch_size=4)
-    with pytest.raises(UserError, match="expected a fraction"):
-        VideoFolder("x", num_frames=1, size=8, max_broken=5)
-    with pytest.raises(UserError, match=r"size is \[8, 8, 3\], expected"):
-        VideoFolder("x", num_frames=1, size=[8, 8, 3])
-
-
-class Witness(pl.LightningModule):
-    """Remembers the batches it was trained on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight, self.seen = torch.nn.Parameter(torch.zeros(1)), []
-
-    def training_step(self, batch: dict, _: int) -> torch.Tensor:
-        self.seen.append((*batch["epoch"].tolist(), *batch["index"].tolist()))
-        return self.weight.sum()
-
-    def validation_step(self, batch: dict, _: int) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("workers", "limit"), [(0, 1.0), (0, 3), (1, 1.0)])
-def test_a_run_resumed_within_an_epoch_sees_the_batches_it_would_have_seen(tmp_path: Path, workers: int, limit: float) -> None:
-    def seen(steps: int, start: Path | None = None) -> list[tuple[int, ...]]:
-        saving = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, every_n_train_steps=1, save_top_k=-1, filename="{step}")
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-        trainer = pl.Trainer(
-            max_steps=steps, max_epochs=-1, callbacks=[saving], limit_train_batches=limit, val_check_interval=2, **quiet
-        )
-        module = Witness()
-        data = VideoData(Numbers(11), Numbers(5), batch_size=2, num_workers=workers)
-        trainer.fit(module, datamodule=data, ckpt_path=start, **({"weights_only": True} if start else {}))
-        return module.seen
-
-    whole = seen(12)
-    for step in (2, 5, 7, 10) if workers == 0 else (7,):
-        assert seen(12, tmp_path / f"step={step}.ckpt") == whole[step:]
-
-
-@settings(max_examples=20)
-@given(st.integers(1, 30), st.integers(1, 4))
-def test_every_epoch_shuffles_all_samples(length: int, epoch: int) -> None:
-    sampler = EpochSampler(Numbers(length), seed=0, shuffle=True, processes=(1, 0))
-    sampler.set_epoch(epoch)
-    assert sorted(draw.index for draw in sampler) == list(range(length))
