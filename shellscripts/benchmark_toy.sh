@@ -10,6 +10,7 @@
 # QUICKSTART=/path   where quickstart.sh put its results (default: runs/quickstart of this repository)
 # STEPS=3600         steps of the joint model there: the separate models share as many, half each; the autoregressive one has all
 # NUM=8 FRAMES=1000  videos of each variant and their length
+# Noise of .05, .1 and .2 is that fraction of an unshifted cosine schedule: levels 10, 27 and 59 of the toy's, shifted by 3.
 # What follows goes on to the three trainings (key=value).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
@@ -38,9 +39,9 @@ train autoregressive predict_toy.yaml "$steps" model.params.tasks.{short,predict
     --variant "separate models, hierarchical" "predict=$made/benchmark/predict/model.safetensors" "infill=$made/benchmark/infill/model.safetensors" \
     --variant "autoregressive" "predict=$made/benchmark/autoregressive/model.safetensors" infill=none \
     --variant "noise 0" condition_noise=0 \
-    --variant "noise .05" condition_noise=50 \
-    --variant "noise .1" condition_noise=100 \
-    --variant "noise .2" condition_noise=199 \
+    --variant "noise .05" condition_noise=10 \
+    --variant "noise .1" condition_noise=27 \
+    --variant "noise .2" condition_noise=59 \
     --variant "guidance 0" guidance=0 \
     --variant "guidance .1" guidance=0.1 \
     --variant "guidance .3" guidance=0.3

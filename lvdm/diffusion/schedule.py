@@ -17,8 +17,8 @@ from lvdm.types import UserError
 
 
 class NoiseSchedule:
-    """A table of alpha_bar over the times 0..T-1, falling (on the CPU, whatever the default device), with two optional changes to it, made in this order:
-    `snr_shift` k divides sqrt(SNR) by k (k > 1 is more noise, as larger or longer latents want), and
+    """A table of alpha_bar over the times 0..T-1, falling (on the CPU, whatever the default device), with two optional changes
+    to it, made in this order: `snr_shift` k divides sqrt(SNR) by k (k > 1 is more noise, as larger or longer latents want), and
     `zero_terminal_snr` rescales so that the last time is pure noise."""
 
     def __init__(self, alpha_bar: Tensor, *, zero_terminal_snr: bool = False, snr_shift: float = 1.0) -> None:
