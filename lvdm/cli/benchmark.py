@@ -1,0 +1,271 @@
+"""`scripts/benchmark.py CONFIG...`: how fast a training config runs here, stage by stage, on random weights and random batches.
+
+No data and no trained weights are needed. Each figure stands beside the machine's own rate of matrix products, measured in the
+same run and type, so that machines and layouts can be compared. FLOP are counted on the stage's own call: those of training
+include the optimizer's products and what checkpointing computes again.
+Letters: b batch, c channels, t frames or latents, h w.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lvdm.cli import command, speed
+from lvdm.cli.run_checks import Module, check_run, clip_shape
+from lvdm.cli.speed import Call, Figures, Machine
+from lvdm.cli.train import compile_network, read
+from lvdm.config import instantiate, to_dict
+from lvdm.data import LatentClips, VideoFolder
+from lvdm.sampling.pipeline import SamplingSettings, VideoModel
+from lvdm.training.diffusion import LatentDiffusion
+from lvdm.types import Batch, UserError
+
+PRECISIONS = {"32": "float32", "32-true": "float32", "bf16": "bfloat16", "bf16-mixed": "bfloat16"}  # Lightning's names and ours
+FPS = 8  # that the networks are told; no speed depends on it
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = command.parser(
+        "Measure how fast a training config runs on this machine, on random weights and random batches: no data is needed. "
+        "Reading data, the average of the weights, validation and checkpoints are not in the figures.",
+        example="scripts/benchmark.py configs/lvdm/joint_toy.yaml --stage train --steps 20 --json joint.json",
+    )
+    parse.add_argument("config", nargs="+", help="YAML files of training, merged left to right, then key=value overrides")
+    parse.add_argument(
+        "--stage", choices=(*STAGES, "all"), default="all", help="what to measure (default: all that the config has)"
+    )
+    parse.add_argument("--steps", type=int, default=10, help="steps measured; training's are one batch each (default 10)")
+    parse.add_argument("--warmup", type=int, default=2, help="steps before them that are not (default 2)")
+    parse.add_argument("--batch-size", type=int, metavar="B", help="videos at once (default: data.params.batch_size)")
+    parse.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    parse.add_argument("--precision", choices=("float32", "bfloat16"), help="bfloat16 by autocast (default: trainer.precision)")
+    parse.add_argument("--compile", action="store_true", help="torch.compile what training compiles; needs a warm-up")
+    command.add_allow_module(parse)
+    return parse
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return command.run(parser(), benchmark, argv)
+
+
+def benchmark(args: argparse.Namespace) -> command.Report:
+    config = read(args.config, args.allow_module)
+    check_numbers(args)
+    settings = to_dict(config)
+    torch.manual_seed(settings["seed"])
+    module = instantiate(config.model, allow=args.allow_module)
+    data = instantiate(config.data, allow=args.allow_module)
+    check_run(settings, module, clip_shape(data, module, look=False))
+    subject = Subject(
+        module=module,
+        settings=settings,
+        shapes=shapes_of(module, data.train, settings["sampling"]),
+        batch_size=args.batch_size or data.batch_size,
+        device=command.device(args.device),
+        precision=args.precision or precision_of(settings["trainer"]),
+    )
+    names, compiled = stages_of(module, args.stage), []
+    module.to(subject.device)
+    if args.compile or settings["compile"]:
+        compiled = compiled_stages(module, names, asked=args.compile)
+        compile_network(module)
+    figures = {name: measure_stage(name, subject, args, is_compiled=name in compiled) for name in names}
+    device = torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else str(subject.device)
+    print_table(figures, f"{device}, {subject.precision}, batch {subject.batch_size}, median of {args.steps} steps (quartiles)")
+    facts = {"device": device, "precision": subject.precision, "batch_size": subject.batch_size, "matmul_side": speed.MATMUL_SIDE}
+    stages = {name: asdict(each) for name, each in figures.items()}
+    return {"config": args.config, **facts, "steps": args.steps, "warmup": args.warmup, "compiled": compiled, "stages": stages}
+
+
+def check_numbers(args: argparse.Namespace) -> None:
+    if args.steps < 1 or args.warmup < 0 or (args.batch_size is not None and args.batch_size < 1):
+        raise UserError(f"--steps {args.steps}, --warmup {args.warmup}, --batch-size {args.batch_size}: at least 1, 0 and 1")
+    if args.compile and args.warmup < 1:
+        raise UserError("--compile with --warmup 0 would measure the compiler; give a warm-up of 1 or more")
+
+
+def precision_of(trainer: dict[str, Any]) -> str:
+    """What training computes in, where it is one that is measured here."""
+    said = str(trainer.get("precision") or 32)
+    if said not in PRECISIONS:
+        raise UserError(f"trainer.precision is {said}, which is not measured here; give --precision float32 or bfloat16")
+    return PRECISIONS[said]
+
+
+def stages_of(module: Module, stage: str) -> list[str]:
+    """Those that this config has, the light ones first: a CPU knows the largest memory so far and no other."""
+    has = [name for name in STAGES if name != "sample" or isinstance(module, LatentDiffusion)]
+    if stage not in (*has, "all"):
+        raise UserError(f"this config trains an autoencoder, which has no stage {stage}; give one of {', '.join(has)} or all")
+    return has if stage == "all" else [stage]
+
+
+def compiled_stages(module: Module, names: Sequence[str], *, asked: bool) -> list[str]:
+    """A diffusion stage compiles its denoiser and not the autoencoder that it was given."""
+    compiled = [name for name in names if not isinstance(module, LatentDiffusion) or name in ("train", "sample")]
+    if asked and not compiled:
+        raise UserError(f"--compile has no effect on {names[0]}: training of a denoiser compiles that alone; leave it out")
+    return compiled
+
+
+# What is measured ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Of one sample, without the batch."""
+
+    key: str  # what a training batch holds: video or latent
+    sample: Sequence[int]  # its shape there
+    video: Sequence[int]  # (3, t, h, w) that is encoded
+    latent: Sequence[int]  # (c, t, h, w) that is decoded
+
+
+def shapes_of(module: Module, train: object, sampling: dict[str, Any] | None) -> Shapes:
+    """From the settings alone: nothing is read from the disk. Cached latents are coded at the window that is sampled."""
+    codec = module.codec
+    if isinstance(train, VideoFolder):
+        video = (3, train.num_frames, *train.size)
+        return Shapes("video", video, video, sampling["latent_shape"] if sampling else codec.latent_shape(*video[1:]))
+    if isinstance(train, LatentClips) and sampling:
+        c, t, h, w = sampling["latent_shape"]
+        video = (3, t * codec.temporal_factor, h * codec.spatial_factor, w * codec.spatial_factor)
+        return Shapes("latent", (c, train.num_latents, h, w), video, (c, t, h, w))
+    raise UserError(
+        f"data.params.train is {type(train).__name__}, whose shapes are not known here; measure with lvdm.data.VideoFolder or "
+        "LatentClips of the same size"
+    )
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A config built, on its device, with what its batches look like."""
+
+    module: Module
+    settings: dict[str, Any]
+    shapes: Shapes
+    batch_size: int
+    device: torch.device
+    precision: str  # float32 or bfloat16
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return getattr(torch, self.precision)
+
+    def cast(self) -> AbstractContextManager[object]:
+        return nullcontext() if self.dtype == torch.float32 else torch.autocast(self.device.type, self.dtype)
+
+    def random(self, shape: Sequence[int]) -> Tensor:
+        """A batch in [-1, 1]."""
+        return torch.rand(self.batch_size, *shape, device=self.device) * 2 - 1
+
+    def batch(self) -> Batch:
+        numbers = torch.arange(self.batch_size, device=self.device)
+        batch = {self.shapes.key: self.random(self.shapes.sample), "index": numbers, "fps": torch.full_like(numbers, FPS).float()}
+        classes = getattr(getattr(self.module, "denoiser", None), "num_labels", 0)
+        return {**batch, "label": numbers % classes} if classes else batch
+
+
+def encoding(subject: Subject) -> Call:
+    """Videos to latents, by the codec."""
+    video = subject.random(subject.shapes.video)
+
+    def encode() -> Tensor:
+        with subject.cast():
+            return subject.module.codec.encode(video)
+
+    return encode
+
+
+def decoding(subject: Subject) -> Call:
+    """Latents to videos, by the codec, whole."""
+    latent = subject.random(subject.shapes.latent)
+
+    def decode() -> Tensor:
+        with subject.cast():
+            return subject.module.codec.decode(latent)
+
+    return decode
+
+
+def sampling(subject: Subject) -> Call:
+    """A batch of latents from noise, all of the sampler's steps, as sample_short makes it."""
+    module, settings = subject.module, SamplingSettings(**subject.settings["sampling"])
+    dtype = None if subject.dtype == torch.float32 else subject.dtype
+    model = VideoModel(
+        module.codec, module.denoiser, module.schedule, module.objective, settings, device=subject.device, dtype=dtype
+    )
+    return lambda: model.sample_latents(subject.batch_size, batch_size=subject.batch_size)
+
+
+def training(subject: Subject) -> Call:
+    """Forward, backward, clip and optimizer step, in Lightning's order, of the module's own training step."""
+    module, batch, trainer = subject.module, subject.batch(), subject.settings["trainer"]
+    module.setup("fit")
+    optimizer = module.build_optimizer()
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    limit, is_by_value = trainer.get("gradient_clip_val"), trainer.get("gradient_clip_algorithm") == "value"
+    clip = torch.nn.utils.clip_grad_value_ if is_by_value else torch.nn.utils.clip_grad_norm_
+
+    def step() -> None:
+        with subject.cast():
+            loss = module.training_step(batch, 0)
+        optimizer.zero_grad()
+        loss.backward()
+        if limit:
+            clip(trained, limit)
+        optimizer.step()
+
+    return step
+
+
+STAGES: dict[str, Callable[[Subject], Call]] = {"encode": encoding, "decode": decoding, "sample": sampling, "train": training}
+
+
+# Measuring -----------------------------------------------------------------------------------------------------------------
+
+
+def measure_stage(name: str, subject: Subject, args: argparse.Namespace, *, is_compiled: bool) -> Figures:
+    subject.module.train(name == "train")
+    machine = Machine(subject.device, subject.dtype)
+    counts = {"videos": subject.batch_size, "steps": args.steps, "warmup": args.warmup}
+    with quiet(), enough_memory(name, subject):
+        return speed.measure(STAGES[name](subject), machine, name=name, **counts, is_compiled=is_compiled)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """A training step logs to a trainer, and here is none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*reference is not registered.*")
+        yield
+
+
+@contextmanager
+def enough_memory(name: str, subject: Subject) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{name} at batch {subject.batch_size} does not fit the GPU's memory; lower --batch-size, or set checkpointing: true"
+        ) from error
+
+
+def print_table(figures: dict[str, Figures], caption: str) -> None:
+    head = ("stage", "s/step", "(25%", "75%)", "videos/s", "GFLOP/step", "GFLOP/s", "matmul's", "share", "peak GiB")
+    rows = [head]
+    for name, f in figures.items():
+        numbers = (f.seconds, *f.seconds_quartiles, f.videos_per_second, f.gflop, f.gflop_per_second, f.matmul_gflop_per_second)
+        rows.append((name, *(f"{number:.4g}" for number in numbers), f"{f.share_of_matmul:.1%}", f"{f.peak_memory_gib:.2f}"))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    print(caption)
+    for stage, *cells in rows:
+        print(stage.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)), sep="  ")

@@ -1,0 +1,6 @@
+"""How fast a config trains, samples and codes here; see --help."""
+
+from lvdm.cli.benchmark import main
+
+if __name__ == "__main__":
+    raise SystemExit(main())
