@@ -1,6 +1,7 @@
 """`scripts/compare_long.py`: the same long videos made in several ways, scored, in one table with its spread.
 
-A variant is a name and settings that differ from the model file's own; all variants share seeds, so they are compared video by video.
+A variant is a name and settings that differ from the model file's own; all variants share seeds, so they are compared video by
+video.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ MODELS = ("predict", "infill")  # keys of a variant that name other model files;
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
         "Make the same long toy videos in several ways, score them, and print one table (markdown) with mean and spread.",
-        example="scripts/compare_long.py --predict MODEL --infill MODEL --num 8 --variant clean condition_noise=0 --variant noisy condition_noise=200",
+        example="scripts/compare_long.py --predict MODEL --infill MODEL --num 8 "
+        "--variant clean condition_noise=0 --variant noisy condition_noise=200",
     )
     parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that goes on from given latents")
     parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps")
+    settings = ", ".join(each.name for each in fields(LongOptions))
     parse.add_argument("--variant", nargs="+", action="append", required=True, metavar=("NAME", "key=value"),
-                       help=f"a name, then settings: {', '.join(f.name for f in fields(LongOptions))}, predict=FILE, infill=FILE|none")  # fmt: skip
+                       help=f"a name, then settings: {settings}, predict=FILE, infill=FILE|none")  # fmt: skip
     parse.add_argument("--kind", choices=list(SCORERS), default="discs", help="what the videos show (default discs)")
     parse.add_argument("--num", type=int, default=8, help="videos of each variant (default 8)")
     parse.add_argument("--frames", type=int, default=1000, help="of each video (default 1000)")
