@@ -127,8 +127,11 @@ class StopAtNonFiniteLoss(Callback):
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         self._unseen.append(_Seen(trainer.global_step, loss.detach(), self._indices))
-        if loss.device.type == "cpu" or len(self._unseen) >= self.every:
+        if self.is_quick_to_look(loss) or len(self._unseen) >= self.every:
             self._look(trainer)
+
+    def is_quick_to_look(self, loss: Tensor) -> bool:
+        return loss.device.type == "cpu"
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
         self._look(trainer)

@@ -159,7 +159,9 @@ class LatentDiffusion(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator = generator_for(self.seed, self.global_step, batch_idx, self.global_rank)
         tasks = draw_tasks(self.tasks, len(batch["index"]), generator)
-        loss = self.loss(self.draw(batch, tasks, generator)).loss
+        draw = self.draw(batch, tasks, generator)
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout, which takes no generator
+        loss = self.loss(draw).loss
         self.log("train/loss", loss, prog_bar=True, batch_size=len(tasks))
         return loss
 
