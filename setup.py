@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-COMMANDS = ("train", "encode", "sample_short", "sample_long", "convert", "make_toy", "score_toy", "benchmark")
+COMMANDS = ("train", "encode", "sample_short", "sample_long", "convert", "make_toy", "score_toy", "benchmark", "compare_long")
 
 
 def requirements() -> list[str]:

@@ -92,8 +92,8 @@ train() { # NAME "what it does" CONFIG [key=value ...]
 
 long_videos() { # NAME PREDICT INFILL: 1,000-frame videos, their contact sheet and their scores
     stage "$1" "$num videos of $long frames" "$root/scripts/sample_long.py" --predict "$out/$2/model.safetensors" \
-        --infill "$out/$3/model.safetensors" --frames "$long" --num "$num" --dtype bfloat16 --seed "$seed" --contact-sheet --overwrite \
-        --out "$out/$1" --json "$out/$1/report.json"
+        --infill "$out/$3/model.safetensors" --frames "$long" --num "$num" --dtype bfloat16 --seed "$seed" \
+        --contact-sheet --overwrite --out "$out/$1" --json "$out/$1/report.json"
     stage "$1-scores" "scores of these videos" "$root/scripts/score_toy.py" "$out/$1" --kind discs --out "$out/$1-scores" \
         --json "$out/$1-scores/scores.json"
 }
