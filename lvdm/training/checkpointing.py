@@ -51,6 +51,8 @@ class SaveCheckpoints(Callback):
         last, temporary = self.folder / "last.ckpt", self.folder / ".last.ckpt.part"
         try:
             trainer.save_checkpoint(temporary)
+            for board in trainer.loggers:
+                board.save()  # what a resumed run will not log again
             if trainer.is_global_zero:
                 os.replace(temporary, last)
                 self._keep(last, trainer.global_step)
