@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from lvdm.cli.run_checks import check_run, clip_shape
+from lvdm.cli.run_checks import check_run, clip_shapes
 from lvdm.config import instantiate, to_dict
 
 OPTIMIZER_BYTES = 4 * (1 + 1 + 2 + 1)  # float32 weight, gradient, two moments, average
@@ -20,7 +20,7 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
         module = instantiate(config.model, allow=allow)
     data = instantiate(config.data, allow=allow)
     settings = to_dict(config)
-    check_run(settings, module, clip_shape(data, module, look=False))
+    check_run(settings, module, clip_shapes(data, module, look=False))
     network = getattr(module, "denoiser", None) or module.codec.autoencoder
     processes = num_processes(settings["trainer"])
     accumulation = settings["trainer"].get("accumulate_grad_batches") or 1

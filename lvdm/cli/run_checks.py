@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ Shape = tuple[int, int, int, int]  # (c, t, h, w)
 Module = AutoencoderTraining | LatentDiffusion
 
 
-def check_run(settings: dict[str, Any], module: Module, clip: Shape | None) -> None:
-    """All that can be known without training; `clip` is the latent of a training clip, where that is known."""
+def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shape]) -> None:
+    """All that can be known without training; `clips` are the latents of a clip of train and val, where those are known."""
     if isinstance(module, LatentDiffusion):
-        _check_sampling(settings, module, clip)
-        if clip is not None:
-            _check_tasks(module, clip)
+        _check_sampling(settings, module, clips)
+        for name, clip in clips.items():
+            _check_tasks(module, clip, name)
     elif settings["sampling"] is not None:
         raise UserError("`sampling` has no effect on an autoencoder, which makes no videos; leave it out")
     elif settings["previews"]["steps"] is not None:
@@ -36,14 +37,17 @@ def check_run(settings: dict[str, Any], module: Module, clip: Shape | None) -> N
         raise UserError(f"{name} falls towards the end of training, but none is set; give trainer.max_steps or max_minutes")
 
 
-def clip_shape(data: VideoData, module: Module, *, look: bool) -> Shape | None:
-    """The latent of a training clip; None where only the disk knows it and `look` is false, or a data set of your own does."""
-    train = data.train
-    if isinstance(train, VideoFolder):
-        return module.codec.latent_shape(train.num_frames, *train.size)
-    if isinstance(module, AutoencoderTraining) and isinstance(train, LatentClips):
-        raise UserError("an autoencoder trains on videos, and data.params.train gives latents; take lvdm.data.VideoFolder")
-    return train.latent_shape if look and isinstance(train, LatentClips) else None
+def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Shape]:
+    """The latent of a clip of train and val, but for those that only the disk knows, unless we may look, or your own data set."""
+    shapes = {}
+    for name, part in (("train", data.train), ("val", data.val)):
+        if isinstance(part, VideoFolder):
+            shapes[name] = module.codec.latent_shape(part.num_frames, *part.size)
+        elif isinstance(module, AutoencoderTraining) and isinstance(part, LatentClips):
+            raise UserError(f"an autoencoder trains on videos, and data.params.{name} gives latents; take lvdm.data.VideoFolder")
+        elif isinstance(part, LatentClips) and look:
+            shapes[name] = part.latent_shape
+    return shapes
 
 
 def check_cached_latents(data: VideoData, module: Module) -> None:
@@ -81,7 +85,7 @@ def _is_endless(trainer: dict[str, Any]) -> bool:
     return trainer.get("max_steps", -1) == -1 and trainer.get("max_epochs", -1) in (None, -1)
 
 
-def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clip: Shape | None) -> None:
+def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Mapping[str, Shape]) -> None:
     if settings["sampling"] is None:
         raise UserError("a diffusion stage needs `sampling`, which its model file passes on; give at least sampling.latent_shape")
     sampling = SamplingSettings(**settings["sampling"])
@@ -91,11 +95,12 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clip: Sha
             f"sampling.latent_shape {shape} does not fit the model, which has {window[0]} channels and windows of {window[1]} "
             "latents; write it as [channels, latents, height, width]"
         )
-    if clip is not None and shape[2:] != clip[2:]:
-        raise UserError(
-            f"sampling.latent_shape {shape} does not fit the training data, whose latents are {clip[2]} x {clip[3]}; "
-            "train at the size that is sampled"
-        )
+    for name, clip in clips.items():
+        if shape[2:] != clip[2:]:
+            raise UserError(
+                f"sampling.latent_shape {shape} does not fit the data of {name}, whose latents are {clip[2]} x {clip[3]}; "
+                "train at the size that is sampled"
+            )
     for name in ("steps", "gap_steps"):
         steps = getattr(sampling, name)
         if steps is not None:
@@ -111,11 +116,11 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clip: Sha
         )
 
 
-def _check_tasks(module: LatentDiffusion, clip: Shape) -> None:
+def _check_tasks(module: LatentDiffusion, clip: Shape, data: str) -> None:
     """Draw once from nothing: windows that do not fit into a clip and masks that do not fit into a window say so."""
     batch = {"latent": torch.zeros(1, *clip), "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
     for name, task in module.tasks.items():
-        _told(f"the task {name}", module.draw, batch, [task], generator_for(0))
+        _told(f"the task {name} on the data of {data}", module.draw, batch, [task], generator_for(0))
 
 
 def _told(what: str, work: Any, *arguments: Any, **named: Any) -> None:
@@ -130,7 +135,7 @@ def _read(path: Path) -> dict[str, Any]:
     """A checkpoint's contents, tensors left on the disk."""
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         raise UserError(
             f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
         ) from error

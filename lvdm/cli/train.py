@@ -20,7 +20,7 @@ from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
 from lvdm.cli.dry_run import describe
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
-from lvdm.cli.run_checks import Module, check_cached_latents, check_checkpoint, check_run, clip_shape
+from lvdm.cli.run_checks import Module, check_cached_latents, check_checkpoint, check_run, clip_shapes
 from lvdm.cli.run_config import OURS, RunConfig
 from lvdm.cli.run_folder import RunFolder
 from lvdm.config import check, instantiate, load_config, save_config, to_dict, with_defaults
@@ -110,8 +110,9 @@ def build_module(config: DictConfig, *, allow: Sequence[str]) -> Module:
 def check_all(settings: dict[str, Any], module: Module, data: VideoData, checkpoint: Path | None) -> None:
     """Everything that can be refused is refused here, before the run leaves its first file."""
     data.setup("fit")
+    clips = clip_shapes(data, module, look=True)
     check_cached_latents(data, module)
-    check_run(settings, module, clip_shape(data, module, look=True))
+    check_run(settings, module, clips)
     data.train_dataloader()
     if checkpoint is not None:
         check_checkpoint(checkpoint, module)
