@@ -116,7 +116,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "condition noise": ("sampling.condition_noise is 1000", set_("sampling.condition_noise", 1000)),
     "overlap": ("sampling.overlap 4, at least 1 and less than the 4 latents", set_("sampling.overlap", 4)),
     "short val": ("on the data of val: a window of 4 latents at stride 2 spans 7", set_("data.params.val.params.num_latents", 6)),
-    "long windows": ("on the data of train: a window of 4 latents at stride 3 spans 10", set_(f"{P}.tasks.predict.params.stride", 3)),
+    "long windows": ("data of train: a window of 4 latents at stride 3 spans 10", set_(f"{P}.tasks.predict.params.stride", 3)),
     "everything given": ("predict on the data of train: counts goes up to 4", set_(f"{P}.tasks.predict.params.mask", ALL)),
     "no mask channel": ("the task predict gives frames", set_(f"{P}.denoiser.params", PLAIN)),
     "no end": ("Cosine falls towards the end of training, but none is set", without_end),
