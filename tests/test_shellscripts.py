@@ -68,8 +68,7 @@ def test_the_quick_start_makes_what_it_says_and_keeps_it(quickstart):
 @pytest.mark.xdist_group("quickstart")
 def test_the_comparisons_make_a_row_for_each_way(quickstart):
     out, _ = quickstart
-    tiny = ["data.params.batch_size=2", "previews.num=0", "model.params.denoiser.params.channel_mult=[1,1]", "sampling.steps=2",
-            "sampling.gap_steps=2", "model.params.codec.params.autoencoder.params.channels=[8,16]"]  # fmt: skip
+    tiny = ["data.params.batch_size=2", "previews.num=0", f"{DENOISER}.channel_mult=[1,1]", f"{CODEC}.channels=[8,16]"]
     succeeds(bash("benchmark_toy.sh", *tiny, cwd=out, QUICKSTART=out, NUM=1, FRAMES=150, STEPS=2))
     rows = (out / "benchmark.md").read_text().splitlines()[2:]
     assert len(rows) == 8 and all(row.count("|") == 8 and "nan" not in row for row in rows)

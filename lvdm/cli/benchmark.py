@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lvdm.cli import command, speed
-from lvdm.cli.run_checks import Module, check_run, clip_shape
+from lvdm.cli.run_checks import Module, check_run, clip_shapes
 from lvdm.cli.speed import Call, Figures, Machine
 from lvdm.cli.train import compile_network, read
 from lvdm.config import instantiate, to_dict
@@ -63,7 +63,7 @@ def benchmark(args: argparse.Namespace) -> command.Report:
     torch.manual_seed(settings["seed"])
     module = instantiate(config.model, allow=args.allow_module)
     data = instantiate(config.data, allow=args.allow_module)
-    check_run(settings, module, clip_shape(data, module, look=False))
+    check_run(settings, module, clip_shapes(data, module, look=False))
     subject = Subject(
         module=module,
         settings=settings,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor
 
 from lvdm.data import LatentClips, VideoData, VideoFolder
+from lvdm.diffusion.masks import NoMask
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.sampling.solver import make_solver
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.training.tasks import generator_for
 from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int, int]  # (c, t, h, w)
 Module = AutoencoderTraining | LatentDiffusion
@@ -109,6 +113,10 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
         level, last = getattr(sampling, name), module.schedule.num_steps - 1
         if not 0 <= level <= last:
             raise UserError(f"sampling.{name} is {level}, expected a time of the schedule, 0 to {last}")
+    gives = any(not isinstance(task.mask, NoMask) for task in module.tasks.values())
+    if gives and max(sampling.condition_noise, sampling.gap_noise) >= module.given.max_level:
+        levels = f"{sampling.condition_noise} and gap_noise {sampling.gap_noise}"
+        logger.warning("sampling.condition_noise %s: levels are trained below %d only", levels, module.given.max_level)
     if sampling.key_stride < 1 or not 1 <= sampling.overlap < max(2, module.num_latents):
         raise UserError(
             f"sampling.key_stride is {sampling.key_stride}, at least 1, and sampling.overlap {sampling.overlap}, at least 1 and "
