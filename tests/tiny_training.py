@@ -1,4 +1,4 @@
-"""Tiny videos, configs and runs that the tests of training share: 16-pixel clips of mp4 files, 8-channel autoencoder, 32-channel denoiser."""
+"""Tiny videos, configs and runs that the tests of training share: clips of 16 pixels, networks of 8 and 32 channels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch
 import yaml
 
 from lvdm.cli import encode, train
-from lvdm.config import instantiate, load_config
 
 Config = dict[str, Any]
 
@@ -30,10 +29,11 @@ TRAINER = {
     **{"max_steps": 2, "val_check_interval": 2, "check_val_every_n_epoch": None, "limit_val_batches": 1},
     **{"log_every_n_steps": 1, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"},
 }
+FIRST = {"target": "lvdm.diffusion.masks.FirstFrames", "params": {"counts": [1, 2]}}
 TASKS = {
-    "predict": {"target": "lvdm.training.Task", "params": {"mask": {"target": "lvdm.diffusion.masks.FirstFrames", "params": {"counts": [1, 2]}}, "stride": 2}},
+    "predict": {"target": "lvdm.training.Task", "params": {"mask": FIRST, "stride": 2}},
     "short": {"target": "lvdm.training.Task"},
-}  # fmt: skip
+}
 
 
 def write_videos(folder: Path, *, count: int = 4, frames: int = 40, size: int = 32) -> Path:
@@ -106,11 +106,6 @@ def make_latents(videos: Path, folder: Path) -> tuple[Path, Path]:
     config = {"codec": CODEC, "data": {"train": video_set(videos), "val": video_set(videos)}, "out": str(folder / "latents")}
     assert encode.main([write_config(folder / "encode.yaml", {**config, "codec_weights": str(model)})]) == 0
     return folder / "latents", model
-
-
-def build(config: Path | str, key: str = "model") -> Any:
-    """The part of a config file, built."""
-    return instantiate(load_config([config])[key])
 
 
 def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
