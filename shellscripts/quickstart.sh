@@ -7,7 +7,7 @@
 # Time      about 12 minutes on 2 cores, the first installation apart; most of it is --minutes
 # Result    runs/quickstart: model files, four 1,000-frame videos, their contact sheet and their scores
 #
-#   --minutes N   minutes of training (default 9): steps grow with them, and each training stops at its share
+#   --minutes N   minutes of training (default 9.5): steps grow with them, and each training stops at its share
 #   --out DIR     where everything goes (default: runs/quickstart in this repository)
 #   --seed K      another seed: other data, weights and videos (default 0)
 #   --fresh       does everything anew; without it, stages that are complete are kept
@@ -16,7 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 usage() { sed -n '2,/^source/ { /^source/d; s/^# \{0,1\}//; p }' "${BASH_SOURCE[0]}"; }
 
-minutes=9 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
+minutes=9.5 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --minutes | --out | --seed)

@@ -84,6 +84,10 @@ def without_end(config: dict[str, Any], at: Path) -> None:
     config["trainer"]["max_steps"] = -1
 
 
+def rarely(config: dict[str, Any], at: Path) -> None:
+    config["trainer"] |= {"val_check_interval": 5, "check_val_every_n_epoch": 1}
+
+
 def on_latents(config: dict[str, Any], at: Path) -> None:
     videos = Path(config["data"]["params"]["train"]["params"]["root"])
     config["data"]["params"]["val"] = latent_set(videos.parent / "latents" / "val")
@@ -123,6 +127,11 @@ JOINT: dict[str, tuple[str, Break]] = {
     "no time": ("max_minutes is 0", set_("max_minutes", 0)),
     "average": ("the decay of the averaged weights is 1", set_("average", 1.0)),
     "checkpoints": ("checkpoints.every_steps is 0", set_("checkpoints", {"every_steps": 0})),
+    "seed": ("seed is -1", set_("seed", -1)),
+    "pace": ("trainer.val_check_interval is 5 batches and an epoch has 4", rarely),
+    "mask": ("expected a target of kind Mask", set_(f"{P}.tasks.short.params", {"mask": COSINE})),
+    "codec": ("expected a target of kind Codec", set_(f"{P}.codec", {"target": "torch.nn.Identity"})),
+    "objective": ("expected a target of kind Objective", set_(f"{P}.objective", COSINE)),
     "accelerator": ("trainer: ", set_("trainer.accelerator", "abacus")),
     "precision": ("trainer.precision is", set_("trainer.precision", "12-true")),
     "large batch": ("fewer than a batch of 9", set_("data.params.batch_size", 9)),

@@ -36,6 +36,8 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
         raise UserError("`sampling` has no effect on an autoencoder, which makes no videos; leave it out")
     elif settings["previews"]["steps"] is not None:
         raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
+    if min(settings["seed"], module.seed) < 0:
+        raise UserError(f"seed is {settings['seed']} and model.params.seed {module.seed}; give 0 or more")
     if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):
         name = type(module.learning_rate).__name__
         raise UserError(f"{name} falls towards the end of training, but none is set; give trainer.max_steps or max_minutes")
@@ -52,6 +54,16 @@ def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Sha
         elif isinstance(part, LatentClips) and look:
             shapes[name] = part.latent_shape
     return shapes
+
+
+def check_pace(trainer: dict[str, Any], batches: int) -> None:
+    """Whether validation can come as often as asked for, with so many training batches in an epoch."""
+    interval = trainer.get("val_check_interval")
+    if isinstance(interval, int) and interval > batches and trainer.get("check_val_every_n_epoch", 1) is not None:
+        raise UserError(
+            f"trainer.val_check_interval is {interval} batches and an epoch has {batches}; lower it, or count on over epochs with "
+            "trainer.check_val_every_n_epoch=null"
+        )
 
 
 def check_cached_latents(data: VideoData, module: Module) -> None:

@@ -20,7 +20,7 @@ from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
 from lvdm.cli.dry_run import describe
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
-from lvdm.cli.run_checks import Module, check_cached_latents, check_checkpoint, check_run, clip_shapes
+from lvdm.cli.run_checks import Module, check_cached_latents, check_checkpoint, check_pace, check_run, clip_shapes
 from lvdm.cli.run_config import OURS, RunConfig
 from lvdm.cli.run_folder import RunFolder
 from lvdm.config import check, instantiate, load_config, save_config, to_dict, with_defaults
@@ -113,7 +113,7 @@ def check_all(settings: dict[str, Any], module: Module, data: VideoData, checkpo
     clips = clip_shapes(data, module, look=True)
     check_cached_latents(data, module)
     check_run(settings, module, clips)
-    data.train_dataloader()
+    check_pace(settings["trainer"], len(data.train_dataloader()))
     if checkpoint is not None:
         check_checkpoint(checkpoint, module)
     if data.val is None and settings["previews"]["num"] > 0:

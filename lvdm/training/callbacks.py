@@ -45,7 +45,9 @@ class WriteModelFile(Callback):
         if is_due and trainer.is_global_zero:
             self.write(pl_module, trainer.global_step)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
         self.has_trained = True
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -59,7 +61,7 @@ class WriteModelFile(Callback):
 
 def _end_training(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
     """The end of a run that was killed between its last checkpoint and its model file: Lightning, resuming it, sees nothing to
-    train and calls no `on_train_end`."""
+    train and may call no `on_train_end`; twice changes nothing."""
     for callback in trainer.callbacks:
         if isinstance(callback, WeightAveraging):
             callback.on_train_end(trainer, pl_module)
@@ -87,6 +89,7 @@ class TimeCap(Callback):
         self.start = time.monotonic()
         by_steps = pl_module.progress
         pl_module.progress = lambda: self.progress(by_steps())
+        trainer.should_stop = trainer.should_stop or self.progress(0.0) >= 1  # a complete run, started again
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int

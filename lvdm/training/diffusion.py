@@ -19,9 +19,11 @@ from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.guidance import check_compatible, predict_x0
 from lvdm.diffusion.losses import L2Loss
 from lvdm.diffusion.masks import NoMask, frame_times
+from lvdm.diffusion.objective import Objective
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.diffusion.weights import UniformWeight
+from lvdm.models.codec import Codec
 from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, take_settings, with_schedule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
 from lvdm.types import Batch, Condition, UserError
@@ -29,6 +31,7 @@ from lvdm.types import Batch, Condition, UserError
 logger = logging.getLogger(__name__)
 
 Loss = Callable[[Tensor, Tensor], Tensor]  # (prediction, target) -> elementwise
+Weight = Callable[[Tensor, NoiseSchedule, Objective], Tensor]  # (t, schedule, objective) -> shaped like t
 VALIDATION_TIMES = 8  # evenly spread over the schedule, the same for every model and run
 
 
@@ -85,19 +88,21 @@ class LatentDiffusion(pl.LightningModule):
         self,
         *,
         denoiser: nn.Module,
-        codec: nn.Module,
+        codec: Codec,
         schedule: NoiseSchedule,
-        objective: object,
+        objective: Objective,
         num_latents: int,
         tasks: Mapping[str, Task] | None = None,
         loss: Loss | None = None,
-        weight: object | None = None,
+        weight: Weight | None = None,
         given: GivenFrames | None = None,
         optimizer: OptimizerSettings | None = None,
         learning_rate: Constant | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        if num_latents < 1:
+            raise UserError(f"num_latents is {num_latents}; a window has at least 1")
         check_compatible(objective, schedule)
         self.denoiser, self.codec = denoiser, codec
         self.schedule, self.objective = schedule, objective

@@ -39,7 +39,7 @@ class Previews(Callback):
         self.folder, self.settings, self.num, self.steps = folder, settings, num, steps
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.state.fn != "fit":
+        if not trainer.is_global_zero or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         videos, fps = self._make(trainer, pl_module)
         strip = np.concatenate(list(videos), axis=2)  # (t, h, n w, 3)

@@ -5,17 +5,15 @@ LVDM sections 3.2 to 3.4. Letters: b batch, c channels, t latent frames of a win
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.masks import NoMask
+from lvdm.diffusion.masks import Mask, NoMask
 from lvdm.types import UserError
-
-Mask = Callable[[int, int, torch.Generator | None], Tensor]  # (batch, frames, generator) -> (b, 1, t, 1, 1)
 
 
 class Task:
@@ -27,10 +25,10 @@ class Task:
         weight: how often this task is drawn, relative to the others.
     """
 
-    def __init__(self, mask: object | None = None, *, stride: int = 1, weight: float = 1.0) -> None:
+    def __init__(self, mask: Mask | None = None, *, stride: int = 1, weight: float = 1.0) -> None:
         if stride < 1 or weight <= 0:
             raise UserError(f"a task needs stride >= 1 and weight > 0, not {stride} and {weight}")
-        self.mask: Mask = NoMask() if mask is None else mask
+        self.mask = NoMask() if mask is None else mask
         self.stride = stride
         self.weight = weight
 
