@@ -36,8 +36,7 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
         raise UserError("`sampling` has no effect on an autoencoder, which makes no videos; leave it out")
     elif settings["previews"]["steps"] is not None:
         raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
-    if min(settings["seed"], module.seed) < 0:
-        raise UserError(f"seed is {settings['seed']} and model.params.seed {module.seed}; give 0 or more")
+    check_seed("model.params.seed", module.seed)
     if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):
         name = type(module.learning_rate).__name__
         raise UserError(f"{name} falls towards the end of training, but none is set; give trainer.max_steps or max_minutes")
@@ -56,13 +55,18 @@ def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Sha
     return shapes
 
 
+def check_seed(key: str, seed: int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"{key} is {seed}, expected a number from 0 to {2**32 - 1}")
+
+
 def check_pace(trainer: dict[str, Any], batches: int) -> None:
     """Whether validation can come as often as asked for, with so many training batches in an epoch."""
     interval = trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches and trainer.get("check_val_every_n_epoch", 1) is not None:
         raise UserError(
-            f"trainer.val_check_interval is {interval} batches and an epoch has {batches}; lower it, or count on over epochs with "
-            "trainer.check_val_every_n_epoch=null"
+            f"trainer.val_check_interval is {interval} batches and an epoch has {batches}; lower it, or count on over epochs "
+            "with trainer.check_val_every_n_epoch=null"
         )
 
 

@@ -20,7 +20,15 @@ from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
 from lvdm.cli.dry_run import describe
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
-from lvdm.cli.run_checks import Module, check_cached_latents, check_checkpoint, check_pace, check_run, clip_shapes
+from lvdm.cli.run_checks import (
+    Module,
+    check_cached_latents,
+    check_checkpoint,
+    check_pace,
+    check_run,
+    check_seed,
+    clip_shapes,
+)
 from lvdm.cli.run_config import OURS, RunConfig
 from lvdm.cli.run_folder import RunFolder
 from lvdm.config import check, instantiate, load_config, save_config, to_dict, with_defaults
@@ -68,6 +76,7 @@ def train(args: argparse.Namespace) -> command.Report:
     settings = to_dict(config)
     folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
     checkpoint = folder.checkpoint_to_resume(args.resume)
+    check_seed("seed", settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     module = build_module(config, allow=args.allow_module)
     data = instantiate(config.data, allow=args.allow_module)
