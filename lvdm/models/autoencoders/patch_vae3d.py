@@ -1,4 +1,4 @@
-"""A light video autoencoder that starts with patches, for small budgets and the toy.
+"""A light video autoencoder that starts with patches, for small budgets (not in LVDM).
 
 Space-to-depth replaces strided convolutions, so every convolution runs at low resolution; a block is a spatial 3x3 and a temporal
 convolution of 3 (zero at start, hence the identity), each after LayerNorm over channels and SiLU, with a residual around both.
