@@ -99,3 +99,11 @@ def test_a_later_file_overrides_an_earlier_one_and_the_command_line_both(capsys,
     (tmp_path / "more.yaml").write_text("data: {params: {batch_size: 2}}\naverage: 0.5\n")
     assert dry_run(capsys, tmp_path, JOINT, str(tmp_path / "more.yaml"))["effective batch"] == 2
     assert dry_run(capsys, tmp_path, JOINT, str(tmp_path / "more.yaml"), "data.params.batch_size=7")["effective batch"] == 7
+
+
+@pytest.mark.parametrize("command", [train, encode])
+def test_help_ends_with_a_command_on_a_shipped_config(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        command.main(["--help"])
+    example = capsys.readouterr().out.split("example:\n")[1].split()
+    assert all((FOLDER.parents[1] / word).is_file() for word in example if word.startswith(("scripts/", "configs/")))
