@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, read_model
 from lvdm.config import check_node, instantiate
-from lvdm.models.codec import Codec
+from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.sampling.long_pipeline import sample_long
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.types import Condition, UserError
@@ -36,7 +36,8 @@ def load(
     info, tensors = read_model(path)
     device = _device(device)
     file = _File(Path(path), tensors, tuple(allow))
-    codec = Codec(file.network(info.autoencoder, CODEC), scale=info.scale, shift=info.shift).to(device)
+    window = info.sampling.get("decode_window", DECODE_WINDOW)
+    codec = Codec(file.network(info.autoencoder, CODEC), scale=info.scale, shift=info.shift, decode_window=window).to(device)
     model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(path))
     if info.kind == "autoencoder":
         return model

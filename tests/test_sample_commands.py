@@ -300,3 +300,7 @@ def test_help_states_the_guidance_convention(command: Any, capsys: pytest.Captur
         command.main(["--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert "eps_c + w (eps_c - eps_u): 0 is off" in said and "example:" in said
+
+
+def test_the_window_of_decoding_travels_in_the_model_file(at: Path) -> None:
+    assert lvdm.load(write_model(at / "model.safetensors", decode_window=3)).codec.decode_window == 3

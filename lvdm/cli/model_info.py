@@ -30,7 +30,7 @@ def model_info(
         objective=params.get("objective"),
         scale=codec.scale,
         shift=codec.shift,
-        sampling={} if sampling is None else asdict(sampling),
+        sampling={"decode_window": codec.decode_window} | ({} if sampling is None else asdict(sampling)),
         step=step,
         config=config,
         data_fingerprint=data_fingerprint,

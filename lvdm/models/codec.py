@@ -22,6 +22,7 @@ from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
+DECODE_WINDOW = 16  # latents
 DEFAULT_HALO = 8  # latents on each side where no number is exact: enough for the convolutions, norms still differ
 
 
@@ -34,7 +35,9 @@ class Codec(nn.Module):
         decode_window: latents decoded at once by `decode_stream`, the halo on each side apart.
     """
 
-    def __init__(self, autoencoder: nn.Module, *, scale: float = 1.0, shift: float = 0.0, decode_window: int = 16) -> None:
+    def __init__(
+        self, autoencoder: nn.Module, *, scale: float = 1.0, shift: float = 0.0, decode_window: int = DECODE_WINDOW
+    ) -> None:
         super().__init__()
         if decode_window < 1:
             raise UserError(f"decode_window is {decode_window} latents; give at least 1")
