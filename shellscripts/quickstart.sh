@@ -4,7 +4,7 @@
 #   bash shellscripts/quickstart.sh
 #
 # Hardware  2 CPU cores, no GPU (one is used if it is there)
-# Time      about 12 minutes on 2 cores, the first installation apart; most of it is --minutes
+# Time      about 11 minutes on 2 cores (at most 12), the first installation apart; most of it is --minutes
 # Result    runs/quickstart: model files, four 1,000-frame videos, their contact sheet and their scores
 #
 #   --minutes N   minutes of training (default 9.5): steps grow with them, and each training stops at its share
