@@ -34,7 +34,7 @@ def load(
     if dtype not in (None, torch.float32, *AUTOCAST):
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
     info, tensors = read_model(path)
-    device = _device(device)
+    device = as_device(device)
     file = _File(Path(path), tensors, tuple(allow))
     window = info.sampling.get("decode_window", DECODE_WINDOW)
     codec = Codec(file.network(info.autoencoder, CODEC), scale=info.scale, shift=info.shift, decode_window=window).to(device)
@@ -81,11 +81,12 @@ class _File:
         return module
 
 
-def _device(device: str | torch.device) -> torch.device:
+def as_device(device: str | torch.device) -> torch.device:
+    """The device of this name, or a sentence where there is none."""
     try:
         made = torch.device(device)
     except RuntimeError as error:
-        raise UserError(f"there is no device {device!r}; give cpu, cuda or cuda:N") from error
+        raise UserError(f"there is no device {device}; give cpu, cuda or cuda:N") from error
     if made.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{device} was asked for, but torch sees no GPU here; give cpu")
     return made

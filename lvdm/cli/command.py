@@ -78,12 +78,8 @@ def _sentence(error: Exception) -> str:
 
 def device(name: str) -> torch.device:
     """`auto` is a GPU where there is one."""
+    from lvdm.api import as_device  # here: commands without networks start without them
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        made = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"there is no device {name}; choose auto, cpu, cuda or cuda:N") from error
-    if made.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {name} was asked for, and torch finds no GPU here; choose cpu or auto")
-    return made
+    return as_device(name)

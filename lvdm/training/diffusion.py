@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.diffusion.draws import draw_levels, draw_times
-from lvdm.diffusion.guidance import check_compatible, predict_x0
+from lvdm.diffusion.guidance import check_compatible
 from lvdm.diffusion.losses import L2Loss
 from lvdm.diffusion.masks import NoMask, frame_times
 from lvdm.diffusion.objective import Objective
@@ -195,9 +195,6 @@ class LatentDiffusion(pl.LightningModule):
         return _mean(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw.cond.mask, "new")
 
     # Plumbing --------------------------------------------------------------------------------------------------------
-
-    def predictor(self) -> Callable[[Tensor, Tensor, Condition | None], Tensor]:
-        return predict_x0(self.denoiser, self.objective, self.schedule)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         return self.optimizer.build([p for p in self.denoiser.parameters() if p.requires_grad])
