@@ -59,9 +59,7 @@ def test_vae3d_has_the_published_names_shapes_and_count(parity):
     published = json.loads(names.read_text())["short_sky"]
     prefix = "first_stage_model."
     shapes = {name.removeprefix(prefix): shape for name, shape in published.items() if name.startswith(prefix)}
-    once = {
-        name: shape for name, shape in shapes.items() if name.removesuffix(".weight") + ".conv.weight" not in shapes
-    }
+    once = {name: shape for name, shape in shapes.items() if name.removesuffix(".weight") + ".conv.weight" not in shapes}
     with torch.device("meta"):
         ours = {name: list(weight.shape) for name, weight in VAE3D().state_dict().items()}
     assert ours == once

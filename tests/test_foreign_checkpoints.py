@@ -87,7 +87,7 @@ def archive_of(path: Path, data: bytes) -> Path:
 @pytest.mark.parametrize(
     "data",
     [
-        b"cbuiltins\neval\n(S'open(\"TRAP\", \"w\")'\ntR.",
+        b'cbuiltins\neval\n(S\'open("TRAP", "w")\'\ntR.',
         b"cbuiltins\ngetattr\n(cos\nsystem\nS'__call__'\ntR(S'touch TRAP'\ntR.",
         b"(ios\nsystem\nS'touch TRAP'\n.",  # INST
         b"cos\nsystem\n)\x81}S'touch TRAP'\nK\x01sb.",  # NEWOBJ, BUILD

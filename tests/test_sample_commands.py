@@ -13,7 +13,7 @@ from PIL import Image
 
 import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, save_model
-from lvdm.cli import sample_long, sample_short
+from lvdm.cli import compare_long, sample_long, sample_short
 from lvdm.cli.sampling_options import Process
 from lvdm.config import instantiate
 from lvdm.types import UserError
@@ -96,6 +96,15 @@ def test_a_video_is_the_same_in_any_batch(joint: Path, sampler: str) -> None:
     third = model.sample_latents(1, first=3, **options)
     assert (together - in_pairs).abs().max() < 1e-4 * together.std()
     assert (together[3:4] - third).abs().max() < 1e-4 * together.std()
+
+
+def test_the_models_own_eta_goes_with_its_own_sampler(tmp_path: Path, joint: Path) -> None:
+    own = lvdm.load(write_model(tmp_path / "random.safetensors", sampler="ddim", eta=0.8))  # else as joint is
+    told = lvdm.load(joint).sample_latents(2, sampler="ddim", eta=0.8)
+    assert torch.equal(own.sample_latents(2), told)
+    assert torch.equal(own.sample_latents(2, sampler="ddim"), told)
+    assert torch.equal(own.sample_latents(2, eta=0.0), lvdm.load(joint).sample_latents(2, sampler="ddim"))
+    assert torch.equal(own.sample_latents(2, sampler="dpmpp"), lvdm.load(joint).sample_latents(2))
 
 
 def test_a_given_start_takes_the_place_of_the_seeds(joint: Path) -> None:
@@ -304,3 +313,44 @@ def test_help_states_the_guidance_convention(command: Any, capsys: pytest.Captur
 
 def test_the_window_of_decoding_travels_in_the_model_file(at: Path) -> None:
     assert lvdm.load(write_model(at / "model.safetensors", decode_window=3)).codec.decode_window == 3
+
+
+def project(video: np.ndarray) -> float:
+    """One number that any change of the video moves; discs, which are scored else, a random model's videos have none of."""
+    return float((video * np.random.default_rng(0).standard_normal(video.shape)).sum() / video.size**0.5)
+
+
+class Projection:
+    def __init__(self, video: np.ndarray) -> None:
+        self.video = video
+
+    def summary(self, last: int) -> dict[str, float]:
+        return dict.fromkeys(compare_long.COLUMNS, project(self.video[-last:]))
+
+
+def test_compare_long_scores_the_videos_that_sample_long_makes(joint: Path, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compare_long.SCORERS, "discs", Projection)
+    models = ["--predict", str(joint), "--infill", str(joint), "--frames", "40", "--num", "3", "--batch-size", "2", "--seed", "4"]
+    variants = ["--variant", "default", "--variant", "plain autoregressive", "infill=none", "overlap=2", "guidance=0.5"]
+    assert compare_long.main([*models, *variants, "--json", "report.json", "--out", "table.md"]) == 0
+    compared = json.loads((at / "report.json").read_text())["variants"]
+
+    model = lvdm.load(joint)
+    made = {
+        "default": lambda i: lvdm.sample_long(model, model, frames=40, seed=4, video=i),
+        "plain autoregressive": lambda i: lvdm.sample_long(model, frames=40, seed=4, video=i, overlap=2, guidance=0.5),
+    }
+    for name, video_of in made.items():
+        expected = [project(np.stack(list(video_of(i)))) for i in range(3)]
+        assert compared[name]["videos"]["ok"] == pytest.approx(expected, abs=0.1)
+        assert compared[name]["mean"]["ok"] == pytest.approx(np.mean(expected), abs=0.1)
+        assert compared[name]["spread"]["ok"] == pytest.approx(np.std(expected, ddof=1), abs=0.1)
+        assert f"| {name} |" in (at / "table.md").read_text()
+    first, second = (compared[name]["videos"]["ok"] for name in made)
+    assert np.abs(np.subtract(first, second)).max() > 0.5, "the variants differ"
+
+
+@pytest.mark.parametrize("word, sentence", [("overlop=2", "overlap"), ("overlap", "key=value"), ("frames=3", "setting")])
+def test_compare_long_refuses_a_setting_that_it_does_not_know(joint: Path, at: Path, capsys, word: str, sentence: str) -> None:
+    assert compare_long.main(["--predict", str(joint), "--variant", "wrong", word]) == 2
+    assert sentence in capsys.readouterr().err

@@ -14,12 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
-from lvdm.api import load
 from lvdm.cli import command
-from lvdm.cli.sampling_options import batches
+from lvdm.cli.sampling_options import add_machine, batches, load_model
 from lvdm.cli.score_toy import SCORERS
 from lvdm.config.keys import hint
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
@@ -46,9 +44,8 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--frames", type=int, default=1000, help="of each video (default 1000)")
     parse.add_argument("--batch-size", type=int, default=4, help="videos at once (default 4)")
     parse.add_argument("--seed", type=int, default=0)
-    parse.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    parse.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network (default float32)")
     parse.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
+    add_machine(parse)
     return parse
 
 
@@ -106,7 +103,7 @@ def make_and_score(settings: Mapping[str, Any], args: argparse.Namespace, loaded
 def model(path: str | Path, args: argparse.Namespace, loaded: dict[Path, VideoModel]) -> VideoModel:
     path = Path(path)
     if path not in loaded:
-        loaded[path] = load(path, device=command.device(args.device), dtype=None if args.dtype == "float32" else torch.bfloat16)
+        loaded[path] = load_model(path, args)
     return loaded[path]
 
 

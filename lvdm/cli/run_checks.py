@@ -124,7 +124,8 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
     for name in ("steps", "gap_steps"):
         steps = getattr(sampling, name)
         if steps is not None:
-            _told(f"sampling.{name}", make_solver, module.schedule, sampling.sampler, steps=steps, spacing=sampling.spacing)
+            grid = {"steps": steps, "spacing": sampling.spacing}
+            _told(f"sampling.{name}", make_solver, module.schedule, sampling.sampler, eta=sampling.eta, **grid)
     for name in ("condition_noise", "gap_noise"):
         level, last = getattr(sampling, name), module.schedule.num_steps - 1
         if not 0 <= level <= last:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from lvdm.cli.sampling_options import (
     add_machine,
     add_output,
     add_sampling,
+    batch_size,
     batches,
     check_num,
     load_model,
@@ -27,7 +28,7 @@ from lvdm.cli.sampling_options import (
 from lvdm.data.frames import resize_and_crop
 from lvdm.data.readers import open_video
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
-from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
 
@@ -107,31 +108,11 @@ def load_infill(args: argparse.Namespace, predict: VideoModel) -> VideoModel | N
     return load_model(args.infill, args)
 
 
-def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
-    if args.batch_size is not None:
-        return args.batch_size
-    return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
-
-
 def read_options(args: argparse.Namespace) -> LongOptions:
-    gap_batch = args.gap_batch
-    if gap_batch != "auto":
-        if not gap_batch.isdecimal():
-            raise UserError(f"--gap-batch is {gap_batch!r}, expected auto or a number")
-        gap_batch = int(gap_batch)
-    return LongOptions(
-        frames=args.frames,
-        sampler=args.sampler,
-        steps=args.steps,
-        gap_steps=args.gap_steps,
-        eta=args.eta,
-        guidance=args.guidance,
-        condition_noise=args.condition_noise,
-        gap_noise=args.gap_noise,
-        overlap=args.overlap,
-        key_stride=args.key_stride,
-        gap_batch=gap_batch,
-    )
+    if args.gap_batch != "auto" and not args.gap_batch.isdecimal():
+        raise UserError(f"--gap-batch is {args.gap_batch!r}, expected auto or a number")
+    told = {option.name: getattr(args, option.name) for option in fields(LongOptions)}
+    return LongOptions(**{**told, "gap_batch": args.gap_batch if args.gap_batch == "auto" else int(args.gap_batch)})
 
 
 def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None:
@@ -164,6 +145,7 @@ def describe(made: LongVideo) -> dict[str, object]:
         "gap_window": plan.gap_window,
         "gap_windows": plan.num_gap_windows,
         "sampler": made.keys.solver.sampler,
+        "eta": made.keys.solver.eta,
         "steps": len(made.keys.solver.grid),
         "gap_steps": None if gaps is None else len(gaps.solver.grid),
         "condition_noise": made.keys.level,

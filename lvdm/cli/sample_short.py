@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +16,13 @@ from lvdm.cli.sampling_options import (
     add_machine,
     add_output,
     add_sampling,
+    batch_size,
     batches,
     check_num,
     load_model,
     progress,
 )
-from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
 
@@ -58,7 +58,7 @@ def sample(args: argparse.Namespace) -> command.Report:
     frames = settings.latent_shape[1] * model.codec.temporal_factor
     videos = process.share(num)
     out = Output(args, args.model, videos, frames=frames, fps=settings.fps)
-    size = args.batch_size if args.batch_size is not None else auto_batch(2 * math.prod(settings.latent_shape), model.device)
+    size = batch_size(args, model)
     start = time.perf_counter()
     with progress(len(videos), "videos") as bar:
         for batch in batches(videos, size):
@@ -88,6 +88,7 @@ def sample(args: argparse.Namespace) -> command.Report:
         "frames": frames,
         "seed": args.seed,
         "sampler": solver.sampler,
+        "eta": solver.eta,
         "steps": len(solver.grid),
         "sampling_seconds": seconds,
         "rank": process.rank,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lvdm.api import load
-from lvdm.sampling.pipeline import VideoModel
+from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
 from lvdm.types import UserError
@@ -34,7 +35,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
     group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same whatever else is asked for (default 0)")
     group.add_argument("--sampler", choices=sorted(SAMPLERS), help="how noise becomes a video")
     group.add_argument("--steps", type=int, help="sampling steps; ddpm takes all of the schedule's unless told")
-    group.add_argument("--eta", type=float, default=0.0, help="randomness of ddim's steps, 0 to 1 (default 0)")
+    group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
     group.add_argument("--guidance", type=float, metavar="W", help=GUIDANCE)
     group.add_argument("--batch-size", type=int, metavar="B", help="videos at once; only time and memory depend on it")
 
@@ -91,6 +92,13 @@ def load_model(path: Path, args: argparse.Namespace) -> VideoModel:
     if device == "auto":
         device = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
     return load(path, device, getattr(torch, args.dtype), allow=args.allow_module)
+
+
+def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
+    """Videos at once: as asked for, or as many as are useful."""
+    if args.batch_size is not None:
+        return args.batch_size
+    return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
 
 
 def batches(videos: range, size: int) -> Iterator[range]:

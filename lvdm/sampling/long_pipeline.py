@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class LongOptions:
     sampler: str | None = None
     steps: int | None = None
     gap_steps: int | None = None
-    eta: float = 0.0
+    eta: float | None = None
     guidance: float | None = None
     condition_noise: int | None = None
     gap_noise: int | None = None
@@ -97,44 +97,22 @@ def sample_long(
     predict: VideoModel,
     infill: VideoModel | None = None,
     *,
-    frames: int = 1000,
     seed: int = 0,
     video: int = 0,
     start: Video | None = None,
-    steps: int | None = None,
-    gap_steps: int | None = None,
-    sampler: str | None = None,
-    eta: float = 0.0,
-    guidance: float | None = None,
-    condition_noise: int | None = None,
-    gap_noise: int | None = None,
-    overlap: int | None = None,
-    key_stride: int | None = None,
-    gap_batch: int | str = "auto",
     on_latents: OnLatents | None = None,
+    **options: Any,
 ) -> Iterator[np.ndarray]:
-    """One long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed. The options are those of `LongOptions`.
+    """One long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed.
 
     Args:
         predict: makes the keys, or everything where there is no `infill`.
         infill: fills the gaps between keys; may be `predict` itself.
         start: uint8 (t, h, w, 3), a video to go on from; its frames count among `frames`.
         on_latents: told how many more latents are done.
+        options: those of `LongOptions`: frames, sampler, steps, guidance and so on.
     """
-    options = LongOptions(
-        frames=frames,
-        sampler=sampler,
-        steps=steps,
-        gap_steps=gap_steps,
-        eta=eta,
-        guidance=guidance,
-        condition_noise=condition_noise,
-        gap_noise=gap_noise,
-        overlap=overlap,
-        key_stride=key_stride,
-        gap_batch=gap_batch,
-    )
-    made = prepare_long_video(predict, infill, options, start=start)
+    made = prepare_long_video(predict, infill, LongOptions(**options), start=start)
     return (frame for chunk in made.frames(seed, [video], on_latents=on_latents) for frame in chunk[0])
 
 

@@ -38,6 +38,7 @@ class SamplingSettings:
     key_stride: int = 1  # latents from one key of a long video to the next
     overlap: int = 1  # keys that a window of a long video is given from the one before
     sampler: str = "ddim"
+    eta: float = 0.0  # randomness of ddim, 0 to 1
     steps: int = 50
     gap_steps: int | None = None  # in the gaps of a long video; None: as many as elsewhere
     spacing: str = "published"  # of the steps: published or trailing
@@ -77,38 +78,9 @@ class VideoModel:
     text_encoder: TextEncoder | None = None
     name: str = "the model"
 
-    def sample(
-        self,
-        num: int = 1,
-        *,
-        steps: int | None = None,
-        sampler: str | None = None,
-        eta: float = 0.0,
-        guidance: float | None = None,
-        seed: int = 0,
-        first: int = 0,
-        batch_size: int | None = None,
-        label: int | Sequence[int] | None = None,
-        context: Tensor | None = None,
-        noise: Tensor | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> np.ndarray:
-        """Short videos, uint8 (n, t, h, w, 3); see `sample_latents`."""
-        latents = self.sample_latents(
-            num,
-            steps=steps,
-            sampler=sampler,
-            eta=eta,
-            guidance=guidance,
-            seed=seed,
-            first=first,
-            batch_size=batch_size,
-            label=label,
-            context=context,
-            noise=noise,
-            on_progress=on_progress,
-        )
-        return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in latents.split(1)])
+    def sample(self, num: int = 1, **options: Any) -> np.ndarray:
+        """Short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
+        return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in self.sample_latents(num, **options).split(1)])
 
     @torch.no_grad()
     def sample_latents(
@@ -117,7 +89,7 @@ class VideoModel:
         *,
         steps: int | None = None,
         sampler: str | None = None,
-        eta: float = 0.0,
+        eta: float | None = None,
         guidance: float | None = None,
         seed: int = 0,
         first: int = 0,
@@ -130,8 +102,8 @@ class VideoModel:
         """Latents (n, c, t, h, w) of the videos first, ..., first + num - 1 of a seed.
 
         Args:
-            steps, sampler, guidance: None takes the model's own; ddpm without steps goes through all times.
-            eta: randomness of ddim, 0 to 1.
+            steps, sampler, eta, guidance: None takes the model's own; ddpm without steps goes through all times. eta is the
+                randomness of ddim, 0 to 1, and the model's own is that of its own sampler.
             batch_size: videos at once; changes nothing but time and memory. None: as many as are useful.
             label: class of all videos, or one for each.
             context: text features (n, l, d), or (1, l, d) for all.
@@ -152,12 +124,14 @@ class VideoModel:
             made.append(solver(denoise, x, noise=streams, on_step=_report(on_progress, len(streams) / len(solver.grid))))
         return torch.cat(made)
 
-    def solver(self, *, sampler: str | None = None, steps: int | None = None, eta: float = 0.0) -> Solver:
-        """With the model's own sampler and steps where none are given."""
+    def solver(self, *, sampler: str | None = None, steps: int | None = None, eta: float | None = None) -> Solver:
+        """With the model's own sampler, steps and eta where none are given."""
         settings = self.trained_settings()
         assert self.schedule is not None
         name = sampler or settings.sampler
         steps = settings.steps if steps is None and name != "ddpm" else steps
+        if eta is None:
+            eta = settings.eta if name == settings.sampler else 0.0
         return make_solver(self.schedule, name, steps=steps, eta=eta, spacing=settings.spacing)
 
     def predictor(self) -> Predictor:

@@ -11,7 +11,8 @@ step has a random part, `noise` gives standard normal for a shape. They work in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -25,7 +26,18 @@ OnStep = Callable[[int], None]
 Sampler = Callable[..., Tensor]  # (denoise, x, grid, *, before_step, on_step, and its own: ddim eta noise, ddpm noise) -> x
 
 
-@torch.no_grad()
+@dataclass(frozen=True)
+class Step:
+    """Where one step starts and ends."""
+
+    alpha_bar: float
+    alpha_bar_next: float
+    is_last: bool
+
+
+Update = Callable[[Tensor, Tensor, Step], Tensor]  # (x, x0, step) -> the next x
+
+
 def ddim(
     denoise: Denoise,
     x: Tensor,
@@ -38,20 +50,16 @@ def ddim(
 ) -> Tensor:
     """DDIM eq. 12 and 16: eta = 0 is deterministic, eta = 1 is DDPM's posterior."""
     assert eta == 0 or noise is not None, "ddim with eta above 0 needs noise"
-    x = _at_least_float32(x)
-    for i, t, alpha_bar, alpha_bar_next in _steps(grid, x):
-        x = x if before_step is None else before_step(x)
-        x0 = denoise(x, t)
-        eps = (x - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
-        std = eta * posterior_beta(alpha_bar, alpha_bar_next) ** 0.5
-        x = alpha_bar_next**0.5 * x0 + max(1 - alpha_bar_next - std**2, 0.0) ** 0.5 * eps
-        if std > 0:
-            x = x + std * noise(x.shape).to(x)
-        _report(on_step, i + 1)
-    return x
+
+    def update(x: Tensor, x0: Tensor, step: Step) -> Tensor:
+        eps = (x - step.alpha_bar**0.5 * x0) / (1 - step.alpha_bar) ** 0.5
+        std = eta * posterior_beta(step.alpha_bar, step.alpha_bar_next) ** 0.5
+        x = step.alpha_bar_next**0.5 * x0 + max(1 - step.alpha_bar_next - std**2, 0.0) ** 0.5 * eps
+        return x + std * noise(x.shape).to(x) if std > 0 else x
+
+    return _all_steps(update, denoise, x, grid, before_step, on_step)
 
 
-@torch.no_grad()
 def ddpm(
     denoise: Denoise,
     x: Tensor,
@@ -62,20 +70,18 @@ def ddpm(
     on_step: OnStep | None = None,
 ) -> Tensor:
     """DDPM algorithm 2 with the variance beta tilde, between the times of any grid; the last step adds no noise."""
-    x = _at_least_float32(x)
-    for i, t, alpha_bar, alpha_bar_next in _steps(grid, x):
-        x = x if before_step is None else before_step(x)
-        x0 = denoise(x, t)
-        x = posterior_coef_x0(alpha_bar, alpha_bar_next) * x0 + posterior_coef_xt(alpha_bar, alpha_bar_next) * x
-        is_last = i == len(grid) - 1
-        if not is_last:
-            log_variance = math.log(max(posterior_beta(alpha_bar, alpha_bar_next), 1e-20))
-            x = x + math.exp(0.5 * log_variance) * noise(x.shape).to(x)
-        _report(on_step, i + 1)
-    return x
+
+    def update(x: Tensor, x0: Tensor, step: Step) -> Tensor:
+        powers = step.alpha_bar, step.alpha_bar_next
+        x = posterior_coef_x0(*powers) * x0 + posterior_coef_xt(*powers) * x
+        if step.is_last:
+            return x
+        log_variance = math.log(max(posterior_beta(*powers), 1e-20))
+        return x + math.exp(0.5 * log_variance) * noise(x.shape).to(x)
+
+    return _all_steps(update, denoise, x, grid, before_step, on_step)
 
 
-@torch.no_grad()
 def dpmpp(
     denoise: Denoise,
     x: Tensor,
@@ -88,25 +94,38 @@ def dpmpp(
 
     First order where there is nothing to extrapolate from (the first step), where the extrapolation would run to infinity (the
     step to no noise), and at the last of fewer than 15 steps, which is steadier. Deterministic."""
-    x = _at_least_float32(x)
     x0_before, lambda_before = None, -math.inf
-    for i, t, alpha_bar, alpha_bar_next in _steps(grid, x):
-        x = x if before_step is None else before_step(x)
-        x0 = denoise(x, t)
-        lambda_, lambda_next = _half_log_snr(alpha_bar), _half_log_snr(alpha_bar_next)
-        is_last = i == len(grid) - 1
-        is_first_order = x0_before is None or alpha_bar_next == 1 or (is_last and len(grid) < 15)
+
+    def update(x: Tensor, x0: Tensor, step: Step) -> Tensor:
+        nonlocal x0_before, lambda_before
+        lambda_, lambda_next = _half_log_snr(step.alpha_bar), _half_log_snr(step.alpha_bar_next)
+        is_first_order = x0_before is None or step.alpha_bar_next == 1 or (step.is_last and len(grid) < 15)
         target = x0
         if not is_first_order:
             r = (lambda_ - lambda_before) / (lambda_next - lambda_)  # infinite after a start from pure noise: no extrapolation
             target = x0 + (x0 - x0_before) / (2 * r)
-        x = _exponential_step(x, target, alpha_bar, alpha_bar_next)
         x0_before, lambda_before = x0, lambda_
-        _report(on_step, i + 1)
-    return x
+        return _exponential_step(x, target, step.alpha_bar, step.alpha_bar_next)
+
+    return _all_steps(update, denoise, x, grid, before_step, on_step)
 
 
 SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": ddpm, "dpmpp": dpmpp}
+
+
+@torch.no_grad()
+def _all_steps(
+    update: Update, denoise: Denoise, x: Tensor, grid: SamplingGrid, before_step: BeforeStep | None, on_step: OnStep | None
+) -> Tensor:
+    """From the noisiest time to the cleanest: ask for x0, update x."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    for i, time in enumerate(grid.times):
+        x = x if before_step is None else before_step(x)
+        t = torch.full((x.shape[0],), time, dtype=torch.long, device=x.device)
+        x = update(x, denoise(x, t), Step(grid.alpha_bar[i], grid.alpha_bar[i + 1], is_last=i == len(grid) - 1))
+        if on_step is not None:
+            on_step(i + 1)
+    return x
 
 
 def _exponential_step(x: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_next: float) -> Tensor:
@@ -121,19 +140,3 @@ def _half_log_snr(alpha_bar: float) -> float:
     if alpha_bar in (0.0, 1.0):
         return math.inf if alpha_bar == 1 else -math.inf
     return 0.5 * (math.log(alpha_bar) - math.log1p(-alpha_bar))
-
-
-def _steps(grid: SamplingGrid, x: Tensor) -> Iterator[tuple[int, Tensor, float, float]]:
-    """(i, t (b,), alpha_bar there, alpha_bar next) for every step."""
-    for i, time in enumerate(grid.times):
-        t = torch.full((x.shape[0],), time, dtype=torch.long, device=x.device)
-        yield i, t, grid.alpha_bar[i], grid.alpha_bar[i + 1]
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def _report(on_step: OnStep | None, done: int) -> None:
-    if on_step is not None:
-        on_step(done)

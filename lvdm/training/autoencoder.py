@@ -6,21 +6,20 @@ LVDM section 3.1. Letters: x video, y reconstruction, z latent.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn import Parameter
 
 from lvdm.models.codec import Codec, Moments
-from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, take_settings, with_schedule
+from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss
 from lvdm.training.tasks import generator_for
 from lvdm.types import Batch
 
 
-class AutoencoderTraining(pl.LightningModule):
+class AutoencoderTraining(SteppedModule):
     """Trains the autoencoder inside a codec; at the end measures the scale and shift of its latents.
 
     Args:
@@ -41,14 +40,12 @@ class AutoencoderTraining(pl.LightningModule):
         measure_batches: int = 64,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, learning_rate)
         self.codec = codec
         self.is_scale_given = (codec.scale, codec.shift) != (1.0, 0.0)
         self.autoencoder.requires_grad_(True).train()
         self.loss = loss or ReconstructionLoss()
-        self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
         self.measure_batches, self.seed = measure_batches, seed
-        self.progress: Callable[[], float] = self._progress_by_steps
 
     @property
     def autoencoder(self) -> nn.Module:
@@ -96,17 +93,8 @@ class AutoencoderTraining(pl.LightningModule):
         if not self.is_scale_given and self.measure_batches > 0:
             self.measure()
 
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        return self.optimizer.build(self.autoencoder.parameters())
-
-    def configure_optimizers(self) -> dict[str, object]:
-        return with_schedule(self.build_optimizer(), self.learning_rate, lambda: self.progress())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        take_settings(checkpoint, self.build_optimizer())
-
-    def _progress_by_steps(self) -> float:
-        return self.global_step / self.trainer.estimated_stepping_batches
+    def trained_parameters(self) -> Iterable[Parameter]:
+        return self.autoencoder.parameters()
 
 
 def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ the given frames, m mask (1 = given), eps noise.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.nn import Parameter
 
 from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.guidance import check_compatible
@@ -24,7 +24,7 @@ from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.diffusion.weights import UniformWeight
 from lvdm.models.codec import Codec
-from lvdm.training.optimizers import AdamW, Constant, OptimizerSettings, take_settings, with_schedule
+from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
 from lvdm.types import Batch, Condition, UserError
 
@@ -70,7 +70,7 @@ class GivenFrames:
         self.loss, self.max_level, self.clean_fraction = loss, max_level, clean_fraction
 
 
-class LatentDiffusion(pl.LightningModule):
+class LatentDiffusion(SteppedModule):
     """Trains a denoiser on a codec's latents, on any mixture of tasks.
 
     Args:
@@ -100,7 +100,7 @@ class LatentDiffusion(pl.LightningModule):
         learning_rate: Constant | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer, learning_rate)
         if num_latents < 1:
             raise UserError(f"num_latents is {num_latents}; a window has at least 1")
         check_compatible(objective, schedule)
@@ -110,8 +110,6 @@ class LatentDiffusion(pl.LightningModule):
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
         self.given, self.seed = given or GivenFrames(), seed
         self._check_given(is_set=given is not None)
-        self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
-        self.progress: Callable[[], float] = self._progress_by_steps
 
     @staticmethod
     def default_tasks() -> dict[str, Task]:
@@ -196,18 +194,8 @@ class LatentDiffusion(pl.LightningModule):
 
     # Plumbing --------------------------------------------------------------------------------------------------------
 
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        return self.optimizer.build([p for p in self.denoiser.parameters() if p.requires_grad])
-
-    def configure_optimizers(self) -> dict[str, object]:
-        return with_schedule(self.build_optimizer(), self.learning_rate, lambda: self.progress())
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        take_settings(checkpoint, self.build_optimizer())
-
-    def _progress_by_steps(self) -> float:
-        """How much of the training is done, in [0, 1]; a run with a time cap replaces it."""
-        return self.global_step / self.trainer.estimated_stepping_batches
+    def trained_parameters(self) -> Iterable[Parameter]:
+        return (p for p in self.denoiser.parameters() if p.requires_grad)
 
     def _latents(self, batch: Batch) -> Tensor:
         if "latent" in batch:

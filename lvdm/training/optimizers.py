@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
+import pytorch_lightning as pl
 import torch
 from torch.nn import Parameter
 
@@ -112,3 +113,27 @@ def take_settings(checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) 
         group.update({name: value for name, value in now.items() if name not in ("params", "lr")}, initial_lr=now["lr"])
     for scheduler in checkpoint["lr_schedulers"]:
         scheduler["base_lrs"] = [group["initial_lr"] for group in saved]
+
+
+class SteppedModule(pl.LightningModule):
+    """A module whose weights are stepped by the config's optimizer and learning rate; its kinds say what is computed."""
+
+    def __init__(self, optimizer: OptimizerSettings | None, learning_rate: Constant | None) -> None:
+        super().__init__()
+        self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
+        self.progress: Callable[[], float] = self._progress_by_steps  # of the training, in [0, 1]; a time cap replaces it
+
+    def trained_parameters(self) -> Iterable[Parameter]:
+        raise NotImplementedError
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        return self.optimizer.build(self.trained_parameters())
+
+    def configure_optimizers(self) -> dict[str, object]:
+        return with_schedule(self.build_optimizer(), self.learning_rate, lambda: self.progress())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        take_settings(checkpoint, self.build_optimizer())
+
+    def _progress_by_steps(self) -> float:
+        return self.global_step / self.trainer.estimated_stepping_batches
