@@ -4,7 +4,7 @@
 #   bash shellscripts/quickstart.sh && bash shellscripts/benchmark_toy.sh
 #
 # Hardware  2 CPU cores, no GPU; needs what quickstart.sh made
-# Time      three trainings (two of them half as long) and eight times eight videos of 1,000 frames: docs/benchmarks.md
+# Time      three trainings (two of them half as long) and nine times eight videos of 1,000 frames: docs/benchmarks.md
 # Result    runs/quickstart/benchmark.md, the tables of docs/benchmarks.md, and the same as JSON beside it
 #
 # QUICKSTART=/path   where quickstart.sh put its results (default: runs/quickstart of this repository)
@@ -45,5 +45,6 @@ train autoregressive predict_toy.yaml "$steps" model.params.tasks.{short,predict
     --variant "noise .05" condition_noise=10 \
     --variant "noise .2" condition_noise=59 \
     --variant "guidance .1" condition_noise=27 guidance=0.1 \
-    --variant "guidance .3" condition_noise=27 guidance=0.3
+    --variant "guidance .3" condition_noise=27 guidance=0.3 \
+    --variant "DPM-Solver++ in place of DDIM with eta 1" condition_noise=27 sampler=dpmpp
 say "tables: $made/benchmark.md"
