@@ -10,7 +10,8 @@ from torchvision.transforms import functional as tvf
 
 from lvdm.data.clips import all_clips, clip_frames, last_start, random_clip, spread_clip
 from lvdm.data.draws import generator
-from lvdm.data.frames import flip_half, resize_and_crop, to_float, to_uint8
+from lvdm.data.frames import flip_half, resize_and_crop, to_float
+from lvdm.sampling.pipeline import to_uint8
 from lvdm.types import UserError
 
 clips = st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5))  # length, num_frames, stride
@@ -90,8 +91,9 @@ def test_levels_survive_the_way_to_floats_and_back() -> None:
     frames = torch.arange(256, dtype=torch.uint8).reshape(2, 8, 16, 1).repeat(1, 1, 1, 3)
     video = to_float(frames)
     assert video.shape == (3, 2, 8, 16) and video.min() == -1 and video.max() == 1 and video.is_contiguous()
-    assert torch.equal(to_uint8(video), frames)
-    assert torch.equal(to_uint8(torch.stack([video * 3, video])), torch.stack([to_uint8((video * 3).clamp(-1, 1)), frames]))
+    back, clipped = torch.from_numpy(to_uint8(torch.stack([video, video * 3])))
+    assert torch.equal(back, frames)
+    assert torch.equal(clipped, ((frames.int() * 3) - 255).clamp(0, 255).to(torch.uint8))  # 127.5 (3 x + 1) = 3 level - 255
 
 
 def test_a_flip_mirrors_half_of_the_clips_and_all_frames_of_a_clip() -> None:

@@ -1,4 +1,4 @@
-"""Frames between the file and the network: resize, crop, flip, and uint8 <-> [-1, 1]; pure.
+"""Frames between the file and the network: resize, crop, flip, and uint8 -> [-1, 1]; pure.
 
 Letters: b batch, c channels, t frames, h w; frames are uint8 (t, h, w, c) at the edges, videos float (c, t, h, w) inside.
 """
@@ -59,9 +59,3 @@ def to_float(frames: Tensor) -> Tensor:
     levels = rearrange(frames, "... t h w c -> ... c t h w")
     video = torch.empty(levels.shape).copy_(levels)  # converts and reorders in one pass, a tenth of the time of two
     return video.div_(127.5).sub_(1)
-
-
-def to_uint8(video: Tensor) -> Tensor:
-    """Float (..., c, t, h, w) in [-1, 1] -> uint8 (..., t, h, w, c), rounded to nearest, clipped."""
-    levels = ((video.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(levels, "... c t h w -> ... t h w c")
