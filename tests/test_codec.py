@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lvdm.models.autoencoders import VAE3D, PatchVAE3D
-from lvdm.models.codec import Codec, Moments, measure_scale
+from lvdm.models.codec import Codec, Moments
 from lvdm.types import UserError, VideoCodec
 
 
@@ -135,7 +135,7 @@ def test_fingerprints_tell_weights_and_scales_apart():
 
 def test_the_measured_scale_normalises_and_ranks_add_up():
     latents = [torch.randn(5, 4, 2, 3, 3, generator=torch.Generator().manual_seed(i)) * 3 + 7 for i in range(6)]
-    scale, shift = measure_scale(latents)
+    scale, shift = Moments().add(torch.stack(latents)).latent_scale()
     normal = scale * (torch.cat(latents).double() + shift)
     assert normal.mean().item() == pytest.approx(0, abs=1e-9)
     assert normal.std(correction=0).item() == pytest.approx(1, abs=1e-9)
@@ -146,8 +146,8 @@ def test_the_measured_scale_normalises_and_ranks_add_up():
 
 def test_a_scale_that_cannot_be_measured_is_an_error():
     with pytest.raises(UserError, match="no latents"):
-        measure_scale([])
+        Moments().latent_scale()
     with pytest.raises(UserError, match="tells no videos apart"):
-        measure_scale([torch.full((4,), 3.0)])
+        Moments().add(torch.full((4,), 3.0)).latent_scale()
     with pytest.raises(UserError, match="must be finite"):
         patch_codec(scale=float("nan"))

@@ -241,6 +241,20 @@ def test_the_measured_scale_and_shift_make_latents_of_unit_variance_and_no_mean(
     assert float(latents.std(correction=0)) == pytest.approx(1, abs=1e-4)
 
 
+def test_while_training_the_scale_is_that_of_validation_videos(data):
+    seen = {}
+
+    class Look(pl.Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            latents = torch.cat([pl_module.codec.encode(batch["video"]) for batch in trainer.val_dataloaders])
+            seen[trainer.global_step] = float(latents.mean()), float(latents.std(correction=0))
+
+    fit(autoencoder(optimizer=AdamW(lr=3e-3)), Look(), data=data, max_steps=2, val_check_interval=1, limit_val_batches=None)
+    assert seen == {1: pytest.approx((0, 1), abs=1e-4), 2: pytest.approx((0, 1), abs=1e-4)}
+    fit(autoencoder(scale=0.5), Look(), data=data, max_steps=1, val_check_interval=1, limit_val_batches=None)
+    assert seen[1] != pytest.approx((0, 1), abs=1e-2)
+
+
 def test_a_given_scale_is_kept_and_one_that_came_with_weights_is_measured_again(data):
     given = autoencoder(scale=0.5, shift=0.1)
     fit(given, data=data, max_steps=1)

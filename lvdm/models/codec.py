@@ -63,7 +63,7 @@ class Codec(nn.Module):
         return next(self.autoencoder.parameters()).dtype
 
     def set_scale(self, scale: float, shift: float) -> None:
-        """Take measured values: see `measure_scale`."""
+        """Take measured values: see `Moments`."""
         if not (math.isfinite(scale) and math.isfinite(shift) and scale > 0):
             raise UserError(f"the latent scale is {scale} and the shift {shift}; both must be finite and the scale positive")
         self.scale, self.shift = float(scale), float(shift)
@@ -197,11 +197,3 @@ class Moments:
         if not (math.isfinite(variance) and variance > 1e-12 * mean * mean):
             raise UserError(f"the latents have mean {mean:g} and variance {variance:g}: this autoencoder tells no videos apart")
         return LatentScale(scale=variance**-0.5, shift=-mean)
-
-
-def measure_scale(latents: Iterable[Tensor]) -> LatentScale:
-    """Scale and shift over raw latents (posterior modes), any shapes, in one pass."""
-    moments = Moments()
-    for z in latents:
-        moments = moments.add(z)
-    return moments.latent_scale()

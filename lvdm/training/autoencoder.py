@@ -5,6 +5,7 @@ LVDM section 3.1. Letters: x video, y reconstruction, z latent.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterable
 
@@ -16,7 +17,7 @@ from lvdm.models.codec import Codec, Moments
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss
 from lvdm.training.tasks import generator_for
-from lvdm.types import Batch
+from lvdm.types import Batch, UserError
 
 
 class AutoencoderTraining(SteppedModule):
@@ -42,7 +43,8 @@ class AutoencoderTraining(SteppedModule):
     ) -> None:
         super().__init__(optimizer, learning_rate)
         self.codec = codec
-        self.is_scale_given = (codec.scale, codec.shift) != (1.0, 0.0)
+        self.measures_scale = (codec.scale, codec.shift) == (1.0, 0.0) and measure_batches > 0
+        self._validated = Moments()
         self.autoencoder.requires_grad_(True).train()
         self.loss = loss or ReconstructionLoss()
         self.measure_batches, self.seed = measure_batches, seed
@@ -72,10 +74,18 @@ class AutoencoderTraining(SteppedModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
+        self._scale_for_now(posterior.mode(), is_first=batch_idx == 0)
         reconstruction = self.autoencoder.decode(posterior.mode())
         loss = self.loss(video, reconstruction, posterior).loss
         self.log("val/loss", loss, batch_size=len(video), sync_dist=True)
         self.log("val/psnr", psnr(video, reconstruction).mean(), prog_bar=True, batch_size=len(video), sync_dist=True)
+
+    def _scale_for_now(self, z: Tensor, *, is_first: bool) -> None:
+        """Before the end of training a model file has the scale and shift of this process's validation videos."""
+        self._validated = (Moments() if is_first else self._validated).add(z)
+        if self.measures_scale:
+            with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
+                self.codec.set_scale(*self._validated.latent_scale())
 
     @torch.no_grad()
     def measure(self) -> None:
@@ -90,7 +100,7 @@ class AutoencoderTraining(SteppedModule):
         self.codec.set_scale(*Moments(int(count), total, squares).latent_scale())
 
     def on_train_end(self) -> None:
-        if not self.is_scale_given and self.measure_batches > 0:
+        if self.measures_scale:
             self.measure()
 
     def trained_parameters(self) -> Iterable[Parameter]:
