@@ -80,6 +80,19 @@ def test_streamed_frames_are_the_whole_latent_decoded(model: VideoModel) -> None
     assert np.abs(np.stack(list(sample_long(model, model, frames=90, seed=3))) - expected).max() <= 1
 
 
+@pytest.mark.parametrize("lead_in", [0, 1, 30, 64, 100])  # a chunk of the stream has 64 frames
+def test_a_lead_in_is_the_same_video_without_its_first_frames(model: VideoModel, lead_in: int) -> None:
+    whole = np.stack(list(sample_long(model, model, frames=lead_in + 90, lead_in=0)))
+    video = np.stack(list(sample_long(model, model, frames=90, lead_in=lead_in)))
+    assert np.array_equal(video, whole[lead_in:])
+    own = replace(model, settings=replace(model.trained_settings(), lead_in=lead_in))
+    assert np.array_equal(np.stack(list(sample_long(own, own, frames=90))), video)
+    start = whole[:26]
+    assert prepare_long_video(own, own, LongOptions(frames=90), start=start).lead_in == 0
+    with pytest.raises(UserError, match="goes on from a start"):
+        prepare_long_video(own, own, LongOptions(frames=90, lead_in=5), start=start)
+
+
 def test_progress_counts_every_latent_once(model: VideoModel) -> None:
     told: list[float] = []
     made = prepare_long_video(model, model, LongOptions(frames=90))
@@ -143,11 +156,13 @@ def test_a_start_is_continued_not_changed(model: VideoModel) -> None:
         ({"sampler": "euler"}, "one of ddim"),
         ({"condition_noise": 1000}, "0 \\(clean\\) to 999"),
         ({"gap_batch": 0}, "auto or a number"),
+        ({"lead_in": -1}, "lead_in is -1"),
+        ({"frames": 0, "lead_in": 50}, "at least one frame"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(model: VideoModel, options: dict[str, object], words: str) -> None:
     with pytest.raises(UserError, match=words):
-        prepare_long_video(model, model, LongOptions(frames=100, **options))
+        prepare_long_video(model, model, LongOptions(**{"frames": 100, **options}))
 
 
 @pytest.mark.parametrize("option", ["gap_noise", "gap_steps", "key_stride", "gap_batch"])

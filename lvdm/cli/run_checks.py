@@ -130,6 +130,8 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
         level, last = getattr(sampling, name), module.schedule.num_steps - 1
         if not 0 <= level <= last:
             raise UserError(f"sampling.{name} is {level}, expected a time of the schedule, 0 to {last}")
+    if sampling.lead_in < 0:
+        raise UserError(f"sampling.lead_in is {sampling.lead_in}, expected a number of frames, 0 for none")
     gives = any(not isinstance(task.mask, NoMask) for task in module.tasks.values())
     if gives and max(sampling.condition_noise, sampling.gap_noise) >= module.given.max_level:
         levels = f"{sampling.condition_noise} and gap_noise {sampling.gap_noise}"

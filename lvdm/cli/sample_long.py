@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--key-stride", type=int, metavar="K", help="latents from one key to the next")
     group.add_argument("--gap-steps", type=int, metavar="S", help="sampling steps in gaps (default: --steps)")
     group.add_argument("--gap-batch", default="auto", metavar="auto|N", help="gap windows at once (default auto: by memory)")
+    group.add_argument("--lead-in", type=int, metavar="N", help="frames made before the first one and left out")
     add_output(parse)
     add_machine(parse)
     return parse
@@ -137,6 +138,7 @@ def describe(made: LongVideo) -> dict[str, object]:
     plan, gaps = made.plan, made.gaps
     return {
         "latents": plan.latents,
+        "lead_in": made.lead_in,
         "start_latents": plan.start_latents,
         "window": plan.window,
         "overlap": plan.overlap,

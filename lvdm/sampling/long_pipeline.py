@@ -39,6 +39,7 @@ class LongOptions:
         overlap: keys that a window is given from the one before.
         key_stride: latents from one key to the next.
         gap_batch: gap windows filled at once, or "auto".
+        lead_in: frames made before the first one and left out, for what grows out of nothing is the weakest part.
     """
 
     frames: int = 1000
@@ -52,6 +53,7 @@ class LongOptions:
     overlap: int | None = None
     key_stride: int | None = None
     gap_batch: int | str = "auto"
+    lead_in: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,10 @@ class LongVideo:
     gaps: WindowSampler | None
     start: Tensor  # (1, c, n, h, w)
     gap_batch: int | str
+    lead_in: int  # the plan's first frames, which are left out
 
     def latents(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
-        """Latents (v, c, t, h, w) of these videos of a seed, in order, as they are made."""
+        """Latents (v, c, t, h, w) of these videos of a seed, in order, as they are made; those of the lead-in come first."""
         return long_latents(
             self.plan,
             keys=self.keys,
@@ -79,10 +82,11 @@ class LongVideo:
 
     def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:
         """uint8 (v, t, h, w, 3), t as they come, exactly the frames asked for."""
-        left = self.plan.frames
+        first, end = self.lead_in, self.plan.frames  # counted from where the next chunk begins
         for chunk in self.predict.codec.decode_stream(self.latents(seed, videos, on_latents=on_latents)):
-            yield to_uint8(chunk[:, :, :left])
-            left -= min(chunk.shape[2], left)
+            if first < chunk.shape[2]:
+                yield to_uint8(chunk[:, :, first:end])
+            first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
 
     def _gaps_at_once(self, videos: int) -> int:
         if self.gaps is None or self.gap_batch != "auto":
@@ -121,11 +125,12 @@ def prepare_long_video(
 ) -> LongVideo:
     """Check that models, options and start fit together, and plan."""
     settings = predict.trained_settings()
-    _check_options(options, infill)
+    _check_options(options, infill, has_start=start is not None)
     filling = None if infill is None else _infill_settings(predict, infill)
     known = _encode_start(predict, start)
+    lead_in = 0 if start is not None else _or(options.lead_in, settings.lead_in)
     made = plan(
-        options.frames,
+        lead_in + options.frames,
         temporal_factor=predict.codec.temporal_factor,
         window=settings.latent_shape[1],
         overlap=settings.overlap if options.overlap is None else options.overlap,
@@ -137,10 +142,10 @@ def prepare_long_video(
     _warn(predict, made)
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
-        return LongVideo(made, predict, keys, None, known, options.gap_batch)
+        return LongVideo(made, predict, keys, None, known, options.gap_batch, lead_in)
     steps = _or(options.gap_steps, _or(options.steps, filling.gap_steps))
     gaps = _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
-    return LongVideo(made, predict, keys, gaps, known, options.gap_batch)
+    return LongVideo(made, predict, keys, gaps, known, options.gap_batch, lead_in)
 
 
 def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, level: int) -> WindowSampler:
@@ -177,13 +182,19 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
     return model.codec.encode(video.permute(3, 0, 1, 2)[None]).float()
 
 
-def _check_options(options: LongOptions, infill: VideoModel | None) -> None:
+def _check_options(options: LongOptions, infill: VideoModel | None, *, has_start: bool) -> None:
     without = {"gap_noise": options.gap_noise, "gap_steps": options.gap_steps, "key_stride": options.key_stride}
     idle = [name for name, value in without.items() if value is not None]
     if infill is None and (idle or options.gap_batch != "auto"):
         raise UserError(f"{(idle or ['gap_batch'])[0]} has no effect without an infill model; give one or leave the option out")
     if options.gap_batch != "auto" and not (isinstance(options.gap_batch, int) and options.gap_batch >= 1):
         raise UserError(f"gap_batch is {options.gap_batch!r}, expected auto or a number of windows from 1 on")
+    if options.frames < 1:
+        raise UserError(f"a video needs at least one frame, not {options.frames}")
+    if options.lead_in is not None and options.lead_in < 0:
+        raise UserError(f"lead_in is {options.lead_in}, expected a number of frames, 0 for none")
+    if options.lead_in and has_start:
+        raise UserError(f"lead_in is {options.lead_in}, but a video that goes on from a start grows out of that; leave it out")
 
 
 def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSettings:

@@ -45,6 +45,7 @@ class SamplingSettings:
     guidance: float = 0.0  # weight w
     condition_noise: int = 100  # level s of given keys
     gap_noise: int = 100  # level s of given keys when gaps are filled
+    lead_in: int = 0  # frames of a long video that are made first and left out
 
     @staticmethod
     def read(stored: Mapping[str, Any]) -> SamplingSettings:
