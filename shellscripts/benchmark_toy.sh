@@ -4,7 +4,7 @@
 #   bash shellscripts/quickstart.sh && bash shellscripts/benchmark_toy.sh
 #
 # Hardware  2 CPU cores, no GPU; needs what quickstart.sh made
-# Time      three trainings (two of them half as long) and nine times eight videos of 1,000 frames: docs/benchmarks.md
+# Time      three trainings (two of them half as long) and ten times eight videos of 1,000 frames: docs/benchmarks.md
 # Result    runs/quickstart/benchmark.md, the tables of docs/benchmarks.md, and the same as JSON beside it
 #
 # QUICKSTART=/path   where quickstart.sh put its results (default: runs/quickstart of this repository)
@@ -36,15 +36,19 @@ train predict predict_toy.yaml "$((steps / 2))" "$@"
 train infill infill_toy.yaml "$((steps / 2))" "$@"
 train autoregressive predict_toy.yaml "$steps" model.params.tasks.{short,predict}.params.stride=1 sampling.key_stride=1 "$@"
 
+way() { printf '%s\n' --variant "$1" lead_in=96 "${@:2}"; } # "NAME" key=value ...: one row of the table
+mapfile -t ways < <(
+    way "joint model, noise .1, guidance 0" condition_noise=27 guidance=0
+    way "separate models" condition_noise=27 "predict=$(model predict)" "infill=$(model infill)"
+    way "plain autoregressive" condition_noise=27 "predict=$(model autoregressive)" infill=none
+    way "noise 0" condition_noise=0
+    way "noise .05" condition_noise=10
+    way "noise .2" condition_noise=59
+    way "guidance .1" condition_noise=27 guidance=0.1
+    way "guidance .3" condition_noise=27 guidance=0.3
+    way "DPM-Solver++ in place of DDIM with eta 1" condition_noise=27 sampler=dpmpp
+    way "no lead-in" condition_noise=27 lead_in=0
+)
 "$python" "$root/scripts/compare_long.py" --predict "$joint" --infill "$joint" --num "$num" --frames "$frames" --dtype bfloat16 \
-    --json "$made/benchmark.json" --out "$made/benchmark.md" \
-    --variant "joint model, noise .1, guidance 0" condition_noise=27 guidance=0 \
-    --variant "separate models" condition_noise=27 "predict=$(model predict)" "infill=$(model infill)" \
-    --variant "plain autoregressive" condition_noise=27 "predict=$(model autoregressive)" infill=none \
-    --variant "noise 0" condition_noise=0 \
-    --variant "noise .05" condition_noise=10 \
-    --variant "noise .2" condition_noise=59 \
-    --variant "guidance .1" condition_noise=27 guidance=0.1 \
-    --variant "guidance .3" condition_noise=27 guidance=0.3 \
-    --variant "DPM-Solver++ in place of DDIM with eta 1" condition_noise=27 sampler=dpmpp
+    --json "$made/benchmark.json" --out "$made/benchmark.md" "${ways[@]}"
 say "tables: $made/benchmark.md"

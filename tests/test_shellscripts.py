@@ -71,7 +71,7 @@ def test_the_comparisons_make_a_row_for_each_way(quickstart):
     tiny = ["data.params.batch_size=2", "previews.num=0", f"{DENOISER}.channel_mult=[1,1]", f"{CODEC}.channels=[8,16]"]
     succeeds(bash("benchmark_toy.sh", *tiny, cwd=out, QUICKSTART=out, NUM=1, FRAMES=150, STEPS=2))
     rows = (out / "benchmark.md").read_text().splitlines()[2:]
-    assert len(rows) == 9 and all(row.count("|") == 8 and "nan" not in row for row in rows)
+    assert len(rows) == 10 and all(row.count("|") == 8 and "nan" not in row for row in rows)
     made = json.loads((out / "benchmark.json").read_text())["variants"]
     assert made["plain autoregressive"]["settings"]["infill"] == "none"
     assert made["noise .2"]["settings"]["condition_noise"] == "59"
