@@ -7,7 +7,7 @@
 # Time      about 11 minutes on 2 cores (at most 12), the first installation apart; most of it is --minutes
 # Result    runs/quickstart: model files, four 1,000-frame videos, their contact sheet and their scores
 #
-#   --minutes N   minutes of training (default 9.5): steps grow with them, and each training stops at its share
+#   --minutes N   minutes of training (default 8): steps grow with them, and each training stops at its share
 #   --out DIR     where everything goes (default: runs/quickstart in this repository)
 #   --seed K      another seed: other data, weights and videos (default 0)
 #   --fresh       does everything anew; without it, stages that are complete are kept
@@ -16,7 +16,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 usage() { sed -n '2,/^source/ { /^source/d; s/^# \{0,1\}//; p }' "${BASH_SOURCE[0]}"; }
 
-minutes=9.5 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
+minutes=8 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
 while [ $# -gt 0 ]; do
     case "$1" in
         --minutes | --out | --seed)
@@ -41,8 +41,8 @@ out="$(cd "$out" && pwd)"
 halves() { awk -v minutes="$minutes" "BEGIN { print 1 + int(minutes * $1 * $2 / 2) }"; } # of the steps: then it validates
 share() { awk -v minutes="$minutes" "BEGIN { printf \"%.3f\", minutes * $1 }"; }
 
-autoencoder=("max_minutes=$(share 0.14)") autoencoder_half="$(halves 0.14 850)" # 850 and 420 steps a minute: 2 cores make
-joint=("max_minutes=$(share 0.86)") joint_half="$(halves 0.86 420)"             # a few more
+autoencoder=("max_minutes=$(share 0.18)") autoencoder_half="$(halves 0.18 850)" # 850 and 420 steps a minute: 2 cores make
+joint=("max_minutes=$(share 0.82)") joint_half="$(halves 0.82 420)"             # a few more
 toy=(--videos 512 --frames 160) codec=() num=4 long=1000
 if [ -n "$tiny" ]; then
     toy=(--videos 8 --val 2 --frames 160) num=2 long=200
