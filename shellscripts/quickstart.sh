@@ -41,8 +41,8 @@ out="$(cd "$out" && pwd)"
 halves() { awk -v minutes="$minutes" "BEGIN { print 1 + int(minutes * $1 * $2 / 2) }"; } # of the steps: then it validates
 share() { awk -v minutes="$minutes" "BEGIN { printf \"%.3f\", minutes * $1 }"; }
 
-autoencoder=("max_minutes=$(share 0.18)") autoencoder_half="$(halves 0.18 850)" # 850 and 420 steps a minute: 2 cores make
-joint=("max_minutes=$(share 0.82)") joint_half="$(halves 0.82 420)"             # a few more
+autoencoder=("max_minutes=$(share 0.18)") autoencoder_half="$(halves 0.18 850)" # 850 and 420 steps a minute are for a
+joint=("max_minutes=$(share 0.82)") joint_half="$(halves 0.82 420)"             # faster machine: 2 cores stop at the cap
 toy=(--videos 512 --frames 160) codec=() num=4 long=1000
 if [ -n "$tiny" ]; then
     toy=(--videos 8 --val 2 --frames 160) num=2 long=200

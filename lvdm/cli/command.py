@@ -30,7 +30,7 @@ def parser(description: str, *, example: str) -> argparse.ArgumentParser:
     return made
 
 
-def add_allow_module(parse: argparse.ArgumentParser) -> None:
+def add_allow_module(parse: argparse._ActionsContainer) -> None:
     """`--allow-module` of the commands that build what a config names."""
     parse.add_argument(
         "--allow-module", action="append", default=[], metavar="NAME", help="a package of yours that targets may name"

@@ -17,6 +17,7 @@ import torch
 from tqdm import tqdm
 
 from lvdm.api import load
+from lvdm.cli import command
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
@@ -56,7 +57,7 @@ def add_machine(parse: argparse.ArgumentParser) -> None:
     group = parse.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network (default float32)")
-    group.add_argument("--allow-module", action="append", default=[], metavar="NAME", help="a package of yours")
+    command.add_allow_module(group)
 
 
 @dataclass(frozen=True)

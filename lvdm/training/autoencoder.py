@@ -74,7 +74,8 @@ class AutoencoderTraining(SteppedModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
-        self._scale_for_now(posterior.mode(), is_first=batch_idx == 0)
+        if self.measures_scale and self.trainer.state.fn == "fit":
+            self._scale_for_now(posterior.mode(), is_first=batch_idx == 0)
         reconstruction = self.autoencoder.decode(posterior.mode())
         loss = self.loss(video, reconstruction, posterior).loss
         self.log("val/loss", loss, batch_size=len(video), sync_dist=True)
@@ -83,9 +84,8 @@ class AutoencoderTraining(SteppedModule):
     def _scale_for_now(self, z: Tensor, *, is_first: bool) -> None:
         """Before the end of training a model file has the scale and shift of this process's validation videos."""
         self._validated = (Moments() if is_first else self._validated).add(z)
-        if self.measures_scale:
-            with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
-                self.codec.set_scale(*self._validated.latent_scale())
+        with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
+            self.codec.set_scale(*self._validated.latent_scale())
 
     @torch.no_grad()
     def measure(self) -> None:
