@@ -89,4 +89,6 @@ def as_device(device: str | torch.device) -> torch.device:
         raise UserError(f"there is no device {device}; give cpu, cuda or cuda:N") from error
     if made.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{device} was asked for, but torch sees no GPU here; give cpu")
+    if made.type == "cuda" and (made.index or 0) >= (gpus := torch.cuda.device_count()):
+        raise UserError(f"{device} was asked for, but torch sees {gpus} here, numbered from 0; start no more processes than GPUs")
     return made

@@ -192,7 +192,7 @@ def test_processes_share_the_videos(joint: Path, at: Path, monkeypatch: pytest.M
     for rank in range(2):
         for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", 2)):
             monkeypatch.setenv(name, str(value))
-        options = ["--num", "3", "--steps", "2", "--format", "npz", "--out", "out", "--json", "r.json"]
+        options = ["--device", "cpu", "--num", "3", "--steps", "2", "--format", "npz", "--out", "out", "--json", "r.json"]
         assert sample_short.main([str(joint), *options]) == 0
     assert names(at / "out") == [f"seed0-{i:05d}.npz" for i in range(3)]
     assert len(json.loads((at / "r.json").read_text())["videos"]) == 1
@@ -271,6 +271,13 @@ def _of_another_size(at: Path) -> Path:
 
 def _with_unknown_option(at: Path) -> Path:
     return _changed(at / "option.safetensors", model_chanels=32)
+
+
+def test_a_gpu_that_is_not_there_is_refused(joint: Path, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="torch sees 2 here"):
+        lvdm.load(joint, device="cuda:2")
 
 
 @pytest.mark.parametrize("case", ERRORS)
