@@ -164,9 +164,9 @@ def test_a_resumed_run_takes_the_settings_of_its_config():
     optimizer.param_groups[0]["lr"] = 0.05  # half way down
     state = {"optimizer_states": [optimizer.state_dict()], "lr_schedulers": [scheduler.state_dict()]}
     as_before = copy.deepcopy(state)
-    take_settings(as_before, AdamW(lr=0.1).build(network().parameters()))
+    take_settings(as_before, [AdamW(lr=0.1).build(network().parameters())])
     assert as_before == state
-    take_settings(state, AdamW(lr=0.01, weight_decay=0.3).build(network().parameters()))
+    take_settings(state, [AdamW(lr=0.01, weight_decay=0.3).build(network().parameters())])
     group = state["optimizer_states"][0]["param_groups"][0]
     assert group["lr"] == pytest.approx(0.005) and group["initial_lr"] == 0.01 and group["weight_decay"] == 0.3
     assert state["lr_schedulers"][0]["base_lrs"] == [0.01]

@@ -26,7 +26,8 @@ from lvdm.training import (
 )
 from lvdm.training.autoencoder import psnr
 from lvdm.training.diffusion import Draw
-from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
+from lvdm.training.draws import Share, generator_for
+from lvdm.training.tasks import Task, cut_windows, draw_tasks
 from lvdm.types import ABSENT, Condition, UserError
 
 TASKS = {"short": Task(stride=3), "predict": Task(FirstFrames([1, 2]), stride=2), "infill": Task(EveryKth(2), weight=2.0)}
@@ -105,6 +106,27 @@ def test_draws_are_a_function_of_their_place():
     assert torch.equal(one.eps, same.eps) and torch.equal(one.t, same.t) and torch.equal(one.x0, same.x0)
     assert not torch.equal(one.eps, other.eps)
     assert abs(float(one.eps.mean())) < 0.2 and float(one.eps.std()) == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize("counted", ["all", "new"])
+def test_processes_draw_and_lose_together_what_one_would(counted):
+    """Samples 0, 2 in one process and 1, 3 in the other, as the loaders deal them out."""
+    model = stage(given=GivenFrames(loss=counted), denoiser=UNet3D(**UNET))
+    torch.nn.init.normal_(model.denoiser.out[2].weight)
+    tasks = [TASKS[name] for name in ("predict", "short", "infill", "infill")]
+    whole = model.draw(batch(), tasks, generator_for(0))
+    parts = [
+        model.draw({name: value[rank::2] for name, value in batch().items()}, tasks, generator_for(0), Share(rank, 2))
+        for rank in range(2)
+    ]
+    for rank, part in enumerate(parts):
+        for name in ("x0", "eps", "t"):
+            assert torch.equal(getattr(part, name), getattr(whole, name)[rank::2]), name
+        assert torch.equal(part.cond.mask, whole.cond.mask[rank::2])
+        assert torch.equal(part.cond.frame_noise, whole.cond.frame_noise[rank::2])
+    with torch.no_grad():
+        mean = sum(model.loss(part).loss for part in parts) / 2
+        torch.testing.assert_close(mean, model.loss(whole).loss)
 
 
 # The loss ----------------------------------------------------------------------------------------------------------------------

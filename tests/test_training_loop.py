@@ -7,13 +7,15 @@ from dataclasses import fields, replace
 import pytest
 import pytorch_lightning as pl
 import torch
+import torchvision
 from tiny_training import AUTOENCODER, CODEC, UNET, data_of, video_set, write_videos
 from torch import Tensor, nn
 
 from lvdm.config import instantiate
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers import UNet3D
-from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, ReconstructionLoss, ShortDiffusion
+from lvdm.models.features import lpips_vgg
+from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, ReconstructionLoss, ShortDiffusion, reconstruction
 from lvdm.training import Cosine as CosineRate
 from lvdm.training.averaging import warmed_up_decay
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
@@ -118,7 +120,7 @@ def test_accumulated_batches_make_the_step_of_one_batch_of_all(monkeypatch):
     made = []
     for batches, accumulate in ((whole, 1), (halves, 2)):
         module = short()
-        monkeypatch.setattr(module, "draw", lambda batch, tasks, rng, draw=module.draw: _place_draw(draw, batch, tasks))
+        monkeypatch.setattr(module, "draw", lambda batch, tasks, rng, share, draw=module.draw: _place_draw(draw, batch, tasks))
         trainer = pl.Trainer(**QUIET, max_steps=1, accumulate_grad_batches=accumulate)
         trainer.fit(module, batches)
         assert trainer.global_step == 1
@@ -282,23 +284,86 @@ class Distance(nn.Module):
 
 
 def test_perceptual_features_are_trained_with_but_neither_saved_nor_averaged(data, monkeypatch, tmp_path):
-    monkeypatch.setattr("lpips.LPIPS", lambda net, verbose: Distance())
+    monkeypatch.setattr(reconstruction, "lpips_vgg", Distance)
     module = autoencoder(loss=ReconstructionLoss(l1=1.0, lpips=2.0))
     names = module.state_dict().keys()
-    trainer = fit(module, ExponentialAverage(0.5), data=data, max_steps=2)
+    trainer = fit(module, ExponentialAverage(0.5), data=data, max_steps=2, val_check_interval=2, check_val_every_n_epoch=None)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     assert module.state_dict().keys() == names == torch.load(tmp_path / "x.ckpt", weights_only=True)["state_dict"].keys()
-    assert {"train/l1", "train/lpips"} <= trainer.callback_metrics.keys()
+    assert {"train/l1", "train/lpips", "val/lpips", "val/ssim", "val/psnr"} <= trainer.callback_metrics.keys()
     video, other = torch.rand(2, 3, 4, 16, 16), torch.rand(2, 3, 4, 16, 16)
     out = module.loss(video, other, module.autoencoder.encode(video))
     flat = [v.transpose(1, 2).flatten(0, 1) for v in (other, video)]
     torch.testing.assert_close(out.parts["lpips"], module.loss._perceptual[0](*flat).mean())
 
 
-def test_features_that_cannot_be_fetched_are_one_sentence(monkeypatch):
-    def no_network(net, verbose):
+def perceptual_loss(distance: nn.Module, video: Tensor, made: Tensor, *, generator=None, **options) -> tuple[Tensor, Tensor]:
+    """The loss and its gradient in what was made."""
+    loss = ReconstructionLoss(l1=0.0, lpips=1.0, **options)
+    loss._perceptual = (distance,)
+    made = made.clone().requires_grad_()
+    value = loss(video, made, None, generator).loss
+    return value.detach(), torch.autograd.grad(value, made)[0]
+
+
+def test_perceptual_distance_in_tiles_is_that_of_all_frames():
+    distance, (video, made) = Distance(), torch.rand(2, 2, 3, 5, 16, 16)
+    whole, tiled = perceptual_loss(distance, video, made), perceptual_loss(distance, video, made, lpips_at_once=3)
+    torch.testing.assert_close(tiled, whole)
+
+
+def test_perceptual_distance_of_some_frames_is_of_other_ones_at_each_step_and_of_all_in_validation():
+    distance, (video, made) = Distance(), torch.rand(2, 2, 3, 5, 16, 16)
+    seen = []
+    for step in range(20):
+        _, gradient = perceptual_loss(distance, video, made, lpips_frames=2, generator=torch.Generator().manual_seed(step))
+        frames = gradient.abs().sum((0, 1, 3, 4)).nonzero().flatten().tolist()
+        assert len(frames) == 2
+        seen += frames
+    assert set(seen) == set(range(5))
+    torch.testing.assert_close(perceptual_loss(distance, video, made, lpips_frames=2), perceptual_loss(distance, video, made))
+    with pytest.raises(UserError, match="lpips_frames is 2: .* no effect while lpips is 0"):
+        ReconstructionLoss(lpips_frames=2)
+
+
+@pytest.fixture(scope="module")
+def vgg16(tmp_path_factory):
+    """A file like torchvision's, with random features and no classifier."""
+    torch.manual_seed(0)
+    features = torchvision.models.vgg16(weights=None).features
+    folder = tmp_path_factory.mktemp("weights")
+    torch.save({f"features.{name}": value for name, value in features.state_dict().items()}, folder / "vgg16-397923af.pth")
+    return folder, features
+
+
+def test_perceptual_features_are_read_from_torchvisions_file(vgg16, monkeypatch):
+    """The distance of LPIPS by hand: unit features, squared differences, calibrated and averaged over each layer."""
+    folder, features = vgg16
+    monkeypatch.setenv("LVDM_WEIGHTS", str(folder))
+    distance = lpips_vgg()
+    images = torch.rand(2, 1, 3, 32, 32) * 2 - 1
+    shift, scale = torch.tensor([-0.030, -0.088, -0.188]), torch.tensor([0.458, 0.448, 0.450])
+    total = torch.zeros(())
+    layers = [(images - shift.view(3, 1, 1)) / scale.view(3, 1, 1)]
+    with torch.no_grad():
+        for stop, before, lin in zip((4, 9, 16, 23, 30), (0, 4, 9, 16, 23), distance.lins, strict=True):
+            layers.append(features[before:stop](layers[-1].flatten(0, 1)).unflatten(0, (2, 1)))
+            a, b = (each / (each.square().sum(1, keepdim=True).sqrt() + 1e-10) for each in layers[-1])
+            total = total + lin.model[-1]((a - b).square()).mean()
+        assert float(distance(*images)) == pytest.approx(float(total), rel=1e-4)
+
+
+def test_features_that_cannot_be_fetched_are_one_sentence(monkeypatch, tmp_path):
+    def no_network(*arguments, **options):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("lpips.LPIPS", no_network)
-    with pytest.raises(UserError, match=r"VGG16 weights, which could not be fetched \(no route to host\).*TORCH_HOME"):
+    monkeypatch.setenv("LVDM_WEIGHTS", str(tmp_path))
+    monkeypatch.setattr("torch.hub.load_state_dict_from_url", no_network)
+    with pytest.raises(UserError, match=r"vgg16-397923af.pth is not there .*no route to host.*LVDM_WEIGHTS, or .*lpips.* 0"):
         autoencoder(loss=ReconstructionLoss(lpips=1.0)).setup("fit")
+    (tmp_path / "vgg16-397923af.pth").write_bytes(b"not weights")
+    with pytest.raises(UserError, match="vgg16-397923af.pth cannot be read"):
+        lpips_vgg()
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "vgg16-397923af.pth")
+    with pytest.raises(UserError, match="does not hold VGG16"):
+        lpips_vgg()

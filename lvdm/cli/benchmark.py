@@ -210,21 +210,31 @@ def training(subject: Subject) -> Call:
     """Forward, backward, clip and optimizer step, in Lightning's order, of the module's own training step."""
     module, batch, trainer = subject.module, subject.batch(), subject.settings["trainer"]
     module.setup("fit")
-    optimizer = module.build_optimizer()
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    optimizers = module.build_optimizers()
     limit, is_by_value = trainer.get("gradient_clip_val"), trainer.get("gradient_clip_algorithm") == "value"
     clip = torch.nn.utils.clip_grad_value_ if is_by_value else torch.nn.utils.clip_grad_norm_
 
     def step() -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         with subject.cast():
-            loss = module.training_step(batch, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        if limit:
-            clip(trained, limit)
-        optimizer.step()
+            for loss in losses(module, batch):
+                loss.backward()
+        for optimizer in optimizers:
+            if limit:
+                clip([parameter for group in optimizer.param_groups for parameter in group["params"]], limit)
+            optimizer.step()
 
     return step
+
+
+def losses(module: Module, batch: Batch) -> Iterator[Tensor]:
+    """One after the other, each to be followed by its backward pass."""
+    if module.automatic_optimization:
+        yield module.training_step(batch, 0)
+    else:
+        module.adversary.start_step = 0  # with all that is trained in the end
+        yield from module.losses_in_turn(batch, 0)
 
 
 STAGES: dict[str, Callable[[Subject], Call]] = {"encode": encoding, "decode": decoding, "sample": sampling, "train": training}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.sampling.solver import make_solver
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
-from lvdm.training.tasks import generator_for
+from lvdm.training.draws import generator_for
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -92,13 +92,17 @@ def check_checkpoint(path: Path, module: Module) -> None:
             f"the checkpoint {path} is of another model: {len(differing)} weights differ, first {differing[0]}, "
             f"{given.get(differing[0], 'absent')} there and {wanted.get(differing[0], 'absent')} here; {advice}"
         )
-    saved, here = state["optimizer_states"][0]["param_groups"], module.build_optimizer().state_dict()["param_groups"]
-    if [len(group["params"]) for group in saved] != [len(group["params"]) for group in here]:
+    saved, here = state["optimizer_states"], [optimizer.state_dict() for optimizer in module.build_optimizers()]
+    if _group_sizes(saved) != _group_sizes(here):
         raise UserError(f"the checkpoint {path} is of another optimizer than {type(module.optimizer).__name__}; {advice}")
     if isinstance(module, LatentDiffusion):
         codec = {name: tensor for name, tensor in module.state_dict().items() if name.startswith("codec.")}
         if not all(torch.equal(tensor, state["state_dict"][name]) for name, tensor in codec.items()):
             raise UserError(f"the checkpoint {path} was trained on latents of another autoencoder than codec_weights; {advice}")
+
+
+def _group_sizes(states: Sequence[dict[str, Any]]) -> list[list[int]]:
+    return [[len(group["params"]) for group in state["param_groups"]] for state in states]
 
 
 def _is_endless(trainer: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
-from lvdm.cli.dry_run import describe
+from lvdm.cli.dry_run import describe, num_processes
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
 from lvdm.cli.run_checks import (
     Module,
@@ -34,6 +35,7 @@ from lvdm.cli.run_folder import RunFolder
 from lvdm.config import check, instantiate, load_config, save_config, to_dict, with_defaults
 from lvdm.data import VideoData
 from lvdm.sampling.pipeline import SamplingSettings
+from lvdm.training.autoencoder import Stepping
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
 from lvdm.training.checkpointing import SaveCheckpoints
@@ -81,6 +83,7 @@ def train(args: argparse.Namespace) -> command.Report:
     module = build_module(config, allow=args.allow_module)
     data = instantiate(config.data, allow=args.allow_module)
     check_all(settings, module, data, checkpoint)
+    take_stepping(module, settings["trainer"])
     trainer = build_trainer(settings, folder, data_fingerprint=data.train.fingerprint(), resume=checkpoint is not None)
     folder.make()
     save_config(config, folder.config)
@@ -127,6 +130,17 @@ def check_all(settings: dict[str, Any], module: Module, data: VideoData, checkpo
         check_checkpoint(checkpoint, module)
     if data.val is None and settings["previews"]["num"] > 0:
         logger.warning("without validation data there are no previews, and the model file is written at the end only")
+
+
+def take_stepping(module: Module, trainer: dict[str, Any]) -> None:
+    """Two optimizers in turn are stepped by the module itself: clipping and accumulation go there from Lightning's settings, and
+    several processes must expect weights that a backward pass does not reach."""
+    if module.automatic_optimization:
+        return
+    own = {each.name: trainer.pop(each.name) for each in fields(Stepping) if trainer.get(each.name) is not None}
+    module.stepping = Stepping(**own)
+    if trainer.get("strategy", "auto") in ("auto", "ddp") and num_processes(trainer) > 1:
+        trainer["strategy"] = "ddp_find_unused_parameters_true"
 
 
 def compile_network(module: Module) -> None:

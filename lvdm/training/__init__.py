@@ -3,6 +3,7 @@
 Imports lvdm.types, models, diffusion and sampling (previews); no config, no command line.
 """
 
+from lvdm.training.adversary import Adversary
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.diffusion import GivenFrames, LatentDiffusion
@@ -13,6 +14,7 @@ from lvdm.training.tasks import Task
 
 __all__ = [
     "AdamW",
+    "Adversary",
     "AutoencoderTraining",
     "Constant",
     "Cosine",

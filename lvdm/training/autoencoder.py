@@ -7,17 +7,39 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
 from lvdm.models.codec import Codec, Moments
+from lvdm.training.adversary import Adversary, adaptive_weight
+from lvdm.training.draws import generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
-from lvdm.training.reconstruction import ReconstructionLoss
-from lvdm.training.tasks import generator_for
+from lvdm.training.pixels import psnr, ssim
+from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.types import Batch, UserError
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One batch through the autoencoder."""
+
+    video: Tensor
+    made: Tensor
+    kept: ReconstructionParts
+
+
+@dataclass(frozen=True)
+class Stepping:
+    """Of two optimizers in turn, which Lightning leaves to the module: its own keys of `trainer`."""
+
+    gradient_clip_val: float | None = None
+    gradient_clip_algorithm: str = "norm"
+    accumulate_grad_batches: int = 1
 
 
 class AutoencoderTraining(SteppedModule):
@@ -26,9 +48,10 @@ class AutoencoderTraining(SteppedModule):
     Args:
         codec: the autoencoder with a scale and shift; ones given here (other than 1 and 0) are kept, else they are measured.
         loss: what the reconstruction should keep.
-        optimizer, learning_rate: how the weights are stepped.
+        adversary: discriminators that the reconstruction should pass; none where absent.
+        optimizer, learning_rate: how the weights are stepped; the rate's course is that of the discriminators too.
         measure_batches: training batches over which scale and shift are measured.
-        seed: the latent's noise is a function of (seed, step, rank).
+        seed: the latent's noise is a function of (seed, step, sample).
     """
 
     def __init__(
@@ -36,6 +59,7 @@ class AutoencoderTraining(SteppedModule):
         *,
         codec: Codec,
         loss: ReconstructionLoss | None = None,
+        adversary: Adversary | None = None,
         optimizer: OptimizerSettings | None = None,
         learning_rate: Constant | None = None,
         measure_batches: int = 64,
@@ -48,6 +72,13 @@ class AutoencoderTraining(SteppedModule):
         self.autoencoder.requires_grad_(True).train()
         self.loss = loss or ReconstructionLoss()
         self.measure_batches, self.seed = measure_batches, seed
+        self.adversary, self.stepping = adversary, Stepping()
+        self.automatic_optimization = adversary is None
+        if adversary is not None and adversary.adaptive and getattr(self.autoencoder, "last_layer", None) is None:
+            raise UserError(
+                f"the adaptive weight looks at the decoder's last layer, and {type(self.autoencoder).__name__} names none; "
+                "give it a property last_layer, or set adversary.params.adaptive: false"
+            )
 
     @property
     def autoencoder(self) -> nn.Module:
@@ -62,24 +93,89 @@ class AutoencoderTraining(SteppedModule):
     def setup(self, stage: str) -> None:
         self.loss.load_features()
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
+        judges = [] if self.adversary is None else [self.adversary.optimizer.build(self.adversary.trained_parameters())]
+        return [*super().build_optimizers(), *judges]
+
+    # One batch -------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        if self.adversary is None:
+            return self.reconstruct(batch, batch_idx).kept.loss
+        for loss in self.losses_in_turn(batch, batch_idx):
+            self.manual_backward(loss / self.stepping.accumulate_grad_batches)
+        if (batch_idx + 1) % self.stepping.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            self._step_all()
+        return None
+
+    def reconstruct(self, batch: Batch, batch_idx: int) -> Reconstruction:
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
-        latent = posterior.sample(generator_for(self.seed, self.global_step, batch_idx, self.global_rank, device=video.device))
-        out = self.loss(video, self.autoencoder.decode(latent), posterior)
-        self.log("train/loss", out.loss, prog_bar=True, batch_size=len(video))
-        self.log_dict({f"train/{name}": part for name, part in out.parts.items()}, batch_size=len(video))
-        return out.loss
+        generator = generator_for(self.seed, self.global_step, batch_idx)
+        made = self.autoencoder.decode(posterior.at(sample_noise(posterior.mean.shape, generator, self.share, video.device)))
+        out = Reconstruction(video, made, self.loss(video, made, posterior, generator))
+        self._log("train/loss", out.kept.loss, len(video), prog_bar=True)
+        for name, part in out.kept.parts.items():
+            self._log(f"train/{name}", part, len(video))
+        return out
+
+    def losses_in_turn(self, batch: Batch, batch_idx: int) -> Iterator[Tensor]:
+        """The autoencoder's loss, then the discriminators'; each is to be followed by its backward pass before the next."""
+        assert self.adversary is not None
+        out = self.reconstruct(batch, batch_idx)
+        if self.global_step < self.adversary.start_step:
+            yield out.kept.loss
+            return
+        self.adversary.requires_grad_(False)
+        fooling = self.adversary.fooling(out.made)
+        weight = self._adaptive_weight(out.kept.loss, fooling) if self.adversary.adaptive else torch.ones_like(fooling)
+        yield out.kept.loss + self.adversary.weight * weight * fooling
+        self.adversary.requires_grad_(True)
+        judging = self.adversary.judging(out.video, out.made.detach())
+        yield judging
+        for name, part in (("fooling", fooling), ("adaptive_weight", weight), ("judging", judging)):
+            self._log(f"train/{name}", part, len(out.video))
+
+    def _adaptive_weight(self, kept: Tensor, fooling: Tensor) -> Tensor:
+        """Of the gradients of all processes together, so that each of them has the same."""
+        last = self.autoencoder.last_layer
+        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (kept, fooling)]
+        if self.share.processes > 1:
+            gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
+        return adaptive_weight(*gradients)
+
+    def _step_all(self) -> None:
+        """Lightning counts the autoencoder's steps alone: with the discriminators' one step would be two."""
+        optimizers = self.optimizers()
+        autoencoder, judges = optimizers[0], optimizers[1].optimizer
+        has_judged = any(p.grad is not None for p in self.adversary.trained_parameters())
+        for number, optimizer in enumerate([autoencoder, judges] if has_judged else [autoencoder]):
+            if self.stepping.gradient_clip_val:
+                self.clip_gradients(optimizer, self.stepping.gradient_clip_val, self.stepping.gradient_clip_algorithm)
+            optimizer.step()
+            optimizer.zero_grad()
+            self.lr_schedulers()[number].step()
+
+    def _log(self, name: str, value: Tensor, videos: int, **how: Any) -> None:
+        if self._trainer is not None:
+            self.log(name, value.detach(), batch_size=videos, **how)
+
+    # Validation ------------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
         if self.measures_scale and self.trainer.state.fn == "fit":
             self._scale_for_now(posterior.mode(), is_first=batch_idx == 0)
-        reconstruction = self.autoencoder.decode(posterior.mode())
-        loss = self.loss(video, reconstruction, posterior).loss
-        self.log("val/loss", loss, batch_size=len(video), sync_dist=True)
-        self.log("val/psnr", psnr(video, reconstruction).mean(), prog_bar=True, batch_size=len(video), sync_dist=True)
+        made = self.autoencoder.decode(posterior.mode())
+        out = self.loss(video, made, posterior)
+        figures = {"loss": out.loss, "psnr": psnr(video, made).mean(), "ssim": ssim(video, made).mean()}
+        if "lpips" in out.parts:
+            figures["lpips"] = out.parts["lpips"]
+        for name, value in figures.items():
+            self.log(f"val/{name}", value, prog_bar=name == "psnr", batch_size=len(video), sync_dist=True)
+
+    # Latent scale ----------------------------------------------------------------------------------------------------
 
     def _scale_for_now(self, z: Tensor, *, is_first: bool) -> None:
         """Before the end of training a model file has the scale and shift of this process's validation videos."""
@@ -104,10 +200,4 @@ class AutoencoderTraining(SteppedModule):
             self.measure()
 
     def trained_parameters(self) -> Iterable[Parameter]:
-        return self.autoencoder.parameters()
-
-
-def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:
-    """Peak signal to noise in dB of values in [-1, 1], per video: (b,)."""
-    error = (video.float() - reconstruction.float().clamp(-1, 1)).square().flatten(1).mean(1)
-    return 10 * torch.log10(4 / error.clamp(min=1e-10))
+        return itertools.chain(self.autoencoder.parameters(), self.loss.parameters())

@@ -24,8 +24,9 @@ from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.diffusion.weights import UniformWeight
 from lvdm.models.codec import Codec
+from lvdm.training.draws import ALONE, Share, generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
-from lvdm.training.tasks import Task, cut_windows, draw_tasks, generator_for
+from lvdm.training.tasks import Task, cut_windows, draw_tasks
 from lvdm.types import Batch, Condition, UserError
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ class Draw:
     eps: Tensor
     t: Tensor  # (b,)
     cond: Condition  # mask and level of the given frames, fps, label
+    new_fraction: float | None = None  # of the frames of all processes: those that are not given; None: of these
 
 
 @dataclass(frozen=True)
@@ -135,18 +137,18 @@ class LatentDiffusion(SteppedModule):
 
     # One loss ------------------------------------------------------------------------------------------------------
 
-    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator) -> Draw:
-        """Windows, times, levels and noise for one batch; `generator` is on the CPU, whatever the device."""
+    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> Draw:
+        """Windows, times, levels and noise for one batch. `tasks` are those of all processes, `generator` is on the CPU and the
+        same in each of them."""
         latents = self._latents(batch)
-        window = cut_windows(latents, tasks, self.num_latents, generator)
-        b, device = len(latents), latents.device
-        t = draw_times(b, self.schedule.num_steps, generator).to(device)
-        s = draw_levels(b, self.given.max_level, self.given.clean_fraction, generator).to(device)
-        noise = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        eps = torch.randn(window.z.shape, generator=noise, device=device)
-        fps = batch["fps"].to(device) / window.stride if "fps" in batch else None
+        window = cut_windows(latents, tasks, self.num_latents, generator, share)
+        t = draw_times(len(tasks), self.schedule.num_steps, generator)
+        s = draw_levels(len(tasks), self.given.max_level, self.given.clean_fraction, generator)
+        t, s = (share.of(each).to(latents.device) for each in (t, s))
+        eps = sample_noise(window.z.shape, generator, share, latents.device)
+        fps = batch["fps"].to(latents.device) / window.stride if "fps" in batch else None
         cond = Condition(mask=window.mask, frame_noise=s, fps=fps, label=batch.get("label"))
-        return Draw(window.z, eps, t, cond)
+        return Draw(window.z, eps, t, cond, window.new_fraction)
 
     def loss(self, draw: Draw) -> DiffusionLoss:
         """Given frames carry level s, the others time t; the network is told as much as it can hear."""
@@ -157,15 +159,16 @@ class LatentDiffusion(SteppedModule):
         error = self.elementwise_loss(prediction.float(), target)
         weight = self.weight(times, self.schedule, self.objective).to(error)
         error = error * weight.view(len(weight), 1, -1, *[1] * (error.ndim - 3))
-        return DiffusionLoss(_mean(error, draw.cond.mask, self.given.loss), prediction, target, x_in)
+        loss = error.mean() if self.given.loss == "all" else _mean_of_new(error, draw)
+        return DiffusionLoss(loss, prediction, target, x_in)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        generator = generator_for(self.seed, self.global_step, batch_idx, self.global_rank)
-        tasks = draw_tasks(self.tasks, len(batch["index"]), generator)
-        draw = self.draw(batch, tasks, generator)
-        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))  # of dropout, which takes no generator
+        generator, share = generator_for(self.seed, self.global_step, batch_idx), self.share
+        tasks = draw_tasks(self.tasks, len(batch["index"]) * share.processes, generator)
+        draw = self.draw(batch, tasks, generator, share)
+        torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + share.rank)  # of dropout, which takes no generator
         loss = self.loss(draw).loss
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(tasks))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(draw.t))
         return loss
 
     # Validation: the same samples, times and noise in every run ------------------------------------------------------
@@ -173,8 +176,7 @@ class LatentDiffusion(SteppedModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         b = len(batch["index"])
         for name, task in self.tasks.items():
-            generator = generator_for(1234, batch_idx, self.global_rank)
-            draw = self.draw(batch, [task] * b, generator)
+            draw = self.draw(batch, [task] * b * self.share.processes, generator_for(1234, batch_idx), self.share)
             losses, errors = [], []
             for k in range(VALIDATION_TIMES):
                 t = torch.full_like(draw.t, int((k + 0.5) / VALIDATION_TIMES * self.schedule.num_steps))
@@ -190,7 +192,7 @@ class LatentDiffusion(SteppedModule):
         times = frame_times(draw.t, draw.cond)
         x0 = self.objective.x0(out.prediction.float(), out.x_in, times, self.schedule)
         _, sigma = self.schedule.alpha_sigma(times, draw.x0)
-        return _mean(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw.cond.mask, "new")
+        return _mean_of_new(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw)
 
     # Plumbing --------------------------------------------------------------------------------------------------------
 
@@ -213,9 +215,9 @@ class LatentDiffusion(SteppedModule):
         )
 
 
-def _mean(error: Tensor, mask: Tensor, counted: str) -> Tensor:
-    """Over all elements, or over those of the frames that are not given."""
-    if counted == "all":
-        return error.mean()
-    new = (1 - mask).expand_as(error)
-    return (error * new).sum() / new.sum().clamp(min=1)
+def _mean_of_new(error: Tensor, draw: Draw) -> Tensor:
+    """Over the elements of the frames that are not given. Divided by how many those are in each process on average, so that the
+    mean over processes is the mean over all frames."""
+    new = 1 - draw.cond.mask
+    fraction = new.mean().clamp(min=1e-9) if draw.new_fraction is None else max(draw.new_fraction, 1e-9)
+    return (error * new).mean() / fraction

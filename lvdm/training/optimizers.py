@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from torch.nn import Parameter
 
+from lvdm.training.draws import Share
 from lvdm.training.muon import MuonWithAdamW
 from lvdm.types import UserError
 
@@ -100,19 +101,19 @@ def with_schedule(optimizer: torch.optim.Optimizer, schedule: Constant, progress
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def take_settings(checkpoint: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-    """Put the settings of `optimizer` into a Lightning checkpoint in place, so that a resumed run has those of its config now.
+def take_settings(checkpoint: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    """Put the settings of `optimizers` into a Lightning checkpoint in place, so that a resumed run has those of its config now.
 
     Where they are those it was saved with, not a bit changes.
     """
-    saved = checkpoint["optimizer_states"][0]["param_groups"]
-    for group, now in zip(saved, optimizer.param_groups, strict=True):
-        before = group.get("initial_lr", now["lr"])
-        if before != now["lr"]:
-            group["lr"] = group["lr"] / before * now["lr"] if before else now["lr"]
-        group.update({name: value for name, value in now.items() if name not in ("params", "lr")}, initial_lr=now["lr"])
-    for scheduler in checkpoint["lr_schedulers"]:
-        scheduler["base_lrs"] = [group["initial_lr"] for group in saved]
+    states, schedulers = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    for state, scheduler, optimizer in zip(states, schedulers, optimizers, strict=True):
+        for group, now in zip(state["param_groups"], optimizer.param_groups, strict=True):
+            before = group.get("initial_lr", now["lr"])
+            if before != now["lr"]:
+                group["lr"] = group["lr"] / before * now["lr"] if before else now["lr"]
+            group.update({name: value for name, value in now.items() if name not in ("params", "lr")}, initial_lr=now["lr"])
+        scheduler["base_lrs"] = [group["initial_lr"] for group in state["param_groups"]]
 
 
 class SteppedModule(pl.LightningModule):
@@ -123,17 +124,22 @@ class SteppedModule(pl.LightningModule):
         self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
         self.progress: Callable[[], float] = self._progress_by_steps  # of the training, in [0, 1]; a time cap replaces it
 
+    @property
+    def share(self) -> Share:
+        """Of a step's samples; all of them where there is no trainer."""
+        return Share() if self._trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
+
     def trained_parameters(self) -> Iterable[Parameter]:
         raise NotImplementedError
 
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        return self.optimizer.build(self.trained_parameters())
+    def build_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [self.optimizer.build(self.trained_parameters())]
 
-    def configure_optimizers(self) -> dict[str, object]:
-        return with_schedule(self.build_optimizer(), self.learning_rate, lambda: self.progress())
+    def configure_optimizers(self) -> list[dict[str, object]]:
+        return [with_schedule(optimizer, self.learning_rate, lambda: self.progress()) for optimizer in self.build_optimizers()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        take_settings(checkpoint, self.build_optimizer())
+        take_settings(checkpoint, self.build_optimizers())
 
     def _progress_by_steps(self) -> float:
         return self.global_step / self.trainer.estimated_stepping_batches

@@ -1,6 +1,6 @@
 """What an autoencoder is trained to keep: pixels, perceptual features, and a latent that is not too far from N(0, 1).
 
-LVDM section 3.1 without its adversarial part. Letters: x video, y reconstruction, both (b, 3, t, h, w) in [-1, 1].
+LVDM section 3.1; the adversarial part is `adversary`. Letters: x video, y reconstruction, both (b, 3, t, h, w) in [-1, 1].
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior
+from lvdm.models.features import lpips_vgg
 from lvdm.types import UserError
 
 
@@ -26,47 +28,67 @@ class ReconstructionLoss(nn.Module):
 
     Args:
         l1, l2: weights of |x - y| and (x - y)^2 per pixel and channel.
-        lpips: weight of the perceptual distance (VGG) per frame; its weights are fetched once by torchvision.
+        lpips: weight of the perceptual distance (VGG16) per frame; docs/autoencoder.md says where its weights lie.
         kl: weight of KL(q || N(0, 1)) per latent element.
+        lpips_frames: frames of each clip, drawn anew at every step, that the perceptual distance looks at; all where absent.
+        lpips_at_once: frames that it looks at in one go; features of no more are in memory, at the cost of computing them twice.
+        learned_scale: divide what is kept by exp(s) and add s, a number that is learned, as published.
     """
 
-    def __init__(self, *, l1: float = 1.0, l2: float = 0.0, lpips: float = 0.0, kl: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        l1: float = 1.0,
+        l2: float = 0.0,
+        lpips: float = 0.0,
+        kl: float = 0.0,
+        lpips_frames: int | None = None,
+        lpips_at_once: int | None = None,
+        learned_scale: bool = False,
+    ) -> None:
         super().__init__()
         self.weights = {"l1": l1, "l2": l2, "lpips": lpips, "kl": kl}
         if min(self.weights.values()) < 0 or l1 + l2 + lpips == 0:
             raise UserError(f"a reconstruction loss needs weights >= 0 and one of l1, l2, lpips above 0, not {self.weights}")
+        for name, frames in (("lpips_frames", lpips_frames), ("lpips_at_once", lpips_at_once)):
+            if frames is not None and (lpips == 0 or frames < 1):
+                raise UserError(f"{name} is {frames}: it counts frames, 1 or more, and has no effect while lpips is 0")
+        self.lpips_frames, self.lpips_at_once = lpips_frames, lpips_at_once
+        self.scale = nn.Parameter(torch.zeros(())) if learned_scale else None
         self._perceptual: tuple[nn.Module, ...] = ()  # in a tuple, so that fixed weights are in no checkpoint and no average
 
     def load_features(self) -> None:
-        """Fetch what the perceptual distance needs, before training starts."""
+        """Read what the perceptual distance needs, before training starts."""
         if self.weights["lpips"] > 0 and not self._perceptual:
-            self._perceptual = (_perceptual(),)
+            self._perceptual = (lpips_vgg(),)
 
-    def forward(self, video: Tensor, reconstruction: Tensor, posterior: Posterior) -> ReconstructionParts:
+    def forward(
+        self, video: Tensor, reconstruction: Tensor, posterior: Posterior, generator: torch.Generator | None = None
+    ) -> ReconstructionParts:
+        """`generator` draws the frames that the perceptual distance looks at; without one it looks at all."""
         difference = reconstruction.float() - video.float()
         makers = {
             "l1": lambda: difference.abs().mean(),
             "l2": lambda: difference.square().mean(),
-            "lpips": lambda: self._lpips(video, reconstruction),
+            "lpips": lambda: self._lpips(video, reconstruction, generator),
             "kl": lambda: posterior.kl().sum() / posterior.mean.numel(),
         }
         parts = {name: make() for name, make in makers.items() if self.weights[name] > 0}
-        return ReconstructionParts(torch.stack([self.weights[name] * part for name, part in parts.items()]).sum(), parts)
+        kept = torch.stack([self.weights[name] * part for name, part in parts.items() if name != "kl"]).sum()
+        if self.scale is not None:
+            kept = kept * torch.exp(-self.scale) + self.scale
+        loss = kept + self.weights["kl"] * parts["kl"] if "kl" in parts else kept
+        return ReconstructionParts(loss, parts)
 
-    def _lpips(self, video: Tensor, reconstruction: Tensor) -> Tensor:
+    def _lpips(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator | None) -> Tensor:
         assert self._perceptual, "load_features comes first"
-        distance = self._perceptual[0].to(video.device)
+        count = video.shape[2]
+        if generator is not None and self.lpips_frames is not None and self.lpips_frames < count:
+            chosen = torch.randperm(count, generator=generator)[: self.lpips_frames].sort().values.tolist()
+            video, reconstruction = video[:, :, chosen], reconstruction[:, :, chosen]
         frames, made = (rearrange(v, "b c t h w -> (b t) c h w") for v in (video, reconstruction))
-        return distance(made, frames).mean()
-
-
-def _perceptual() -> nn.Module:
-    import lpips  # slow to import, and its features are fetched on first use
-
-    try:
-        return lpips.LPIPS(net="vgg", verbose=False).eval().requires_grad_(False)
-    except (OSError, RuntimeError) as error:  # no network; a download cut short, whose hash is wrong
-        raise UserError(
-            f"the perceptual loss needs torchvision's VGG16 weights, which could not be fetched ({error}); "
-            "connect once, put them under TORCH_HOME, or set lpips: 0"
-        ) from error
+        distance = self._perceptual[0].to(video.device)
+        if self.lpips_at_once is None or len(frames) <= self.lpips_at_once:
+            return distance(made, frames).mean()
+        tiles = zip(made.split(self.lpips_at_once), frames.split(self.lpips_at_once), strict=True)
+        return torch.cat([checkpoint(distance, *tile, use_reentrant=False).flatten() for tile in tiles]).mean()

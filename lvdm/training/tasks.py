@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lvdm.diffusion.masks import Mask, NoMask
+from lvdm.training.draws import ALONE, Share
 from lvdm.types import UserError
 
 
@@ -40,12 +40,7 @@ class Window:
     z: Tensor  # (b, c, t, h, w)
     mask: Tensor  # (b, 1, t, 1, 1)
     stride: Tensor  # (b,) float
-
-
-def generator_for(*place: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """Randomness as a function of where we are (seed, step, rank, ...): nothing to save, nothing to restore."""
-    state = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state) >> 1)
+    new_fraction: float  # of the frames of all processes' windows: those that are not given
 
 
 def draw_tasks(tasks: Mapping[str, Task], batch: int, generator: torch.Generator | None) -> list[Task]:
@@ -55,19 +50,30 @@ def draw_tasks(tasks: Mapping[str, Task], batch: int, generator: torch.Generator
     return [choices[i] for i in torch.multinomial(weights, batch, replacement=True, generator=generator)]
 
 
-def cut_windows(latents: Tensor, tasks: list[Task], num_latents: int, generator: torch.Generator | None) -> Window:
-    """From latents (b, c, n, h, w), a window of `num_latents` for each sample's task at a random place."""
+def cut_windows(
+    latents: Tensor, tasks: list[Task], num_latents: int, generator: torch.Generator | None, share: Share = ALONE
+) -> Window:
+    """From this process's latents (b, c, n, h, w), a window of `num_latents` for each sample's task at a random place.
+
+    `tasks` are those of all processes' samples."""
     available = latents.shape[2]
-    windows, masks = [], []
-    for z, task in zip(latents, tasks, strict=True):
-        span = (num_latents - 1) * task.stride + 1
-        if span > available:
-            raise UserError(
-                f"a window of {num_latents} latents at stride {task.stride} spans {span}, but a training clip has {available}; "
-                "make the data set's clips longer, or lower num_latents or stride"
-            )
-        start = int(torch.randint(available - span + 1, (), generator=generator))
-        windows.append(z[:, start : start + span : task.stride])
-        masks.append(task.mask(1, num_latents, generator))
-    strides = torch.tensor([float(task.stride) for task in tasks])
-    return Window(torch.stack(windows), torch.cat(masks).to(latents), strides.to(latents.device))
+    starts = [_draw_start(task, available, num_latents, generator) for task in tasks]
+    masks = torch.cat([task.mask(1, num_latents, generator) for task in tasks])
+    mine = list(zip(latents, share.of(starts), share.of(tasks), strict=True))
+    z = torch.stack([z[:, start : start + _span(task, num_latents) : task.stride] for z, start, task in mine])
+    strides = torch.tensor([float(task.stride) for _, _, task in mine])
+    return Window(z, share.of(masks).to(latents), strides.to(latents.device), 1 - float(masks.mean()))
+
+
+def _span(task: Task, num_latents: int) -> int:
+    return (num_latents - 1) * task.stride + 1
+
+
+def _draw_start(task: Task, available: int, num_latents: int, generator: torch.Generator | None) -> int:
+    span = _span(task, num_latents)
+    if span > available:
+        raise UserError(
+            f"a window of {num_latents} latents at stride {task.stride} spans {span}, but a training clip has {available}; "
+            "make the data set's clips longer, or lower num_latents or stride"
+        )
+    return int(torch.randint(available - span + 1, (), generator=generator))

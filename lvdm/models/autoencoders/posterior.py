@@ -32,9 +32,12 @@ class Posterior:
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """z = mean + sigma * eps, with eps drawn on the generator's device (the latent's where there is none)."""
+        """`at` noise drawn on the generator's device (the latent's where there is none)."""
         device = self.mean.device if generator is None else generator.device
-        eps = torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32)
+        return self.at(torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32))
+
+    def at(self, eps: Tensor) -> Tensor:
+        """z = mean + sigma * eps."""
         return self.mean + torch.exp(0.5 * self.logvar) * eps.to(self.mean)
 
     def kl(self) -> Tensor:

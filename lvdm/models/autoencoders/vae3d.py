@@ -58,6 +58,11 @@ class VAE3D(nn.Module):
         self.quant_conv = SameConv(2 * z_channels, 2 * latent_channels, 1)
         self.post_quant_conv = SameConv(latent_channels, z_channels, 1)
 
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weights that make pixels: an adversary's weight is found there."""
+        return self.decoder.conv_out.conv.weight
+
     def encode(self, video: Tensor) -> Posterior:
         """Video (b, 3, t, h, w) -> posterior over (b, c, t/f_t, h/f_s, w/f_s)."""
         check_video_shape(video, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)

@@ -1,0 +1,81 @@
+"""Discriminators of an autoencoder's adversarial training: for every patch of a video, is it real? (LVDM section 3.1; pix2pix.)
+
+Letters: b batch, t frames, h w. Logits are above 0 for real, below for made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from lvdm.types import UserError
+
+Norm = Literal["batch", "group", "none"]
+Convolution = Callable[[int, int, int, bool], nn.Module]  # (in, out, stride, bias)
+
+
+class FrameDiscriminator(nn.Module):
+    """The published one: each frame alone, patches of 70 pixels with three layers.
+
+    Args:
+        channels: width of the first convolution, doubled by each further one up to eight times.
+        layers: convolutions that halve the sides.
+        norm: "batch" as published; "group" judges each frame by itself, so that batch size and processes change nothing; "none".
+    """
+
+    def __init__(self, *, channels: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
+        super().__init__()
+
+        def convolution(a: int, b: int, stride: int, bias: bool) -> nn.Module:
+            return nn.Conv2d(a, b, 4, stride, padding=1, bias=bias)
+
+        self.main = _judge(convolution, nn.BatchNorm2d, channels, layers, norm)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(b, 3, t, h, w) -> (b t, 1, h', w')."""
+        return self.main(rearrange(video, "b c t h w -> (b t) c h w"))
+
+
+class ClipDiscriminator(nn.Module):
+    """Frames together, so that motion is judged too; arguments as of `FrameDiscriminator`, and time is halved with the sides."""
+
+    def __init__(self, *, channels: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
+        super().__init__()
+
+        def convolution(a: int, b: int, stride: int, bias: bool) -> nn.Module:
+            return nn.Conv3d(a, b, (3, 4, 4), stride, padding=1, bias=bias)
+
+        self.main = _judge(convolution, nn.BatchNorm3d, channels, layers, norm)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(b, 3, t, h, w) -> (b, 1, t', h', w')."""
+        return self.main(video)
+
+
+def _judge(
+    convolution: Convolution, batch_norm: Callable[[int], nn.Module], channels: int, layers: int, norm: Norm
+) -> nn.Sequential:
+    """First convolution, `layers` - 1 that double, one that keeps the size, one logit. Weights begin as N(0, .02)."""
+    if channels < 1 or layers < 1 or norm not in ("batch", "group", "none"):
+        got = f"channels={channels}, layers={layers}, norm={norm!r}"
+        raise UserError(f"{got}: a discriminator needs 1 or more channels and layers, and norm batch, group or none")
+    widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+    parts: list[nn.Module] = [convolution(3, channels, 2, True), nn.LeakyReLU(0.2)]
+    for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
+        parts.append(convolution(before, after, 1 if i == layers - 1 else 2, norm != "batch"))
+        if norm != "none":
+            parts.append(batch_norm(after) if norm == "batch" else nn.GroupNorm(min(32, after), after))
+        parts.append(nn.LeakyReLU(0.2))
+    made = nn.Sequential(*parts, convolution(widths[-1], 1, 1, True))
+    made.apply(_begin)
+    return made
+
+
+def _begin(module: nn.Module) -> None:
+    if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+    elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):
+        nn.init.normal_(module.weight, 1.0, 0.02)
