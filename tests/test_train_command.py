@@ -17,10 +17,19 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
-from tiny_training import autoencoder_config, checkpoint, diffusion_config, make_latents, write_config, write_videos
+from tiny_training import (
+    adversarial_config,
+    autoencoder_config,
+    checkpoint,
+    diffusion_config,
+    make_latents,
+    write_config,
+    write_videos,
+)
 
 from lvdm.checkpoints.model_file import ModelInfo, read_info
 from lvdm.cli import train
+from lvdm.training.autoencoder import Stepping
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
 
@@ -41,7 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configs(made: Path, tmp_path: Path) -> dict[str, str]:
     """Configs whose runs go below tmp_path."""
     joint = diffusion_config(made / "latents", tmp_path, made / "autoencoder" / "model.safetensors")
-    written = {"joint": joint, "autoencoder": autoencoder_config(made / "videos", tmp_path)}
+    makers = {"autoencoder": autoencoder_config, "adversarial": adversarial_config}
+    written = {"joint": joint, **{name: make(made / "videos", tmp_path) for name, make in makers.items()}}
     return {name: write_config(tmp_path / "configs" / f"{name}.yaml", config) for name, config in written.items()}
 
 
@@ -139,6 +149,9 @@ def test_an_autoencoder_shows_videos_above_their_reconstructions(configs, tmp_pa
         ("joint", ["average=0"], 4, "end"),  # the last batch of an epoch, before its validation
         ("joint", [MUON, "data.params.num_workers=1"], 4, "start"),  # and behind it
         ("autoencoder", [COSINE, "checkpoints.every_steps=2"], 3, "start"),
+        ("adversarial", [COSINE], 3, "end"),
+        ("adversarial", ["trainer.accumulate_grad_batches=2", "trainer.gradient_clip_val=0.5"], 4, "start"),
+        ("adversarial", ["average=0", "checkpoints.every_steps=2"], 3, "start"),  # goes on from before the adversary's start
     ],
 )
 def test_a_killed_run_goes_on_as_if_it_had_not_been(name, settings, step, where, configs, tmp_path, monkeypatch):
@@ -169,7 +182,7 @@ def test_a_complete_run_can_be_made_longer(configs, tmp_path):
 
 
 @pytest.mark.parametrize("end", ["trainer.max_steps=3", "max_minutes=1.0e-6"])
-@pytest.mark.parametrize("name", ["joint", "autoencoder"])
+@pytest.mark.parametrize("name", ["joint", "autoencoder", "adversarial"])
 def test_a_complete_run_started_again_stays_as_it_is_and_makes_what_is_missing(name, end, configs, tmp_path):
     run = tmp_path / name
     assert train.main([configs[name], end]) == 0
@@ -228,6 +241,17 @@ def test_settings_reach_the_trainer(configs, monkeypatch):
     trainer = seen[0]
     assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches, trainer.precision) == (0.5, 3, "bf16-mixed")
     assert {type(callback).__name__ for callback in trainer.callbacks} >= {"TimeCap", "ExponentialAverage", "WriteModelFile"}
+
+
+def test_settings_of_steps_reach_the_module_where_two_optimizers_take_turns(configs, monkeypatch):
+    seen = []
+    monkeypatch.setattr(pl.Trainer, "fit", lambda self, module, **_: seen.extend([self, module]))
+    settings = ["trainer.gradient_clip_val=0.5", "trainer.gradient_clip_algorithm=value", "trainer.accumulate_grad_batches=3"]
+    assert train.main([configs["adversarial"], *settings, "trainer.devices=2"]) == 0
+    trainer, module = seen
+    assert trainer.gradient_clip_val is None and trainer.accumulate_grad_batches == 1
+    assert module.stepping == Stepping(0.5, "value", 3)
+    assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
 
 
 IS_SLOW = not os.environ.get("LVDM_SLOW") or shutil.which("c++") is None

@@ -70,6 +70,18 @@ def autoencoder_config(videos: Path, out: Path) -> Config:
     }
 
 
+def adversarial_config(videos: Path, out: Path) -> Config:
+    """The autoencoder with both kinds of discriminator from step 2 on; norms that look at one sample."""
+    config = autoencoder_config(videos, out)
+    judges = [
+        {"target": f"lvdm.models.autoencoders.{kind}Discriminator", "params": {"channels": 4, "layers": 1, "norm": "group"}}
+        for kind in ("Frame", "Clip")
+    ]
+    adversary = {"target": "lvdm.training.Adversary", "params": {"discriminators": judges, "start_step": 2}}
+    params = {**config["model"]["params"], "adversary": adversary}
+    return {**config, "model": {**config["model"], "params": params}}
+
+
 def diffusion_config(latents: Path, out: Path, codec_weights: Path) -> Config:
     return {
         "model": {

@@ -166,7 +166,7 @@ class AutoencoderTraining(SteppedModule):
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
         if self.measures_scale and self.trainer.state.fn == "fit":
-            self._scale_for_now(posterior.mode(), is_first=batch_idx == 0)
+            self._scale_for_now(posterior.mode(), batch_idx)
         made = self.autoencoder.decode(posterior.mode())
         out = self.loss(video, made, posterior)
         figures = {"loss": out.loss, "psnr": psnr(video, made).mean(), "ssim": ssim(video, made).mean()}
@@ -177,20 +177,25 @@ class AutoencoderTraining(SteppedModule):
 
     # Latent scale ----------------------------------------------------------------------------------------------------
 
-    def _scale_for_now(self, z: Tensor, *, is_first: bool) -> None:
-        """Before the end of training a model file has the scale and shift of this process's validation videos."""
-        self._validated = (Moments() if is_first else self._validated).add(z)
-        with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
-            self.codec.set_scale(*self._validated.latent_scale())
+    def _scale_for_now(self, z: Tensor, batch_idx: int) -> None:
+        """Before the end of training a model file has the scale and shift of the validation videos."""
+        self._validated = (Moments() if batch_idx == 0 else self._validated).add(z)
+        if batch_idx + 1 == self.trainer.num_val_batches[0]:
+            with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
+                self._set_scale(self._validated)
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Scale and shift over the first training batches, the same on every rank; the weights are the averaged ones by now."""
+        """Scale and shift over the first training batches; the weights are the averaged ones by now."""
         data = self.trainer.datamodule  # a loader of its own begins at the first epoch, wherever training has ended
         batches = self.trainer.train_dataloader if data is None else data.train_dataloader()
         moments = Moments()
         for batch in itertools.islice(batches, self.measure_batches):
             moments = moments.add(self.autoencoder.encode(batch["video"].to(self.device)).mode())
+        self._set_scale(moments)
+
+    def _set_scale(self, moments: Moments) -> None:
+        """From the moments of all processes: the same in each."""
         sums = torch.tensor([moments.count, moments.total, moments.squares], dtype=torch.float64, device=self.device)
         count, total, squares = self.all_gather(sums).reshape(-1, 3).sum(0).tolist()
         self.codec.set_scale(*Moments(int(count), total, squares).latent_scale())

@@ -1,0 +1,72 @@
+"""Two processes on a CPU (gloo) train what one does on the doubled batch: every kind of module, by the command itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_training import (
+    Config,
+    adversarial_config,
+    autoencoder_config,
+    checkpoint,
+    diffusion_config,
+    make_latents,
+    write_config,
+    write_videos,
+)
+
+from lvdm.checkpoints.model_file import read_info
+from lvdm.cli import train
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos, a trained autoencoder and latents."""
+    folder = tmp_path_factory.mktemp("made")
+    make_latents(write_videos(folder / "videos"), folder)
+    return folder
+
+
+def config_of(name: str, made: Path, out: Path) -> Config:
+    if name == "joint":
+        config = diffusion_config(made / "latents", out, made / "autoencoder" / "model.safetensors")
+        config["model"]["params"]["given"] = {"target": "lvdm.training.GivenFrames", "params": {"loss": "new"}}
+        return config
+    config = {"autoencoder": autoencoder_config, "adversarial": adversarial_config}[name](made / "videos", out)
+    for judge in config["model"]["params"].get("adversary", {"params": {"discriminators": []}})["params"]["discriminators"]:
+        judge["params"]["norm"] = "none"  # a bias before a norm has no gradient but rounding, which Adam makes a step
+    return config
+
+
+def train_in_two(config: str, *settings: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), config, *settings, "trainer.devices=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", ["joint", "autoencoder", "adversarial"])
+def test_two_processes_make_the_weights_of_one_with_the_doubled_batch(name: str, made: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "config.yaml", config_of(name, made, tmp_path))
+    steps = ["trainer.max_steps=4", "trainer.val_check_interval=2", "average=0.5"]
+    assert train.main([config, *steps, "--name", "one", "data.params.batch_size=4"]) == 0
+    train_in_two(config, *steps, "--name", "two", "data.params.batch_size=2")
+    one, two = (checkpoint(tmp_path / run) for run in ("one", "two"))
+    assert one["global_step"] == two["global_step"] == 4
+    for part in ("state_dict", "current_model_state"):
+        assert one[part].keys() == two[part].keys()
+        for tensor in one[part]:
+            torch.testing.assert_close(two[part][tensor], one[part][tensor], atol=2e-5, rtol=1e-3, msg=f"{part}: {tensor}")
+    first, second = (load_file(tmp_path / run / "model.safetensors") for run in ("one", "two"))
+    assert first.keys() == second.keys()
+    ours, theirs = (read_info(tmp_path / run / "model.safetensors") for run in ("two", "one"))
+    assert (ours.scale, ours.shift) == pytest.approx((theirs.scale, theirs.shift), rel=1e-4)
+    assert (tmp_path / "two" / "metrics.csv").exists()
