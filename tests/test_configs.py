@@ -52,6 +52,34 @@ def test_a_config_of_encoding_builds(path):
     assert set(config.data) == {"train", "val"} and all(instantiate(node) is not None for node in config.data.values())
 
 
+@pytest.mark.parametrize(
+    ("config", "overrides", "measured"),
+    [
+        ("autoencoder_sky", ["model.params.loss.params.lpips=0", "model.params.adversary=null"], 9.30),
+        ("autoencoder_sky", ["model.params.loss.params.lpips=0", "model.params.adversary=null", "trainer.precision=bf16"], 7.82),
+        ("short_sky", [], 10.46),
+        ("predict_sky", [], 10.53),
+    ],
+)
+def test_estimated_memory_is_near_what_a_gpu_took(config, overrides, measured, capsys, tmp_path):
+    """Peaks of scripts/benchmark.py --stage train on an H200, where nothing is averaged (docs/benchmarks.md)."""
+    report = dry_run(capsys, tmp_path, str(FOLDER / f"{config}.yaml"), "average=0", *overrides)
+    assert report["memory of a training step on a GPU (GiB, estimated)"] == pytest.approx(measured, rel=0.07)
+
+
+def test_memory_grows_with_the_batch_and_shrinks_with_checkpointing_and_tiles(capsys, tmp_path):
+    def gib(*overrides):
+        report = dry_run(capsys, tmp_path, str(FOLDER / "autoencoder_sky.yaml"), "average=0", *overrides)
+        return report["memory of a training step on a GPU (GiB, estimated)"]
+
+    plain = gib()
+    assert gib("data.params.batch_size=2") == pytest.approx(2 * plain, rel=0.1)
+    tiles = "model.params.loss.params.lpips_at_once=2"
+    assert gib(tiles) < 0.8 * plain
+    assert gib(tiles, "model.params.codec.params.autoencoder.params.checkpointing=true") < 0.5 * plain
+    assert plain < 24, "16 frames of 256 x 256 at batch 1 fit a GPU of 24 GB"
+
+
 def test_stages_of_one_data_set_share_an_autoencoder():
     for data in ("sky", "toy"):
         configs = {path.stem: load_config([path]) for path in FOLDER.glob(f"*_{data}.yaml")}

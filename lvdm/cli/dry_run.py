@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
 
+from lvdm.cli.memory import training_gib
 from lvdm.cli.run_checks import check_run, clip_shapes
 from lvdm.config import instantiate, to_dict
-
-OPTIMIZER_BYTES = 4 * (1 + 1 + 2 + 1)  # float32 weight, gradient, two moments, average
+from lvdm.data import VideoData, VideoFolder
 
 
 def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
@@ -32,12 +33,22 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
         "latent shape": latent_shape(module, settings),
         "effective batch": data.batch_size * processes * accumulation,
         "learning rate": module.optimizer.lr,
-        "weights and optimizer (GiB, without activations)": round(trained * OPTIMIZER_BYTES / 2**30, 2),
     }
+    if (shape := sample_shape(module, data, settings)) is not None:
+        is_bf16 = str(settings["trainer"].get("precision", "32")).startswith("bf16")
+        sizes = {"batch_size": data.batch_size, "is_bf16": is_bf16, "is_averaged": settings["average"] != 0}
+        report["memory of a training step on a GPU (GiB, estimated)"] = round(training_gib(module, shape, **sizes), 1)
     width = max(map(len, report))
     for name, value in report.items():
         print(f"{name:<{width}}  {value:,}" if isinstance(value, int) else f"{name:<{width}}  {value}")
     return {"dry_run": report}
+
+
+def sample_shape(module: nn.Module, data: VideoData, settings: dict[str, Any]) -> Sequence[int] | None:
+    """Of what goes through the trained network; None for a data set of your own, whose shapes only it knows."""
+    if settings.get("sampling") is not None:
+        return settings["sampling"]["latent_shape"]
+    return (3, data.train.num_frames, *data.train.size) if isinstance(data.train, VideoFolder) else None
 
 
 def count(network: nn.Module) -> int:

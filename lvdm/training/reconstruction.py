@@ -57,10 +57,10 @@ class ReconstructionLoss(nn.Module):
         self.scale = nn.Parameter(torch.zeros(())) if learned_scale else None
         self._perceptual: tuple[nn.Module, ...] = ()  # in a tuple, so that fixed weights are in no checkpoint and no average
 
-    def load_features(self) -> None:
-        """Read what the perceptual distance needs, before training starts."""
+    def load_features(self, *, with_weights: bool = True) -> None:
+        """Read what the perceptual distance needs, before training starts; without weights it is good for counting memory."""
         if self.weights["lpips"] > 0 and not self._perceptual:
-            self._perceptual = (lpips_vgg(),)
+            self._perceptual = (lpips_vgg(with_weights=with_weights),)
 
     def forward(
         self, video: Tensor, reconstruction: Tensor, posterior: Posterior, generator: torch.Generator | None = None
@@ -87,7 +87,9 @@ class ReconstructionLoss(nn.Module):
             chosen = torch.randperm(count, generator=generator)[: self.lpips_frames].sort().values.tolist()
             video, reconstruction = video[:, :, chosen], reconstruction[:, :, chosen]
         frames, made = (rearrange(v, "b c t h w -> (b t) c h w") for v in (video, reconstruction))
-        distance = self._perceptual[0].to(video.device)
+        distance = self._perceptual[0]
+        if next(distance.parameters()).device != video.device:
+            distance.to(video.device)
         if self.lpips_at_once is None or len(frames) <= self.lpips_at_once:
             return distance(made, frames).mean()
         tiles = zip(made.split(self.lpips_at_once), frames.split(self.lpips_at_once), strict=True)

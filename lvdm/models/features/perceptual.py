@@ -14,10 +14,12 @@ VGG16 = "vgg16-397923af.pth"
 URL = f"https://download.pytorch.org/models/{VGG16}"
 
 
-def lpips_vgg() -> nn.Module:
-    """(b, 3, h, w) twice, in [-1, 1] -> (b, 1, 1, 1); frozen."""
+def lpips_vgg(*, with_weights: bool = True) -> nn.Module:
+    """(b, 3, h, w) twice, in [-1, 1] -> (b, 1, 1, 1); frozen. Without weights it has the same size and says nothing."""
     import lpips  # slow to import, and few need it
 
+    if not with_weights:
+        return lpips.LPIPS(net="vgg", pnet_rand=True, pretrained=False, verbose=False).eval().requires_grad_(False)
     features = read_weights(VGG16, url=URL, without="set the weight lpips of the reconstruction loss to 0")
     distance = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False).eval().requires_grad_(False)
     own = distance.net.state_dict()

@@ -1,0 +1,97 @@
+"""What a training step takes of a GPU's memory, estimated without one: by a step on tensors that have shapes and no numbers.
+
+The peak of forward and backward pass, with what stays beside it: Adam's moments, the average of the weights. Where that is more,
+the peak of the optimizer's step, which works with one more tensor for every weight. Letters: b batch, t frames or latents.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lvdm.cli.run_checks import Module
+from lvdm.training.diffusion import Draw, LatentDiffusion
+from lvdm.types import Condition
+
+FLOAT = 4  # bytes
+
+
+class Live(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._storages: set[int] = set()
+
+    def __torch_dispatch__(self, function: Callable, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._meet(tensor.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return out
+
+    def _meet(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self._storages:
+            self._storages.add(storage._cdata)
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self._part, storage._cdata, storage.nbytes())
+
+    def _part(self, storage: int, size: int) -> None:
+        self._storages.discard(storage)
+        self.now -= size
+
+
+def training_gib(module: Module, shape: Sequence[int], *, batch_size: int, is_bf16: bool, is_averaged: bool) -> float:
+    """Of one process. `module` lies on the meta device; `shape` is that of a sample: a video, or a window of latents."""
+    with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
+        module.to_empty(device="cpu").train()
+        optimizers = module.build_optimizers()
+        trained = sum(p.numel() for each in optimizers for group in each.param_groups for p in group["params"]) * FLOAT
+        weights = live.now
+        work = _denoising if isinstance(module, LatentDiffusion) else _reconstructing
+        with _like_a_gpu() if is_bf16 else nullcontext():
+            work(module, torch.empty(batch_size, *shape)).backward()
+    moments = 2 * trained
+    averaged = sum(p.numel() for p in module.parameters()) * FLOAT if is_averaged else 0
+    return (max(live.peak + moments, weights + trained + moments + trained) + averaged) / 2**30
+
+
+@contextmanager
+def _like_a_gpu() -> Iterator[None]:
+    """A CPU's autocast with the norms in float32, where a GPU's has them."""
+    norms = {"group_norm": F.group_norm, "layer_norm": F.layer_norm}
+    try:
+        for name, norm in norms.items():
+            setattr(F, name, lambda x, *args, norm=norm, **kwargs: norm(x.float(), *args, **kwargs))
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+    finally:
+        for name, norm in norms.items():
+            setattr(F, name, norm)
+
+
+def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
+    b, _, t = x0.shape[:3]
+    zeros = torch.zeros(b, dtype=torch.long)
+    cond = Condition(mask=torch.zeros(b, 1, t, 1, 1), frame_noise=zeros, fps=torch.ones(b), label=zeros)
+    return module.loss(Draw(x0, x0, zeros, cond, 1.0)).loss
+
+
+def _reconstructing(module: nn.Module, video: Tensor) -> Tensor:
+    """With its adversary, as at the end of training."""
+    module.loss.load_features(with_weights=False)
+    posterior = module.autoencoder.encode(video)
+    made = module.autoencoder.decode(posterior.mode())
+    loss = module.loss(video, made, posterior, torch.Generator()).loss
+    return loss if module.adversary is None else loss + module.adversary.fooling(made)
