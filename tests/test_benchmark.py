@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from lvdm.cli import benchmark, speed
 from lvdm.cli.benchmark import Subject, shapes_of
+from lvdm.cli.train import take_stepping
 from lvdm.config import instantiate, load_config, to_dict
 from lvdm.types import Condition
 
@@ -55,6 +56,16 @@ def diffusion(train: dict[str, Any] = LATENTS) -> dict[str, Any]:
 def autoencoder() -> dict[str, Any]:
     model = {"target": "lvdm.training.AutoencoderTraining", "params": {"codec": CODEC, "measure_batches": 0}}
     return {"model": model, "data": data(VIDEOS), "trainer": TRAINER}
+
+
+def adversarial() -> dict[str, Any]:
+    config = autoencoder()
+    judge = {"target": "lvdm.models.autoencoders.FrameDiscriminator", "params": {"channels": 4, "layers": 1}}
+    config["model"]["params"]["adversary"] = {
+        "target": "lvdm.training.Adversary",
+        "params": {"discriminators": [judge], "start_step": 0},
+    }
+    return config
 
 
 def subject(config: dict[str, Any]) -> Subject:
@@ -125,7 +136,11 @@ def test_flop_of_sampling_are_its_steps_times_the_network() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # Lightning's advice on a run of one step
-@pytest.mark.parametrize("config", [autoencoder(), diffusion(), diffusion(VIDEOS)], ids=["autoencoder", "latents", "videos"])
+@pytest.mark.parametrize(
+    "config",
+    [autoencoder(), adversarial(), diffusion(), diffusion(VIDEOS)],
+    ids=["autoencoder", "adversarial", "latents", "videos"],
+)
 def test_a_training_step_is_lightnings_to_the_bit(config: dict[str, Any], tmp_path: Path) -> None:
     here = subject(config)
     untrained, theirs = copy.deepcopy(here.module), copy.deepcopy(here.module)
@@ -136,7 +151,9 @@ def test_a_training_step_is_lightnings_to_the_bit(config: dict[str, Any], tmp_pa
     here.module.train()
     call()
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    pl.Trainer(**TRAINER, **off, default_root_dir=tmp_path).fit(theirs, DataLoader([batch], batch_size=None))
+    settings = dict(TRAINER)
+    take_stepping(theirs, settings)
+    pl.Trainer(**settings, **off, default_root_dir=tmp_path).fit(theirs, DataLoader([batch], batch_size=None))
     trained = dict(here.module.named_parameters())
     assert all(torch.equal(trained[name], parameter) for name, parameter in theirs.named_parameters())
     assert not all(torch.equal(trained[name], parameter) for name, parameter in untrained.named_parameters())
