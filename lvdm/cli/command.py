@@ -21,6 +21,14 @@ from lvdm.types import UserError
 Report = dict[str, Any]  # what a command did and measured
 
 
+class Stopped(Exception):
+    """The work was told to end before its end, and has put its things in order."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 def parser(description: str, *, example: str) -> argparse.ArgumentParser:
     """An argument parser whose help ends with a command that works, and that knows `--json`."""
     made = argparse.ArgumentParser(
@@ -38,7 +46,7 @@ def add_allow_module(parse: argparse._ActionsContainer) -> None:
 
 
 def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Report], argv: Sequence[str] | None = None) -> int:
-    """Parse, work, report: the exit status is 0, 2 for what the user can mend, 130 when interrupted."""
+    """Parse, work, report: the exit status is 0, 2 for what the user can mend, 130 when interrupted, that of `Stopped`."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse.parse_intermixed_args(argv)  # overrides may stand after options
     start = time.perf_counter()
@@ -50,6 +58,9 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
     except (UserError, OSError) as error:
         print(f"{parse.prog}: {_sentence(error)}", file=sys.stderr)
         return 2
+    except Stopped as stop:
+        print(f"{parse.prog}: {stop}", file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print(f"{parse.prog}: interrupted", file=sys.stderr)
         return 130

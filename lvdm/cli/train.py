@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -15,6 +16,7 @@ import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lvdm.checkpoints.model_file import read_info, save_model
@@ -41,6 +43,7 @@ from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
 from lvdm.training.previews import Previews
+from lvdm.training.signals import SaveOnSignal, StoppedBySignal
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -162,6 +165,8 @@ def fit(trainer: pl.Trainer, module: Module, data: VideoData, checkpoint: Path |
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except MisconfigurationException as error:
             raise UserError(f"trainer: {_first_line(error)}") from error
+        except StoppedBySignal as stop:
+            raise command.Stopped(str(stop), status=0 if stop.number == signal.SIGUSR1 else 128 + stop.number) from stop
         except SystemExit as error:
             if trainer.interrupted:  # Lightning's answer to Ctrl-C
                 raise KeyboardInterrupt from error
@@ -178,6 +183,7 @@ def build_trainer(settings: dict[str, Any], folder: RunFolder, *, data_fingerpri
             logger=loggers,
             callbacks=callbacks,
             enable_checkpointing=False,
+            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,  # SaveOnSignal does that
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {_first_line(error)}; mend the keys below `trainer`") from error
@@ -202,9 +208,10 @@ def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprin
         yield ExponentialAverage(settings["average"])
     if settings["max_minutes"] is not None:
         yield TimeCap(settings["max_minutes"])
-    yield SaveCheckpoints(folder.checkpoints, **settings["checkpoints"])
     if settings["trainer"].get("enable_progress_bar", True):
         yield TQDMProgressBar(refresh_rate=20)
+    yield (checkpoints := SaveCheckpoints(folder.checkpoints, **settings["checkpoints"]))
+    yield SaveOnSignal(checkpoints)
 
 
 def _first_line(error: Exception) -> str:

@@ -43,8 +43,13 @@ class SaveCheckpoints(Callback):
     ) -> None:
         step = trainer.global_step
         if step > self.saved_step and (step % self.every_steps == 0 or is_last_step(trainer)):
+            self.save_now(trainer)
+
+    def save_now(self, trainer: pl.Trainer) -> None:
+        """Between two steps, unless this one is saved."""
+        if trainer.global_step > self.saved_step:
             self.save(trainer)
-            self.saved_step = step
+            self.saved_step = trainer.global_step
 
     def save(self, trainer: pl.Trainer) -> None:
         """Under a temporary name, then renamed: last.ckpt is always a whole one."""

@@ -1,0 +1,78 @@
+"""A run that is told to end saves first: at SIGTERM, and at SIGUSR1, by which SLURM warns of a job's end; that is requeued."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from lvdm.training.checkpointing import SaveCheckpoints
+from lvdm.types import Batch
+
+logger = logging.getLogger(__name__)
+
+HEARD = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class StoppedBySignal(Exception):
+    """Training has ended, and its state is saved."""
+
+    def __init__(self, number: int, step: int) -> None:
+        super().__init__(f"{signal.Signals(number).name} at step {step}: the state is saved; start again to go on")
+        self.number = number
+
+
+class SaveOnSignal(Callback):
+    """Saves when the step in hand is done, and ends training; the last of all callbacks, for it ends the step.
+
+    Lightning's own handling ends training without saving where there is no SLURM, and knows a file of its own where there is.
+
+    Args:
+        checkpoints: what saves.
+    """
+
+    def __init__(self, checkpoints: SaveCheckpoints) -> None:
+        self.checkpoints = checkpoints
+        self._received = 0
+        self._step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._step = trainer.global_step
+        for number in HEARD:
+            signal.signal(number, self._receive)  # Lightning has kept those before its own, and gives them back
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        is_between_steps, self._step = trainer.global_step > self._step, trainer.global_step
+        if not is_between_steps or not trainer.strategy.reduce_boolean_decision(self._received > 0, all=False):
+            return
+        self.checkpoints.save_now(trainer)
+        number = self._received or signal.SIGTERM
+        if number == signal.SIGUSR1 and trainer.is_global_zero:
+            requeue()
+        raise StoppedBySignal(number, trainer.global_step)
+
+
+def requeue() -> None:
+    """Puts this job of SLURM's into its queue again; nothing where there is none."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if os.environ.get("SLURM_ARRAY_JOB_ID"):
+        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if job is None:
+        return
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
+        logger.info("job %s is in the queue again", job)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", "") or error
+        logger.warning("job %s could not be requeued (%s); submit it again, it goes on from its checkpoint", job, why)
