@@ -1,4 +1,4 @@
-"""What every test shares: where the parity files lie, one thread of torch, a fixed seed."""
+"""What tests share: where the parity files lie, a fixed seed, videos with their latents, configs of tiny runs."""
 
 import os
 from collections.abc import Callable
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_training import adversarial_config, autoencoder_config, diffusion_config, make_latents, write_config, write_videos
 
 PARITY = Path(os.environ.get("LVDM_PARITY", Path(__file__).resolve().parents[2] / "shared" / "parity"))
 
@@ -26,3 +27,20 @@ def parity() -> Callable[[str], Path]:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Videos, a trained autoencoder and latents."""
+    folder = tmp_path_factory.mktemp("made")
+    make_latents(write_videos(folder / "videos"), folder)
+    return folder
+
+
+@pytest.fixture
+def configs(made: Path, tmp_path: Path) -> dict[str, str]:
+    """Configs whose runs go below tmp_path."""
+    joint = diffusion_config(made / "latents", tmp_path, made / "autoencoder" / "model.safetensors")
+    makers = {"autoencoder": autoencoder_config, "adversarial": adversarial_config}
+    written = {"joint": joint, **{name: make(made / "videos", tmp_path) for name, make in makers.items()}}
+    return {name: write_config(tmp_path / "configs" / f"{name}.yaml", config) for name, config in written.items()}

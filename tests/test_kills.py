@@ -13,20 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 from test_train_command import same
-from tiny_training import Config, adversarial_config, checkpoint, diffusion_config, make_latents, write_config, write_videos
+from tiny_training import Config, adversarial_config, checkpoint, diffusion_config, write_config
 
 from lvdm.cli import train
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 12
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos, a trained autoencoder and latents."""
-    folder = tmp_path_factory.mktemp("made")
-    make_latents(write_videos(folder / "videos"), folder)
-    return folder
 
 
 def config_of(name: str, made: Path, out: Path) -> Config:

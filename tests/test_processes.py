@@ -16,23 +16,13 @@ from tiny_training import (
     autoencoder_config,
     checkpoint,
     diffusion_config,
-    make_latents,
     write_config,
-    write_videos,
 )
 
 from lvdm.checkpoints.model_file import read_info
 from lvdm.cli import train
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos, a trained autoencoder and latents."""
-    folder = tmp_path_factory.mktemp("made")
-    make_latents(write_videos(folder / "videos"), folder)
-    return folder
 
 
 def config_of(name: str, made: Path, out: Path) -> Config:

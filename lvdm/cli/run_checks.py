@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lvdm.cli.resume import read_checkpoint
 from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.diffusion.masks import NoMask
 from lvdm.sampling.pipeline import SamplingSettings
@@ -84,7 +84,7 @@ def check_cached_latents(data: VideoData, module: Module) -> None:
 def check_checkpoint(path: Path, module: Module) -> None:
     """Whether training can go on from here: a whole checkpoint of a network, an optimizer and an autoencoder like these."""
     advice = "go on with the config of that run, or start one under another --name"
-    state = _read(path)
+    state = read_checkpoint(path)
     given, wanted = _shapes(state["state_dict"]), _shapes(module.state_dict())
     differing = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
     if differing:
@@ -160,19 +160,6 @@ def _told(what: str, work: Any, *arguments: Any, **named: Any) -> None:
         work(*arguments, **named)
     except UserError as error:
         raise UserError(f"{what}: {error}") from error
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, tensors left on the disk."""
-    try:
-        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        raise UserError(
-            f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
-        ) from error
-    if not isinstance(state, dict) or not {"state_dict", "optimizer_states", "global_step", "loops"} <= state.keys():
-        raise UserError(f"{path} is not a checkpoint of a run; give one that lvdm wrote, such as runs/NAME/checkpoints/last.ckpt")
-    return state
 
 
 def _shapes(tensors: dict[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,7 @@ from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
 from lvdm.cli.dry_run import describe, num_processes
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
+from lvdm.cli.resume import check_unchanged, checkpoint_to_resume
 from lvdm.cli.run_checks import (
     Module,
     check_cached_latents,
@@ -40,7 +41,7 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import Stepping
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
-from lvdm.training.checkpointing import SaveCheckpoints
+from lvdm.training.checkpointing import CheckedIO, SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
 from lvdm.training.previews import Previews
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
@@ -62,9 +63,10 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="auto (default): go on from the run's last.ckpt if there is one; never: refuse a run that exists; "
+        help="auto (default): go on from the run's newest whole checkpoint if there is one; never: refuse a run that exists; "
         "PATH: from this checkpoint",
     )
+    parse.add_argument("--allow-changes", action="store_true", help="go on with another config or data set than the checkpoint's")
     parse.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
     command.add_allow_module(parse)
     return parse
@@ -80,14 +82,19 @@ def train(args: argparse.Namespace) -> command.Report:
         return describe(config, allow=args.allow_module)
     settings = to_dict(config)
     folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
-    checkpoint = folder.checkpoint_to_resume(args.resume)
+    checkpoint = checkpoint_to_resume(folder, args.resume)
     check_seed("seed", settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     module = build_module(config, allow=args.allow_module)
     data = instantiate(config.data, allow=args.allow_module)
     check_all(settings, module, data, checkpoint)
-    take_stepping(module, settings["trainer"])
-    trainer = build_trainer(settings, folder, data_fingerprint=data.train.fingerprint(), resume=checkpoint is not None)
+    take_stepping(module, trainer_settings := dict(settings["trainer"]))
+    fingerprint = data.train.fingerprint()
+    trainer = build_trainer(settings, trainer_settings, folder, data_fingerprint=fingerprint, resume=checkpoint is not None)
+    facts = {"data": fingerprint, "samples of a batch of all processes": data.batch_size * trainer.world_size}
+    if checkpoint is not None:
+        check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
+    next(each for each in trainer.callbacks if isinstance(each, SaveCheckpoints)).facts = facts
     folder.make()
     save_config(config, folder.config)
     if settings["compile"]:
@@ -173,17 +180,20 @@ def fit(trainer: pl.Trainer, module: Module, data: VideoData, checkpoint: Path |
             raise
 
 
-def build_trainer(settings: dict[str, Any], folder: RunFolder, *, data_fingerprint: str, resume: bool) -> pl.Trainer:
+def build_trainer(
+    settings: dict[str, Any], trainer: dict[str, Any], folder: RunFolder, *, data_fingerprint: str, resume: bool
+) -> pl.Trainer:
     callbacks = list(build_callbacks(settings, folder, data_fingerprint))
     loggers = [TensorBoardLogger(folder.path, name="tensorboard", version=""), MetricsFile(folder.metrics, resume=resume)]
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # SaveOnSignal does that
     try:
         return pl.Trainer(
-            **{"max_epochs": -1, "num_sanity_val_steps": 0, **settings["trainer"]},
+            **{"max_epochs": -1, "num_sanity_val_steps": 0, **trainer},
             default_root_dir=folder.path,
             logger=loggers,
             callbacks=callbacks,
             enable_checkpointing=False,
-            plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,  # SaveOnSignal does that
+            plugins=[CheckedIO(), *slurm],
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"trainer: {_first_line(error)}; mend the keys below `trainer`") from error

@@ -43,7 +43,10 @@ class WriteModelFile(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_due = trainer.state.fn == "fit" and not trainer.sanity_checking and not is_last_step(trainer)
         if is_due and trainer.is_global_zero:
-            self.write(pl_module, trainer.global_step)
+            try:
+                self.write(pl_module, trainer.global_step)
+            except UserError as error:
+                logger.error("%s; training goes on, and the model file is written again after the next validation", error)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -146,8 +149,10 @@ class StopAtNonFiniteLoss(Callback):
         bad = next(each for each in seen if not torch.isfinite(each.loss))
         path = self.folder / "non-finite.ckpt"
         trainer.save_checkpoint(path)
+        failed = getattr(trainer.strategy.checkpoint_io, "error", None)
+        saved = f"the state is saved in {path}" if failed is None else f"the state could not be saved in {path} ({failed})"
         indices = ", ".join(str(int(index)) for index in bad.indices)
         raise UserError(
-            f"the loss is {float(bad.loss)} at step {bad.step} on samples {indices}; the state is saved in {path}; "
+            f"the loss is {float(bad.loss)} at step {bad.step} on samples {indices}; {saved}; "
             "lower the learning rate, clip gradients (trainer.gradient_clip_val), or look at these samples"
         )

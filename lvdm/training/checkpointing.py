@@ -1,17 +1,43 @@
-"""The checkpoints of a run: last.ckpt at a fixed pace and at the end, and as many step=N.ckpt as are asked for."""
+"""The checkpoints of a run: last.ckpt at a fixed pace and at the end, the one before it, and as many step=N.ckpt as asked for."""
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lvdm.training.callbacks import is_last_step
 from lvdm.types import Batch, UserError
+
+logger = logging.getLogger(__name__)
+
+
+class CheckedIO(TorchCheckpointIO):
+    """Writes straight to the file, flushes it to the disk and looks whether it can be read.
+
+    An error is kept and not raised: it comes in one process, and the others would wait for it.
+    """
+
+    error: Exception | None = None
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        self.error = None
+        try:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with Path(path).open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+        except (OSError, RuntimeError) as error:
+            self.error = error
 
 
 class SaveCheckpoints(Callback):
@@ -19,21 +45,27 @@ class SaveCheckpoints(Callback):
 
     The last step is saved when its batch is done, not when training ends: by then the averaged weights have taken the place
     of the trained ones, and the position in the epoch is lost, so that a longer run could not go on from there.
+    A checkpoint that cannot be written is told of and tried again later; the run ends by it at its last step only.
 
     Args:
         folder: where they go.
         every_steps: last.ckpt is written this often.
         keep: how many step=N.ckpt stay beside it; -1 keeps all.
+        facts: of the run, kept in the checkpoint for whoever goes on from it.
     """
 
-    def __init__(self, folder: Path, *, every_steps: int, keep: int = 0) -> None:
+    def __init__(self, folder: Path, *, every_steps: int, keep: int = 0, facts: dict[str, Any] | None = None) -> None:
         if every_steps < 1 or keep < -1:
             raise UserError(
                 f"checkpoints.every_steps is {every_steps} and checkpoints.keep {keep}; give at least 1 step, and to keep 0, "
                 "a number of checkpoints, or -1 for all"
             )
-        self.folder, self.every_steps, self.keep = folder, every_steps, keep
+        self.folder, self.every_steps, self.keep, self.facts = folder, every_steps, keep, facts or {}
         self.saved_step = 0
+        self.retry_at: int | None = None  # the step at which one that could not be written is tried again
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"facts": self.facts}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step
@@ -41,44 +73,74 @@ class SaveCheckpoints(Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        step = trainer.global_step
-        if step > self.saved_step and (step % self.every_steps == 0 or is_last_step(trainer)):
-            self.save_now(trainer)
+        step, is_last = trainer.global_step, is_last_step(trainer)
+        is_due = step % self.every_steps == 0 or (self.retry_at is not None and step >= self.retry_at)
+        if step > self.saved_step and (is_due or is_last):
+            self.save_now(trainer, is_last=is_last)
 
-    def save_now(self, trainer: pl.Trainer) -> None:
-        """Between two steps, unless this one is saved."""
-        if trainer.global_step > self.saved_step:
-            self.save(trainer)
-            self.saved_step = trainer.global_step
+    def save_now(self, trainer: pl.Trainer, *, is_last: bool) -> None:
+        """Between two steps, unless this one is saved; one that fails at the last chance ends the run."""
+        if trainer.global_step == self.saved_step:
+            return
+        error = self.save(trainer)
+        if error is None:
+            self.saved_step, self.retry_at = trainer.global_step, None
+            return
+        if is_last:
+            raise UserError(
+                f"cannot write the checkpoint {self.folder / 'last.ckpt'}: {error}; free space, then start again to go on"
+            )
+        self.retry_at = trainer.global_step + max(1, self.every_steps // 10)
+        logger.error(
+            "cannot write the checkpoint of step %d (%s): that of step %d stays; training goes on and tries again at step %d",
+            *(trainer.global_step, error, self.saved_step, self.retry_at),
+        )
 
-    def save(self, trainer: pl.Trainer) -> None:
-        """Under a temporary name, then renamed: last.ckpt is always a whole one."""
+    def save(self, trainer: pl.Trainer) -> Exception | None:
+        """Under a temporary name, then renamed: last.ckpt is always a whole one. What went wrong, in every process."""
         last, temporary = self.folder / "last.ckpt", self.folder / ".last.ckpt.part"
+        error: Exception | None = None
         try:
             trainer.save_checkpoint(temporary)
-            for board in trainer.loggers:
-                board.save()  # what a resumed run will not log again
-            if trainer.is_global_zero:
-                os.replace(temporary, last)
-                self._keep(last, trainer.global_step)
-        except OSError as error:
-            raise UserError(f"cannot write the checkpoint {last}: {error}; free space, then start again to go on") from error
+            error = getattr(trainer.strategy.checkpoint_io, "error", None)
+            if error is None and trainer.is_global_zero:
+                self._rename(temporary, last, trainer.global_step)
+        except OSError as failed:
+            error = failed
         finally:
             if trainer.is_global_zero:
                 temporary.unlink(missing_ok=True)
+        error = trainer.strategy.broadcast(error)
+        if error is None:
+            for board in trainer.loggers:
+                board.save()  # what a resumed run will not log again
+        return error
 
-    def _keep(self, last: Path, step: int) -> None:
+    def _rename(self, temporary: Path, last: Path, step: int) -> None:
+        if last.exists():
+            _link(last, self.folder / "previous.ckpt")
+        os.replace(temporary, last)
         if self.keep == 0:
             return
-        kept = self.folder / f"step={step}.ckpt"
-        kept.unlink(missing_ok=True)
-        try:
-            os.link(last, kept)  # the same bytes, no second copy: last.ckpt is replaced, never written into
-        except OSError:  # a file system without hard links
-            shutil.copyfile(last, kept)
+        _link(last, self.folder / f"step={step}.ckpt")
         if self.keep > 0:
             for old in sorted(self.folder.glob("step=*.ckpt"), key=_step)[: -self.keep]:
                 old.unlink()
+
+
+def checkpoints_in(folder: Path) -> list[Path]:
+    """Those of a run, the newest first."""
+    named = [folder / "last.ckpt", folder / "previous.ckpt"]
+    return [path for path in named if path.exists()] + sorted(folder.glob("step=*.ckpt"), key=_step, reverse=True)
+
+
+def _link(path: Path, name: Path) -> None:
+    """The same bytes under a second name and no second copy: a checkpoint is replaced, never written into."""
+    name.unlink(missing_ok=True)
+    try:
+        os.link(path, name)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, name)
 
 
 def _step(path: Path) -> int:

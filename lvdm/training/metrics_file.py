@@ -6,6 +6,7 @@ Lightning's own CSV logger begins the file anew when a run is resumed; this one 
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import time
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_WRITES = 5.0
 
@@ -65,6 +68,8 @@ class MetricsFile(Logger):
                 writer.writeheader()
                 writer.writerows({**self.rows[step], "step": step} for step in sorted(self.rows))
             os.replace(temporary, self.path)
+        except OSError as error:
+            logger.error("cannot write %s (%s): its rows are kept, and tried again with the next ones", self.path, error)
         finally:
             temporary.unlink(missing_ok=True)
         self._written = time.monotonic()

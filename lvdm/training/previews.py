@@ -21,6 +21,7 @@ from lvdm.sampling.pipeline import SamplingSettings, VideoModel, to_uint8
 from lvdm.sampling.writers import Mp4Writer, VideoFiles
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
+from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +44,12 @@ class Previews(Callback):
             return
         videos, fps = self._make(trainer, pl_module)
         strip = np.concatenate(list(videos), axis=2)  # (t, h, n w, 3)
+        try:
+            self._write(strip, fps, trainer)
+        except (OSError, UserError) as error:
+            logger.error("cannot write the preview of step %d (%s): training goes on", trainer.global_step, error)
+
+    def _write(self, strip: np.ndarray, fps: float, trainer: pl.Trainer) -> None:
         path = self.folder / f"step={trainer.global_step}.mp4"
         path.parent.mkdir(parents=True, exist_ok=True)
         with VideoFiles([Mp4Writer(path, fps=fps, overwrite=True)]) as file:

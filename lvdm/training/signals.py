@@ -56,7 +56,7 @@ class SaveOnSignal(Callback):
         is_between_steps, self._step = trainer.global_step > self._step, trainer.global_step
         if not is_between_steps or not trainer.strategy.reduce_boolean_decision(self._received > 0, all=False):
             return
-        self.checkpoints.save_now(trainer)
+        self.checkpoints.save_now(trainer, is_last=True)
         number = self._received or signal.SIGTERM
         if number == signal.SIGUSR1 and trainer.is_global_zero:
             requeue()

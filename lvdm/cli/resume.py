@@ -1,0 +1,108 @@
+"""From which checkpoint a run goes on, and whether it is still the run that the checkpoint is of."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lvdm.cli.run_folder import RunFolder
+from lvdm.training.checkpointing import checkpoints_in
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+# What decides the weights; anything else (how long, where to, what is shown, which device) may change from start to start.
+DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average")
+STEPPING = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # of trainer
+MOVABLE = ("root",)  # a folder may have moved: what is in it is compared
+
+
+def checkpoint_to_resume(folder: RunFolder, resume: str) -> Path | None:
+    """`auto`: the run's newest whole checkpoint, if it has any; `never`: none, and no run may be there; else the path given."""
+    if resume == "never":
+        if folder.config.exists():
+            raise UserError(f"the run {folder.path} exists; give another --name, remove it, or --resume auto to go on with it")
+        return None
+    if resume != "auto":
+        if not Path(resume).is_file():
+            raise UserError(f"--resume {resume}: there is no such checkpoint; give auto, never, or the path of a .ckpt file")
+        return Path(resume)
+    found = checkpoints_in(folder.checkpoints)
+    for path in found:
+        try:
+            read_checkpoint(path)
+        except UserError as error:
+            if path == found[-1]:
+                raise
+            logger.warning("%s; trying the one before it", error)
+        else:
+            logger.info("going on from %s", path.name)
+            return path
+    return None
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents, tensors left on the disk."""
+    try:
+        state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        raise UserError(
+            f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
+        ) from error
+    if not isinstance(state, dict) or not {"state_dict", "optimizer_states", "global_step", "loops"} <= state.keys():
+        raise UserError(f"{path} is not a checkpoint of a run; give one that lvdm wrote, such as runs/NAME/checkpoints/last.ckpt")
+    return state
+
+
+def check_unchanged(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], *, allow_changes: bool) -> None:
+    """Refuse to go on with another data set, batch or config than the checkpoint was made with, unless that is wanted."""
+    saved = read_checkpoint(path).get("callbacks", {}).get("SaveCheckpoints", {}).get("facts", {})
+    changes = [f"{name} ({saved[name]} then, {now} now)" for name, now in facts.items() if saved.get(name, now) != now]
+    config = path.parent.parent / "config.yaml"
+    if config.exists():
+        changes += changed_keys(yaml.safe_load(config.read_text()), settings)
+    if not changes:
+        return
+    named = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
+    if not allow_changes:
+        raise UserError(
+            f"{path} was made with other settings: {named}; go on with those, take the new ones with --allow-changes, or start "
+            "another run with --name"
+        )
+    logger.warning("going on from %s with changes: %s", path, named)
+
+
+def changed_keys(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Dotted names of the deciding settings that differ, with both values."""
+    before, after = dict(_deciding(then)), dict(_deciding(now))
+    return [
+        f"{key} ({before.get(key, 'absent')} then, {after.get(key, 'absent')} now)"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _deciding(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in (*DECIDING, *(f"trainer.{name}" for name in STEPPING)):
+        node: Any = settings
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, Mapping) else None
+        yield from _leaves(key, node)
+
+
+def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            if name not in MOVABLE:
+                yield from _leaves(f"{key}.{name}", value)
+    elif isinstance(node, (list, tuple)) and any(isinstance(each, (Mapping, list, tuple)) for each in node):
+        for number, value in enumerate(node):
+            yield from _leaves(f"{key}.{number}", value)
+    elif node is not None:
+        yield key, list(node) if isinstance(node, tuple) else node
