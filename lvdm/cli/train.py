@@ -96,7 +96,9 @@ def train(args: argparse.Namespace) -> command.Report:
         check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
     next(each for each in trainer.callbacks if isinstance(each, SaveCheckpoints)).facts = facts
     folder.make()
-    save_config(config, folder.config)
+    if trainer.is_global_zero:
+        save_config(config, folder.config)
+        print(batch_and_rate(settings, module, data, trainer.world_size))
     if settings["compile"]:
         compile_network(module)
     fit(trainer, module, data, checkpoint)
@@ -140,6 +142,14 @@ def check_all(settings: dict[str, Any], module: Module, data: VideoData, checkpo
         check_checkpoint(checkpoint, module)
     if data.val is None and settings["previews"]["num"] > 0:
         logger.warning("without validation data there are no previews, and the model file is written at the end only")
+
+
+def batch_and_rate(settings: dict[str, Any], module: Module, data: VideoData, processes: int) -> str:
+    """What a step sees, and the learning rate, which no number of processes changes."""
+    accumulated = settings["trainer"].get("accumulate_grad_batches") or 1
+    factors = [f"{data.batch_size} samples", f"{processes} processes", *([f"{accumulated} batches"] if accumulated > 1 else [])]
+    samples = data.batch_size * processes * accumulated
+    return f"{' x '.join(factors)} = {samples} samples a step; learning rate {module.optimizer.lr:g}"
 
 
 def take_stepping(module: Module, trainer: dict[str, Any]) -> None:
