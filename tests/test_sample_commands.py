@@ -14,7 +14,7 @@ from PIL import Image
 import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, save_model
 from lvdm.cli import compare_long, sample_long, sample_short
-from lvdm.cli.sampling_options import Process
+from lvdm.cli.sampling_options import Process, batches
 from lvdm.config import instantiate
 from lvdm.types import UserError
 
@@ -200,6 +200,32 @@ def test_processes_share_the_videos(joint: Path, at: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     expected = lvdm.load(joint).sample(3, steps=2)
     assert np.abs(video(at / "out" / "seed0-00002.npz").astype(int) - expected[2]).max() <= 1
+
+
+@pytest.mark.parametrize("command", [sample_short, sample_long])
+def test_half_finished_sampling_goes_on_with_what_is_missing(command: Any, joint: Path, at: Path, capsys: Any) -> None:
+    models = [str(joint)] if command is sample_short else ["--predict", str(joint), "--frames", "20"]
+    options = [*models, "--steps", "2", "--format", "npz"]
+    assert command.main([*options, "--num", "5", "--out", "whole"]) == 0
+    assert command.main([*options, "--num", "5", "--out", "part", "--resume"]) == 0
+    kept = {name: (at / "part" / name).stat().st_mtime_ns for name in ("seed0-00000.npz", "seed0-00003.npz")}
+    for number in (1, 2, 4):
+        (at / "part" / f"seed0-{number:05d}.npz").unlink()
+    assert command.main([*options, "--num", "6", "--batch-size", "2", "--out", "part", "--resume"]) == 0
+    assert all((at / "part" / name).stat().st_mtime_ns == time for name, time in kept.items())
+    for name in (f"seed0-{number:05d}.npz" for number in range(5)):
+        assert np.abs(video(at / "part" / name).astype(int) - video(at / "whole" / name)).max() <= 1
+    assert (at / "part" / "seed0-00005.npz").exists()
+    assert command.main([*options, "--steps", "3", "--num", "7", "--out", "part", "--resume"]) == 2
+    assert "begun with other settings: steps (2 then, 3 now)" in capsys.readouterr().err
+    assert command.main([*options, "--out", "whole", "--resume"]) == 2
+    assert "made without --resume" in capsys.readouterr().err
+    assert command.main([*options, "--resume"]) == 2
+
+
+def test_batches_are_videos_that_follow_each_other() -> None:
+    assert list(batches([0, 1, 2, 5, 6, 9], 2)) == [range(0, 2), range(2, 3), range(5, 7), range(9, 10)]
+    assert list(batches([], 3)) == [] and list(batches(range(4, 9), 3)) == [range(4, 7), range(7, 9)]
 
 
 def test_every_video_has_one_process() -> None:

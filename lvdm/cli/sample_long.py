@@ -70,10 +70,10 @@ def sample(args: argparse.Namespace) -> command.Report:
     videos = process.share(args.num)
     out = Output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
     start = time.perf_counter()
-    write(made, videos, out, seed=args.seed, size=batch_size(args, predict))
+    write(made, out, seed=args.seed, size=batch_size(args, predict))
     out.close()
     seconds = time.perf_counter() - start
-    print(f"{len(videos)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
+    print(f"{len(out.missing)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
     return {
         "predict": args.predict,
         "infill": args.infill,
@@ -87,12 +87,12 @@ def sample(args: argparse.Namespace) -> command.Report:
     }
 
 
-def write(made: LongVideo, videos: range, out: Output, *, seed: int, size: int) -> None:
+def write(made: LongVideo, out: Output, *, seed: int, size: int) -> None:
     """All videos, a batch at a time, each frame into its files as soon as it is there."""
     factor = made.predict.codec.temporal_factor
-    latents = (made.plan.latents - made.plan.start_latents) * len(videos)
+    latents = (made.plan.latents - made.plan.start_latents) * len(out.missing)
     with progress(latents * factor, "frames") as bar:
-        for batch in batches(videos, size):
+        for batch in batches(out.missing, size):
             with ExitStack() as stack:
                 files = [stack.enter_context(out.open(video)) for video in batch]
                 for chunk in made.frames(seed, batch, on_latents=lambda done: bar.update(done * factor)):

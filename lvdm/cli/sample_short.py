@@ -60,8 +60,8 @@ def sample(args: argparse.Namespace) -> command.Report:
     out = Output(args, args.model, videos, frames=frames, fps=settings.fps)
     size = batch_size(args, model)
     start = time.perf_counter()
-    with progress(len(videos), "videos") as bar:
-        for batch in batches(videos, size):
+    with progress(len(out.missing), "videos") as bar:
+        for batch in batches(out.missing, size):
             made = model.sample(
                 len(batch),
                 steps=args.steps,
@@ -81,7 +81,7 @@ def sample(args: argparse.Namespace) -> command.Report:
                 out.draw(video, shown)
     out.close()
     seconds = time.perf_counter() - start
-    print(f"{len(videos)} videos of {frames} frames in {seconds:.1f} s: {out.folder}")
+    print(f"{len(out.missing)} videos of {frames} frames in {seconds:.1f} s: {out.folder}")
     return {
         "model": args.model,
         "videos": out.paths,

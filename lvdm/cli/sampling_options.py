@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import logging
 import math
 import os
@@ -50,6 +51,7 @@ def add_output(parse: argparse.ArgumentParser) -> None:
     group.add_argument("--fps", type=float, help="frames per second of the files (default: as the model was trained)")
     group.add_argument("--contact-sheet", action="store_true", help="also one PNG with frames of all videos, a video in a row")
     group.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    group.add_argument("--resume", action="store_true", help="make what is missing in --out of an earlier start with --resume")
 
 
 def add_machine(parse: argparse.ArgumentParser) -> None:
@@ -102,10 +104,15 @@ def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
     return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
 
 
-def batches(videos: range, size: int) -> Iterator[range]:
+def batches(videos: Sequence[int], size: int) -> Iterator[range]:
+    """Videos whose numbers follow each other, at most so many at once."""
     if size < 1:
         raise UserError(f"the batch size is {size}; give 1 or more")
-    return (videos[start : start + size] for start in range(0, len(videos), size))
+    start = 0
+    for end in range(1, len(videos) + 1):
+        if end == len(videos) or videos[end] != videos[end - 1] + 1 or end - start == size:
+            yield range(videos[start], videos[end - 1] + 1)
+            start = end
 
 
 def check_num(args: argparse.Namespace) -> None:
@@ -122,12 +129,46 @@ def progress(total: float, unit: str) -> Iterator[tqdm]:
         yield bar
 
 
+# What a resumed start may ask for otherwise: none of it is seen in a video.
+NOT_SEEN = {"json", "out", "device", "batch_size", "gap_batch", "resume", "overwrite", "allow_module", "num", "contact_sheet"}
+
+
+def check_resume(args: argparse.Namespace) -> None:
+    """Whether the videos that are missing can be made as those that are there were."""
+    if args.out is None or args.contact_sheet or args.overwrite:
+        raise UserError("--resume needs --out, and goes with neither --overwrite nor --contact-sheet, which needs all videos")
+    kept, now = settings_file(args), settings_of(args)
+    if kept.exists():
+        then = json.loads(kept.read_text())
+        changed = [f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in now if then.get(name) != now[name]]
+        if changed:
+            raise UserError(f"{kept} was begun with other settings: {', '.join(changed)}; take those, or another --out")
+    elif args.out.is_dir() and any(args.out.glob(f"seed{args.seed}-0*")):
+        raise UserError(f"{args.out} has videos of seed {args.seed} that were made without --resume; give another --out")
+
+
+def keep_settings(args: argparse.Namespace, *, is_first: bool) -> None:
+    if is_first and not settings_file(args).exists():
+        command.write_text(settings_file(args), json.dumps(settings_of(args), indent=2) + "\n")
+
+
+def settings_file(args: argparse.Namespace) -> Path:
+    return args.out / f"seed{args.seed}-settings.json"
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, str]:
+    """All that decides what a video shows; of a model file its size too, for it may have been trained on since."""
+    asked = {name: value for name, value in vars(args).items() if name not in NOT_SEEN and value is not None}
+    sizes = {f"bytes of {name}": each.stat().st_size for name, each in asked.items() if isinstance(each, Path) and each.is_file()}
+    return {name: str(value) for name, value in {**asked, **sizes}.items()}
+
+
 class Output:
     """The files of this process's videos, chosen before the work so that nothing is replaced and nothing is in vain.
 
     Args:
         model: names the folder where none is given.
-        videos: numbers of this process's videos.
+        videos: numbers of this process's videos; `missing` are those that are to be made.
         frames: of one video, for the contact sheet.
     """
 
@@ -143,8 +184,13 @@ class Output:
         sheet = f"seed{args.seed}-contact-sheet{rank}.png"
         names = [path.name for video in videos for path in paths_for(Path(), self._name(video), self.formats).values()]
         names += [sheet] if args.contact_sheet else []
+        if args.resume:
+            check_resume(args)
         self.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
         _make_writable(self.folder)
+        if args.resume:
+            keep_settings(args, is_first=process.rank == 0)
+        self.missing = [video for video in videos if not (args.resume and self._is_there(video))]
         self._sheet = ContactSheet(self.folder / sheet, every=max(1, frames // 10), overwrite=args.overwrite)
         self._has_sheet = args.contact_sheet
         self.paths: list[Path] = []
@@ -164,6 +210,10 @@ class Output:
             self._sheet.close()
             self.paths.append(self._sheet.path)
 
+    def _is_there(self, video: int) -> bool:
+        """Files appear when they are whole."""
+        return all(path.exists() for path in paths_for(self.folder, self._name(video), self.formats).values())
+
     def _name(self, video: int) -> str:
         return f"seed{self._seed}-{video:05d}"
 
@@ -175,7 +225,7 @@ def _folder(args: argparse.Namespace, default: Path, names: Sequence[str], *, al
     def taken(folder: Path) -> str | None:
         return next((name for name in names if (folder / name).exists()), None)
 
-    if args.overwrite or not taken(folder):
+    if args.overwrite or args.resume or not taken(folder):
         return folder
     if args.out is None and alone:
         numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
