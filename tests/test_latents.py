@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lvdm.data import Draw, LatentClips, LatentWriter, VideoData
+from lvdm.data import CacheFacts, Draw, LatentClips, LatentWriter, VideoData
 from lvdm.data.latent_index import find_shards
 from lvdm.types import UserError
 
@@ -25,24 +25,30 @@ def latent(video: int, length: int = 12) -> Tensor:
 
 
 def writer(
-    folder: Path, *, shard_size: int = 3, dtype: str = "float32", codec: str = "codec", data: str = "data"
+    folder: Path,
+    *,
+    count: int = 8,
+    shard_size: int = 3,
+    dtype: str = "float32",
+    codec: str = "codec",
+    data: str = "data",
+    share: tuple[int, int] = (0, 1),
+    has_std: bool = False,
 ) -> LatentWriter:
-    return LatentWriter(
-        folder, codec_fingerprint=codec, data_fingerprint=data, temporal_factor=4, shard_size=shard_size, dtype=dtype
-    )
+    facts = CacheFacts(codec, data, temporal_factor=4, dtype=dtype, shard_size=shard_size, has_std=has_std)
+    return LatentWriter(folder, facts, count, share=share)
 
 
-def encode(folder: Path, videos: int = 8, *, kill_at: int | None = None, **options: object) -> list[str]:
+def encode(folder: Path, *, kill_at: int | None = None, **options: object) -> list[str]:
     """What the encode command does; the names that it had to encode."""
     encoded = []
     with writer(folder, **options) as out:
-        for video in range(videos):
-            name = f"v/{video:03d}.mp4"
-            if name in out.done:
-                continue
+        for video in out.todo():
             if video == kill_at:
                 os._exit(9)  # nothing is flushed, no block is left: as a kill
-            out.add(name, latent(video), fps=12.5, caption=f"video {video}", label=video % 3)
+            name = f"v/{video:03d}.mp4"
+            std = latent(video).exp() if options.get("has_std") else None
+            out.add(name, latent(video), std=std, fps=12.5, caption=f"video {video}", label=video % 3)
             encoded.append(name)
     return encoded
 
@@ -115,9 +121,10 @@ def test_an_item_is_the_callers_own(cache: Path) -> None:
 
 def test_what_the_writer_was_given_may_change_afterwards(tmp_path: Path) -> None:
     given = latent(0)
-    with writer(tmp_path) as out:
-        out.add("a", given, fps=1)
-        given.zero_()
+    with writer(tmp_path, count=1) as out:
+        for _ in out.todo():
+            out.add("a", given, fps=1)
+            given.zero_()
     item = LatentClips(tmp_path, num_latents=12)[0]
     assert torch.equal(item["latent"], latent(0)) and set(item) == {"latent", "index", "fps"}
 
@@ -138,12 +145,48 @@ def test_a_killed_writer_resumes_to_the_same_bytes(tmp_path: Path, cache: Path, 
 def test_an_error_in_between_leaves_whole_shards_and_no_index(tmp_path: Path, cache: Path) -> None:
     folder = tmp_path / "stopped"
     with pytest.raises(KeyboardInterrupt), writer(folder) as out:
-        for video in range(5):
+        for video in out.todo():
+            if video == 5:
+                raise KeyboardInterrupt
             out.add(f"v/{video:03d}.mp4", latent(video), fps=12.5, caption=f"video {video}", label=video % 3)
-        raise KeyboardInterrupt
     assert list(contents(folder)) == ["latents-00000.safetensors"]
     encode(folder)
     assert contents(folder) == contents(cache)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_processes_write_each_their_shards_and_the_last_one_the_index(
+    tmp_path: Path, cache: Path, order: tuple[int, int]
+) -> None:
+    folder = tmp_path / "shared"
+    made = {}
+    for rank in order:
+        assert not (folder / "index.json").exists()
+        made[rank] = encode(folder, share=(rank, 2))
+    assert made[0] == [f"v/{video:03d}.mp4" for video in (0, 1, 2, 6, 7)] and len(made[1]) == 3
+    assert contents(folder) == contents(cache), "the same bytes as of one process"
+
+
+def test_what_two_processes_began_three_can_finish(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "shared"
+    encode(folder, share=(1, 2))
+    (folder / "latents-00001.safetensors").rename(folder / "kept")
+    encode(folder, share=(2, 3))
+    (folder / "kept").rename(folder / "latents-00001.safetensors")
+    assert encode(folder, share=(1, 3)) == [] and not (folder / "index.json").exists()
+    assert encode(folder, share=(0, 3)) == [f"v/{video:03d}.mp4" for video in (0, 1, 2)]
+    assert contents(folder) == contents(cache)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_standard_deviations_are_there_where_they_are_asked_for(tmp_path: Path, cache: Path, in_memory: bool) -> None:
+    encode(tmp_path / "std", has_std=True)
+    data = LatentClips(tmp_path / "std", num_latents=4, random_clip=False, std=True, in_memory=in_memory)
+    item = data[5]
+    assert torch.equal(item["latent_std"], latent(5)[:, 4:8].exp()) and torch.equal(item["latent"], latent(5)[:, 4:8])
+    assert "latent_std" not in LatentClips(tmp_path / "std", num_latents=4)[5]
+    with pytest.raises(UserError, match="means alone; run scripts/encode.py with std=true"):
+        LatentClips(cache, num_latents=4, std=True).prepare()
 
 
 def cut_short(path: Path) -> None:
@@ -171,7 +214,11 @@ def test_a_foreign_or_damaged_index_is_one_sentence(cache: Path, text: str) -> N
 
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"codec": "x"}, "another codec_fingerprint"), ({"data": "x", "dtype": "float16"}, "data_fingerprint and dtype")],
+    [
+        ({"codec": "x"}, "another codec_fingerprint"),
+        ({"data": "x", "dtype": "float16"}, "data_fingerprint and dtype"),
+        ({"shard_size": 4, "has_std": True}, "shard_size and has_std"),
+    ],
 )
 def test_latents_of_another_source_are_not_mixed(cache: Path, options: dict[str, str], said: str) -> None:
     before = contents(cache)
@@ -205,9 +252,9 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing_half_written(tmp_path: P
 
 
 def test_lengths_may_differ_and_short_videos_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with writer(tmp_path) as out:
-        for video, length in enumerate((12, 5, 9, 30)):
-            out.add(f"v{video}", latent(video, length), fps=10)
+    with writer(tmp_path, count=4) as out:
+        for video in out.todo():
+            out.add(f"v{video}", latent(video, (12, 5, 9, 30)[video]), fps=10)
     data = LatentClips(tmp_path, num_latents=9)
     with caplog.at_level(logging.WARNING):
         assert data.names == ["v0", "v2", "v3"]
@@ -218,12 +265,13 @@ def test_lengths_may_differ_and_short_videos_are_left_out_and_named(tmp_path: Pa
 
 
 def test_latents_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with writer(tmp_path, dtype="float16") as out:
-        out.add("a", latent(0), fps=1)
-        with pytest.raises(UserError, match="latent of b is not finite in float16; try float32"):
-            out.add("b", latent(1) * 1e6, fps=1)
-        with pytest.raises(UserError, match="only the length may differ"):
-            out.add("c", latent(1)[..., :2], fps=1)
+    with writer(tmp_path, dtype="float16", count=1) as out:
+        for _ in out.todo():
+            out.add("a", latent(0), fps=1)
+            with pytest.raises(UserError, match="latent of b is not finite in float16; try float32"):
+                out.add("b", latent(1) * 1e6, fps=1)
+            with pytest.raises(UserError, match="only the length may differ"):
+                out.add("c", latent(1)[..., :2], fps=1)
     assert LatentClips(tmp_path, num_latents=12).names == ["a"]
 
 
@@ -238,5 +286,6 @@ def test_constructing_reads_nothing_and_a_missing_folder_names_its_nearest_paren
 def test_the_index_is_plain_json_that_lists_every_shard(cache: Path) -> None:
     index = json.loads((cache / "index.json").read_text())
     assert [shard["file"] for shard in index["shards"]] == find_shards(cache)
-    assert index["facts"] == {"codec_fingerprint": "codec", "data_fingerprint": "data", "temporal_factor": 4, "dtype": "float32"}
+    facts = {"codec_fingerprint": "codec", "data_fingerprint": "data", "temporal_factor": 4, "dtype": "float32"}
+    assert index["facts"] == {**facts, "shard_size": 3, "clip_frames": None, "has_std": False}
     assert index["shards"][2]["entries"][1]["caption"] == "video 7"

@@ -14,7 +14,8 @@ from PIL import Image
 import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, save_model
 from lvdm.cli import compare_long, sample_long, sample_short
-from lvdm.cli.sampling_options import Process, batches
+from lvdm.cli.process import Process
+from lvdm.cli.sampling_options import batches
 from lvdm.config import instantiate
 from lvdm.types import UserError
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from lvdm import __version__
+from lvdm.cli.process import Process
 from lvdm.types import UserError
 
 Report = dict[str, Any]  # what a command did and measured
@@ -88,9 +89,9 @@ def _sentence(error: Exception) -> str:
 
 
 def device(name: str) -> torch.device:
-    """`auto` is a GPU where there is one."""
+    """`auto` is this process's GPU where there are GPUs."""
     from lvdm.api import as_device  # here: commands without networks start without them
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
     return as_device(name)

@@ -1,10 +1,10 @@
-"""`scripts/encode.py CONFIG`: the latents of whole videos, once, into shards that training reads instead of videos."""
+"""`scripts/encode.py CONFIG`: latents of whole videos or of clips, once, into shards that training reads instead of videos."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +17,9 @@ from tqdm import tqdm
 
 from lvdm.cli import command
 from lvdm.cli.model_info import load_codec_weights, require_codec_weights
+from lvdm.cli.process import Process
 from lvdm.config import check, instantiate, load_config, with_defaults
-from lvdm.data import LatentWriter, VideoFolder
+from lvdm.data import CacheFacts, LatentWriter, VideoFolder
 from lvdm.models.codec import Codec
 from lvdm.types import UserError
 
@@ -32,6 +33,8 @@ class EncodeConfig:
     out: str  # folder of those folders
     codec_weights: str | None = None  # the autoencoder's model.safetensors
     define: dict[str, Any] = field(default_factory=dict)
+    clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; false: whole videos
+    std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
     dtype: str = "float16"  # as stored: float16 or float32
     precision: str = "float32"  # of the encoder: float32 or bfloat16
     device: str = "auto"
@@ -42,7 +45,7 @@ class EncodeConfig:
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Encode whole videos once; an interrupted run goes on where it stopped.",
+        "Encode videos once. What was interrupted goes on where it stopped; any number of processes (torchrun, srun) share it.",
         example="scripts/encode.py configs/lvdm/encode_toy.yaml codec_weights=runs/autoencoder_toy/model.safetensors",
     )
     parse.add_argument("config", nargs="+", help="YAML files, merged left to right, then key=value overrides")
@@ -63,13 +66,14 @@ def encode(args: argparse.Namespace) -> command.Report:
     load_codec_weights(codec, require_codec_weights(config.codec_weights))
     codec.to(device := command.device(config.device))
     check_pieces(config, codec)
+    args.json = Process.this().report_file(args.json)
     report: dict[str, Any] = {"out": config.out, "codec": codec.fingerprint()}
     for name, node in config.data.items():
         folder = instantiate(node, allow=args.allow_module)
         start = time.perf_counter()
         number = encode_folder(folder, codec, Path(config.out) / name, config, device)
         report[name] = {"videos": number, "seconds": time.perf_counter() - start}
-        print(f"{name}: {number} videos in {Path(config.out) / name}")
+        print(f"{name}: {number} {'clips' if config.clips else 'videos'} encoded into {Path(config.out) / name}")
     return report
 
 
@@ -85,45 +89,60 @@ def check_pieces(config: DictConfig, codec: Codec) -> None:
 
 
 def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConfig, device: torch.device) -> int:
-    """All videos of a folder; returns how many there are now."""
+    """What this process is to make of a folder; returns how many videos or clips that were."""
     videos.prepare()
-    writer = LatentWriter(
-        out,
+    if config.clips and videos.random_clip:
+        raise UserError("clips: true encodes the clips of a data set that are always the same; set its random_clip: false")
+    process = Process.this()
+    facts = CacheFacts(
         codec_fingerprint=codec.fingerprint(),
         data_fingerprint=videos.fingerprint(),
         temporal_factor=codec.temporal_factor,
-        shard_size=config.shard_size,
         dtype=config.dtype,
+        shard_size=config.shard_size,
+        clip_frames=videos.num_frames if config.clips else None,
+        has_std=config.std,
     )
+    count = len(videos) if config.clips else len(videos.names)
     cast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
-    with writer, cast:
-        for index, name in enumerate(tqdm(videos.names, desc=out.name, unit="video", mininterval=1.0)):
-            if name in writer.done:
-                continue
+    added = 0
+    with LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
+        total = sum(map(len, writer.missing()))
+        unit = "clip" if config.clips else "video"
+        for number in tqdm(writer.todo(), total=total, desc=out.name, unit=unit, mininterval=1.0, disable=process.rank > 0):
             try:
-                item = videos.read(index)
-                pieces = list(encode_pieces(item["video"], codec, config.frames_at_once, config.context_frames, device))
+                item = videos[number] if config.clips else videos.read(number)
+                moments = encode_pieces(item["video"], codec, config.frames_at_once, config.context_frames, device)
             except UserError as error:
-                videos.report_broken(index, error)
+                if config.clips:
+                    raise
+                videos.report_broken(number, error)
                 continue
+            name = videos.names[item["index"]]
             writer.add(
-                name,
-                torch.cat(pieces, dim=1),
+                f"{number}: {name}" if config.clips else name,
+                moments[0],
+                std=moments[1] if config.std else None,
                 fps=float(item["fps"]),
                 caption=item.get("caption"),
                 label=None if item.get("label") is None else int(item["label"]),
             )
-        return len(writer.done)
+            added += 1
+    return added
 
 
-def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int, device: torch.device) -> Iterator[Tensor]:
-    """Latents (c, n, h, w) of a video (3, t, h, w) piece by piece; frames that do not fill a latent are left out."""
+def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece; frames that do not fill a latent are left out."""
     factor = codec.temporal_factor
     frames = video.shape[1] // factor * factor
     if frames == 0:
         raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
+    pieces = []
     for start in range(0, frames, at_once):
         stop = min(start + at_once, frames)
         first, last = max(0, start - context), min(frames, stop + context)
-        latent = codec.encode(video[None, :, first:last].to(device))[0].float().cpu()
-        yield latent[:, (start - first) // factor : (stop - first) // factor]
+        whole = codec.moments(video[None, :, first:last].to(device))
+        wanted = slice((start - first) // factor, (stop - first) // factor)
+        pieces.append([each[0].float().cpu()[:, wanted] for each in whole])
+    mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))
+    return mean, std

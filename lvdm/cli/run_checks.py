@@ -73,7 +73,13 @@ def check_pace(trainer: dict[str, Any], batches: int) -> None:
 def check_cached_latents(data: VideoData, module: Module) -> None:
     """Latents of another autoencoder look like latents but mean something else."""
     cached = {"train": data.train, "val": data.val}
-    for name, made_by in ((name, part.codec_fingerprint) for name, part in cached.items() if isinstance(part, LatentClips)):
+    for name, part in ((name, part) for name, part in cached.items() if isinstance(part, LatentClips)):
+        if isinstance(module, LatentDiffusion) and module.sample_posterior != part.std:
+            raise UserError(
+                f"sample_posterior is {module.sample_posterior} and data.params.{name}.params.std {part.std}; they go together: "
+                "set both or neither"
+            )
+        made_by = part.codec_fingerprint
         if made_by != (used := module.codec.fingerprint()):
             raise UserError(
                 f"the cached latents of {name} were made by another autoencoder ({made_by[:8]}) than codec_weights ({used[:8]}); "
@@ -149,7 +155,8 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
 
 def _check_tasks(module: LatentDiffusion, clip: Shape, data: str) -> None:
     """Draw once from nothing: windows that do not fit into a clip and masks that do not fit into a window say so."""
-    batch = {"latent": torch.zeros(1, *clip), "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
+    zeros = torch.zeros(1, *clip)
+    batch = {"latent": zeros, "latent_std": zeros, "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
     for name, task in module.tasks.items():
         _told(f"the task {name} on the data of {data}", module.draw, batch, [task], generator_for(0))
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from lvdm.cli import command
+from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import (
     Output,
-    Process,
     add_machine,
     add_output,
     add_sampling,

@@ -11,7 +11,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from lvdm.api import load
 from lvdm.cli import command
+from lvdm.cli.process import Process
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
@@ -62,39 +62,8 @@ def add_machine(parse: argparse.ArgumentParser) -> None:
     command.add_allow_module(group)
 
 
-@dataclass(frozen=True)
-class Process:
-    """Which process this is of those that torchrun or SLURM started; alone it is 0 of 1."""
-
-    rank: int
-    count: int
-    on_machine: int  # its number on this machine, and of its GPU
-
-    @staticmethod
-    def this() -> Process:
-        def number(*names: str, otherwise: int) -> int:
-            return next((int(os.environ[name]) for name in names if name in os.environ), otherwise)
-
-        return Process(
-            rank=number("RANK", "SLURM_PROCID", otherwise=0),
-            count=number("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", otherwise=1),
-            on_machine=number("LOCAL_RANK", "SLURM_LOCALID", otherwise=0),
-        )
-
-    def share(self, num: int) -> range:
-        """Its part of the videos 0 ... num - 1."""
-        return range(self.rank * num // self.count, (self.rank + 1) * num // self.count)
-
-    def report_file(self, path: Path | None) -> Path | None:
-        """Each process reports under its own name."""
-        return path if path is None or self.rank == 0 else path.with_name(f"{path.stem}-rank{self.rank}{path.suffix}")
-
-
 def load_model(path: Path, args: argparse.Namespace) -> VideoModel:
-    device = args.device
-    if device == "auto":
-        device = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
-    return load(path, device, getattr(torch, args.dtype), allow=args.allow_module)
+    return load(path, command.device(args.device), getattr(torch, args.dtype), allow=args.allow_module)
 
 
 def batch_size(args: argparse.Namespace, model: VideoModel) -> int:

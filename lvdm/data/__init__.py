@@ -6,9 +6,10 @@ What stands here is loaded when it is first asked for: VideoData needs Lightning
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Draw", "LatentClips", "LatentWriter", "VideoData", "VideoFolder"]
+__all__ = ["CacheFacts", "Draw", "LatentClips", "LatentWriter", "VideoData", "VideoFolder"]
 
 _HOMES = {
+    "CacheFacts": "latent_index",
     "Draw": "draws",
     "LatentClips": "latents",
     "LatentWriter": "latent_writer",

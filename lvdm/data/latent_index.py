@@ -1,8 +1,9 @@
 """What a folder of cached latents looks like on disk: safetensors shards that describe themselves, and an index of all of them.
 
-`latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name; its metadata key `lvdm` is JSON:
-the facts of the cache and one entry per video. `index.json`, written last, repeats them for all shards with each shard's
-size in bytes. A folder without an index is an encoding that has not finished.
+`latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name, and where asked for the posterior's
+standard deviation under `name.std`; its metadata key `lvdm` is JSON: the facts of the cache and one entry per video. Which videos
+a shard holds depends on its number alone. `index.json`, written last, repeats them for all shards with each shard's size in
+bytes. A folder without an index is an encoding that has not finished.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from lvdm.types import UserError
 
-FORMAT = 1  # raised when older readers cannot follow
+FORMAT = 2  # raised when older readers cannot follow
 INDEX = "index.json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
@@ -38,6 +39,9 @@ class CacheFacts:
     data_fingerprint: str  # of the videos they were made from
     temporal_factor: int  # frames of one latent
     dtype: str  # as stored
+    shard_size: int  # videos, or clips, of a shard
+    clip_frames: int | None = None  # of the clips that were encoded one by one; None where whole videos were
+    has_std: bool = False  # whether the posterior's standard deviation is there too
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,11 @@ class Entry:
     fps: float  # of the frames, not of the latents
     caption: str | None = None
     label: int | None = None
+
+
+def std_name(name: str) -> str:
+    """Where the standard deviation of a video's posterior lies."""
+    return f"{name}.std"
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, flush to the disk, rename; a full disk is one sentence and leaves nothing behind."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
         with temporary.open("rb") as file:

@@ -1,6 +1,6 @@
-"""Clips of cached latents: `latent` (c, n, h, w) float32, `index`, `fps`, `caption`, `label` (see latent_index for the files).
+"""Clips of cached latents: `latent` (c, n, h, w) float32, `latent_std` where asked for, `index`, `fps`, `caption`, `label`.
 
-Which latents are drawn is a function of (seed, epoch, sample) alone, as for videos.
+The files are those of latent_index. Which latents are drawn is a function of (seed, epoch, sample) alone, as for videos.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from lvdm.data.clips import clip_span, random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, generator
 from lvdm.data.folders import Description, require_folder
-from lvdm.data.latent_index import DTYPES, CacheFacts, Entry, open_shard, read_index
+from lvdm.data.latent_index import DTYPES, CacheFacts, Entry, open_shard, read_index, std_name
 from lvdm.data.memory import require_memory
 from lvdm.types import UserError
 
@@ -32,7 +32,7 @@ class _Found:
     facts: CacheFacts
     entries: list[Entry]
     files: list[Path]
-    latents: list[Tensor]
+    latents: list[dict[str, Tensor]]
 
 
 class LatentClips(Dataset[dict[str, Any]]):
@@ -44,6 +44,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         stride: take every stride-th latent, as the key latents of a long video are; `fps` is divided by it.
         random_clip: clips start anywhere; if false they are spread evenly over the video (a single one is centred).
         clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
+        std: give the posterior's standard deviation as `latent_std` too, for a stage with sample_posterior.
         in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs).
         seed: of the random clips.
     """
@@ -56,6 +57,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         stride: int = 1,
         random_clip: bool = True,
         clips_per_video: int = 1,
+        std: bool = False,
         in_memory: bool = True,
         seed: int = 0,
     ) -> None:
@@ -63,7 +65,8 @@ class LatentClips(Dataset[dict[str, Any]]):
             got = f"num_latents={num_latents}, stride={stride}, clips_per_video={clips_per_video}"
             raise UserError(f"{got}: each must be at least 1")
         self.root, self.num_latents, self.stride = Path(root).expanduser(), num_latents, stride
-        self.random_clip, self.clips_per_video, self.in_memory, self.seed = random_clip, clips_per_video, in_memory, seed
+        self.random_clip, self.clips_per_video, self.std = random_clip, clips_per_video, std
+        self.in_memory, self.seed = in_memory, seed
         self._found: _Found | None = None
 
     def prepare(self) -> None:
@@ -72,6 +75,8 @@ class LatentClips(Dataset[dict[str, Any]]):
             return
         require_folder(self.root, "the folder of latents")
         facts, shards = read_index(self.root)
+        if self.std and not facts.has_std:
+            raise UserError(f"{self.root} holds means alone; run scripts/encode.py with std=true, or leave std out")
         videos = [(entry, self.root / shard.file) for shard in shards for entry in shard.entries]
         usable = [(entry, file) for entry, file in videos if self._is_long_enough(entry)]
         if not usable:
@@ -126,25 +131,31 @@ class LatentClips(Dataset[dict[str, Any]]):
             wanted = spread_clip(entry.shape[1], self.num_latents, self.stride, part, self.clips_per_video, name=entry.name)
         fps = torch.tensor(entry.fps / self.stride)
         known = Description(entry.caption, entry.label).facts()
-        return {"latent": self._read(video, wanted), "index": video, "fps": fps, **known}
+        return {**self._read(video, wanted), "index": video, "fps": fps, **known}
 
-    def _read(self, video: int, wanted: range) -> Tensor:
-        """(c, num_latents, h, w) float32, the caller's own."""
+    def _read(self, video: int, wanted: range) -> dict[str, Tensor]:
+        """Each (c, num_latents, h, w) float32, the caller's own."""
         found = self._prepared()
         if self.in_memory:
-            stored = found.latents[video][:, wanted.start : wanted.stop]
+            stored = {key: tensor[:, wanted.start : wanted.stop] for key, tensor in found.latents[video].items()}
         else:
             with open_shard(found.files[video]) as shard:
-                stored = shard.get_slice(found.entries[video].name)[:, wanted.start : wanted.stop]
-        return torch.empty(self.latent_shape).copy_(stored[:, :: wanted.step])
+                names = self._stored_as(found.entries[video])
+                stored = {key: shard.get_slice(name)[:, wanted.start : wanted.stop] for key, name in names.items()}
+        return {key: torch.empty(self.latent_shape).copy_(tensor[:, :: wanted.step]) for key, tensor in stored.items()}
 
-    def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[Tensor]:
+    def _stored_as(self, entry: Entry) -> dict[str, str]:
+        """The batch's keys and the tensors they are read from."""
+        return {"latent": entry.name, **({"latent_std": std_name(entry.name)} if self.std else {})}
+
+    def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[dict[str, Tensor]]:
         need = sum(torch.Size(entry.shape).numel() for entry in entries) * DTYPES[facts.dtype].itemsize
-        require_memory(need, f"the latents of {self.root}")
-        latents: list[Tensor] = []
+        require_memory(need * (2 if self.std else 1), f"the latents of {self.root}")
+        latents: list[dict[str, Tensor]] = []
         for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
             with open_shard(file) as shard:
-                latents += [shard.get_tensor(entry.name) for _, entry in videos]
+                names = [self._stored_as(entry) for _, entry in videos]
+                latents += [{key: shard.get_tensor(name) for key, name in each.items()} for each in names]
         return latents
 
     def _is_long_enough(self, entry: Entry) -> bool:

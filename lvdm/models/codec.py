@@ -75,9 +75,16 @@ class Codec(nn.Module):
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
         """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, t/f_t, h/f_s, w/f_s)."""
+        return self.moments(video)[0]
+
+    @torch.no_grad()
+    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the normalised latent's posterior; `encode` gives the mean."""
         check_video_shape(video, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
-        z = self.autoencoder.encode(video.to(self.dtype)).mode()
-        return (self.scale * (_at_least_float32(z) + self.shift)).to(self.dtype)
+        posterior = self.autoencoder.encode(video.to(self.dtype))
+        mean = self.scale * (_at_least_float32(posterior.mode()) + self.shift)
+        std = self.scale * torch.exp(0.5 * _at_least_float32(posterior.logvar))
+        return mean.to(self.dtype), std.to(self.dtype)
 
     @torch.no_grad()
     def decode(self, latent: Tensor) -> Tensor:

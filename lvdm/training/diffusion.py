@@ -82,8 +82,9 @@ class LatentDiffusion(SteppedModule):
         num_latents: latent frames of a window.
         tasks: what to learn, by name; one is drawn per sample.
         given: how given frames are perturbed and whether they count in the loss.
+        sample_posterior: train on samples of the autoencoder's posterior, as published, not on its mean.
         optimizer, learning_rate: how the weights are stepped.
-        seed: every draw is a function of (seed, step, rank).
+        seed: every draw is a function of (seed, step, sample).
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class LatentDiffusion(SteppedModule):
         loss: Loss | None = None,
         weight: Weight | None = None,
         given: GivenFrames | None = None,
+        sample_posterior: bool = False,
         optimizer: OptimizerSettings | None = None,
         learning_rate: Constant | None = None,
         seed: int = 0,
@@ -110,7 +112,7 @@ class LatentDiffusion(SteppedModule):
         self.schedule, self.objective = schedule, objective
         self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
-        self.given, self.seed = given or GivenFrames(), seed
+        self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
         self._check_given(is_set=given is not None)
 
     @staticmethod
@@ -140,7 +142,7 @@ class LatentDiffusion(SteppedModule):
     def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> Draw:
         """Windows, times, levels and noise for one batch. `tasks` are those of all processes, `generator` is on the CPU and the
         same in each of them."""
-        latents = self._latents(batch)
+        latents = self._latents(batch, generator, share)
         window = cut_windows(latents, tasks, self.num_latents, generator, share)
         t = draw_times(len(tasks), self.schedule.num_steps, generator)
         s = draw_levels(len(tasks), self.given.max_level, self.given.clean_fraction, generator)
@@ -199,11 +201,17 @@ class LatentDiffusion(SteppedModule):
     def trained_parameters(self) -> Iterable[Parameter]:
         return (p for p in self.denoiser.parameters() if p.requires_grad)
 
-    def _latents(self, batch: Batch) -> Tensor:
+    def _latents(self, batch: Batch, generator: torch.Generator, share: Share) -> Tensor:
+        """From pixels or from the cache: the mean of the posterior, or a sample of it by the same draws."""
         if "latent" in batch:
-            return batch["latent"]
-        with torch.no_grad():
-            return self.codec.encode(batch["video"]).float()
+            mean, std = batch["latent"], batch.get("latent_std")
+        else:
+            mean, std = (each.float() for each in self.codec.moments(batch["video"]))
+        if not self.sample_posterior:
+            return mean
+        if std is None:
+            raise UserError("sample_posterior needs latents with std: encode with std=true, and give LatentClips std: true")
+        return mean + std * sample_noise(mean.shape, generator, share, mean.device)
 
     def _told(self, cond: Condition) -> Condition:
         """The part of the condition that this network has an ear for."""
