@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -60,3 +61,18 @@ def test_two_processes_make_the_weights_of_one_with_the_doubled_batch(name: str,
     ours, theirs = (read_info(tmp_path / run / "model.safetensors") for run in ("two", "one"))
     assert (ours.scale, ours.shift) == pytest.approx((theirs.scale, theirs.shift), rel=1e-4)
     assert (tmp_path / "two" / "metrics.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["joint", "autoencoder"])
+def test_processes_share_the_preview(name: str, made: Path, tmp_path: Path) -> None:
+    """Three samples over two processes are those of one; reconstructions are of as many videos."""
+    config = config_of(name, made, tmp_path)
+    config["previews"] = {"num": 3, **({"steps": 2} if name == "joint" else {})}
+    config["data"]["params"] |= {"val_batch_size": 4}
+    written = write_config(tmp_path / "config.yaml", config)
+    assert train.main([written, "--name", "one", "data.params.batch_size=4"]) == 0
+    train_in_two(written, "--name", "two")
+    one, two = (iio.imread(tmp_path / run / "previews" / "step=2.mp4").astype(int) for run in ("one", "two"))
+    assert one.shape == two.shape and one.shape[2] == 3 * 16
+    if name == "joint":
+        assert abs(one - two).mean() < 2, "of 255 levels: the weights differ by rounding, mp4 by more"

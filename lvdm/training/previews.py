@@ -40,9 +40,11 @@ class Previews(Callback):
         self.folder, self.settings, self.num, self.steps = folder, settings, num, steps
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not trainer.is_global_zero or trainer.state.fn != "fit" or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         videos, fps = self._make(trainer, pl_module)
+        if not trainer.is_global_zero:
+            return
         strip = np.concatenate(list(videos), axis=2)  # (t, h, n w, 3)
         try:
             self._write(strip, fps, trainer)
@@ -59,19 +61,28 @@ class Previews(Callback):
                 board.experiment.file_writer.add_summary(gif_summary("preview", strip, fps), trainer.global_step)
 
     def _make(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[np.ndarray, float]:
+        """Every process makes its part of the videos, the same number each; what is too much is left out."""
+        share = -(-self.num // trainer.world_size)
         if isinstance(module, LatentDiffusion):
             assert self.settings is not None, "a diffusion stage has sampling settings"
             model = VideoModel(
                 module.codec, module.denoiser, module.schedule, module.objective, self.settings, device=module.device
             )
-            fps = self.settings.fps or 8.0
-            return model.sample(self.num, steps=self.steps, sampler=self.settings.sampler), fps
+            first = trainer.global_rank * share
+            made = model.sample(share, steps=self.steps, sampler=self.settings.sampler, first=first)
+            return self._gather(made, module)[: self.num], self.settings.fps or 8.0
         assert isinstance(module, AutoencoderTraining)
         batch = next(iter(trainer.val_dataloaders))
-        video = batch["video"][: self.num].to(module.device)
+        video = batch["video"][:share].to(module.device)
         with torch.no_grad():
             reconstruction = module.autoencoder.decode(module.autoencoder.encode(video).mode())
-        return to_uint8(torch.cat([video, reconstruction.to(video)], dim=3)), float(batch["fps"][0]) if "fps" in batch else 8.0
+        made = to_uint8(torch.cat([video, reconstruction.to(video)], dim=3))
+        return self._gather(made, module)[: self.num], float(batch["fps"][0]) if "fps" in batch else 8.0
+
+    def _gather(self, videos: np.ndarray, module: pl.LightningModule) -> np.ndarray:
+        """Those of all processes, one process after the other."""
+        parts = module.all_gather(torch.from_numpy(videos).to(module.device))
+        return parts.reshape(-1, *videos.shape[1:]).cpu().numpy()
 
 
 def gif_summary(tag: str, video: np.ndarray, fps: float) -> Summary:
