@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError  # torch reads files so named by them
 
 from lvdm.cli.run_folder import RunFolder
 from lvdm.training.checkpointing import checkpoints_in
@@ -51,7 +52,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents, tensors left on the disk."""
     try:
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, SafetensorError) as error:
         raise UserError(
             f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
         ) from error

@@ -69,7 +69,11 @@ def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
         (out / split / "truth").mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(workers) as pool:  # threads suffice: most of the time goes to one ffmpeg process per worker
         jobs = pool.map(lambda job: _write_one(out, dataset, *job), todo)
-        lines = dict(zip(todo, _with_progress(jobs, total=len(todo)), strict=True))
+        try:
+            lines = dict(zip(todo, _with_progress(jobs, total=len(todo)), strict=True))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # one that failed is enough
+            raise
     for split, count in dataset.counts().items():
         text = "".join(json.dumps(lines[split, index]) + "\n" for index in range(count))
         _atomically(out / split / "metadata.jsonl", lambda path, text=text: path.write_text(text))
@@ -141,5 +145,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: int) -> None:
 def _atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Under another name first, so that a file with its name is a whole one."""
     temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
