@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from lvdm.types import UserError
@@ -39,7 +40,7 @@ STORAGES = {
 }
 DAMAGE = (  # what a damaged or hostile file can raise in either unpickler; RecursionError is a RuntimeError
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, EOFError, LookupError, TypeError, ValueError, AttributeError,
-    RuntimeError, OverflowError, MemoryError,
+    RuntimeError, OverflowError, MemoryError, SafetensorError,
 )  # fmt: skip
 
 
