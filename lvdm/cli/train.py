@@ -83,6 +83,7 @@ def train(args: argparse.Namespace) -> command.Report:
     check_all(settings, module, data, checkpoint)
     trainer = build_trainer(settings, folder, data_fingerprint=data.train.fingerprint(), resume=checkpoint is not None)
     folder.make()
+    data.record_skipped(folder.skipped)
     save_config(config, folder.config)
     if settings["compile"]:
         compile_network(module)

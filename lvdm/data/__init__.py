@@ -6,14 +6,26 @@ What stands here is loaded when it is first asked for: VideoData needs Lightning
 from importlib import import_module
 from typing import Any
 
-__all__ = ["Draw", "LatentClips", "LatentWriter", "VideoData", "VideoFolder"]
+__all__ = [
+    *("AnyVideos", "Draw", "FolderSplit", "FractionSplit", "LatentClips", "LatentWriter", "ListSplit", "SkyTimelapse"),
+    *("Taichi", "TarShards", "UCF101", "VideoData", "VideoFolder", "VideoTable"),
+]
 
 _HOMES = {
+    "AnyVideos": "layouts",
     "Draw": "draws",
+    "FolderSplit": "splits",
+    "FractionSplit": "splits",
     "LatentClips": "latents",
     "LatentWriter": "latent_writer",
+    "ListSplit": "splits",
+    "SkyTimelapse": "layouts",
+    "Taichi": "layouts",
+    "TarShards": "shards",
+    "UCF101": "ucf101",
     "VideoData": "datamodule",
     "VideoFolder": "datasets",
+    "VideoTable": "tables",
 }
 
 
