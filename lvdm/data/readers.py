@@ -101,7 +101,6 @@ def naming(place: Place, *errors: type[Exception]) -> Iterator[None]:
     except UserError:  # is a ValueError, and names it already
         raise
     except errors as error:
-        why = re.sub(r"\[\d\d:\d\d:\d\d\] \S+\.cc:\d+: ", "", (getattr(error, "strerror", None) or str(error)).strip()).split(
-            "\n"
-        )[0]
+        said = (getattr(error, "strerror", None) or str(error)).strip()  # strerror: without the path, which is named here
+        why = re.sub(r"\[\d\d:\d\d:\d\d\] \S+\.cc:\d+: ", "", said).split("\n")[0]
         raise UserError(f"cannot read {label_of(place)}: {why or type(error).__name__}") from error
