@@ -18,6 +18,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
+from lvdm.cli.check_data import check_data
 from lvdm.cli.dry_run import describe
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
 from lvdm.cli.run_checks import (
@@ -60,7 +61,9 @@ def parser() -> argparse.ArgumentParser:
         help="auto (default): go on from the run's last.ckpt if there is one; never: refuse a run that exists; "
         "PATH: from this checkpoint",
     )
-    parse.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
+    only = parse.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
+    only.add_argument("--check-data", action="store_true", help="look at every video, print what is there, train nothing")
     command.add_allow_module(parse)
     return parse
 
@@ -75,6 +78,8 @@ def train(args: argparse.Namespace) -> command.Report:
         return describe(config, allow=args.allow_module)
     settings = to_dict(config)
     folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
+    if args.check_data:
+        return check_data(config, folder.path.with_name(f"{folder.path.name}_data"), allow=args.allow_module)
     checkpoint = folder.checkpoint_to_resume(args.resume)
     check_seed("seed", settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
