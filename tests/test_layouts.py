@@ -120,7 +120,7 @@ def test_captioned_videos_come_as_batches_and_a_missing_one_is_named(tmp_path: P
     (tmp_path / "t.csv").write_text("video,caption\na.mp4,grey\nb.mp4,white\n")
     data = VideoFolder(tmp_path / "videos", num_frames=2, size=8, layout=VideoTable(tmp_path / "t.csv"), max_broken=0.5)
     assert data.names == ["a.mp4"] and data[0]["caption"] == "grey"
-    assert "b.mp4: there is no such file" in data.found.broken.reasons["b.mp4"]
+    assert "b.mp4: No such file" in data.found.broken.reasons["b.mp4"]
 
 
 NAMES = [f"{folder}/{number}.mp4" for folder in "abcdefgh" for number in range(20)]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from PIL import Image
 from tqdm import tqdm
@@ -37,63 +38,54 @@ class VideoFacts:
     width: int
 
 
+Result = TypeVar("Result")
 Look = VideoFacts | str  # or why the video cannot be used
 
 
-def scan(videos: Sequence[Video], root: Path, *, time_limit: float, threads: int | None = None) -> list[Look]:
+def scan(videos: Sequence[Video], root: Path, *, time_limit: float) -> list[Look]:
     """A look at each video, taken from the notebook where the file is as it was then."""
     notebook = Notebook(root)
-    stamps = [_stamp(video.place) for video in videos]
-    looks = _known(videos, stamps, notebook)
-    if any(look is None for look in looks):
+    stamps = dict(zip((video.name for video in videos), _in_threads(_stamp, videos), strict=True))
+    looks = _known(stamps, notebook)
+    if len(looks) < len(videos):
         with notebook.held():
             notebook.load()
-            looks = _known(videos, stamps, notebook)
-            missing = [number for number, look in enumerate(looks) if look is None]
-            new = _look_at([videos[number] for number in missing], [stamps[number] for number in missing],
-                           notebook, time_limit, threads, root.name)  # fmt: skip
-            for number, look in zip(missing, new, strict=True):
-                looks[number] = look
-    return [look for look in looks if look is not None]
+            looks = _known(stamps, notebook)
+            looks |= _look_at_all([video for video in videos if video.name not in looks], stamps, notebook, time_limit)
+    return [looks[video.name] for video in videos]
 
 
-def _stamp(place: Place) -> Stamp | None:
+def _in_threads(work: Callable[[Video], Result], videos: Sequence[Video]) -> Iterator[Result]:
+    with ThreadPoolExecutor(min(32, THREADS * (os.cpu_count() or 1))) as pool:
+        yield from pool.map(work, videos)
+
+
+def _stamp(video: Video) -> Stamp | str:
     try:
-        return stamp(place)
-    except OSError:
-        return None
+        return stamp(video.place)
+    except OSError as error:
+        return f"cannot read {label_of(video.place)}: {error.strerror}"
 
 
-def _known(videos: Sequence[Video], stamps: Sequence[Stamp | None], notebook: Notebook) -> list[Look | None]:
-    known: list[Look | None] = []
-    for video, when in zip(videos, stamps, strict=True):
-        if when is None:
-            known.append(f"cannot read {label_of(video.place)}: there is no such file")
-        else:
-            noted = notebook.get(video.name, when)
-            known.append(None if noted is None else VideoFacts(*noted))
-    return known
+def _known(stamps: Mapping[str, Stamp | str], notebook: Notebook) -> dict[str, Look]:
+    """By name of the video, what needs no look."""
+    noted = {name: when if isinstance(when, str) else notebook.get(name, when) for name, when in stamps.items()}
+    return {name: look if isinstance(look, str) else VideoFacts(*look) for name, look in noted.items() if look is not None}
 
 
-def _look_at(
-    videos: Sequence[Video],
-    stamps: Sequence[Stamp],
-    notebook: Notebook,
-    time_limit: float,
-    threads: int | None,
-    name: str,
-) -> list[Look]:
-    looks, saved = [], time.monotonic()
-    with ThreadPoolExecutor(threads or min(32, THREADS * (os.cpu_count() or 1))) as pool:
-        found = pool.map(lambda video: _patiently(video.place, time_limit), videos)
-        bar = tqdm(found, desc=f"looking at {name}", total=len(videos), unit="video", delay=2.0, mininterval=1.0, leave=False)
-        for video, when, look in zip(videos, stamps, bar, strict=True):
-            looks.append(look)
-            if isinstance(look, VideoFacts):
-                notebook.add(video.name, when, astuple(look))
-            if time.monotonic() - saved > SAVE_EVERY:
-                notebook.save()
-                saved = time.monotonic()
+def _look_at_all(
+    videos: Sequence[Video], stamps: Mapping[str, Stamp | str], notebook: Notebook, time_limit: float
+) -> dict[str, Look]:
+    looks: dict[str, Look] = {}
+    found, saved = _in_threads(lambda video: _patiently(video.place, time_limit), videos), time.monotonic()
+    bar = tqdm(found, desc="looking at videos", total=len(videos), unit="video", delay=2.0, mininterval=1.0, leave=False)
+    for video, look in zip(videos, bar, strict=True):
+        looks[video.name] = look
+        if isinstance(look, VideoFacts):
+            notebook.add(video.name, stamps[video.name], astuple(look))
+        if time.monotonic() - saved > SAVE_EVERY:
+            notebook.save()
+            saved = time.monotonic()
     notebook.save()
     return looks
 
