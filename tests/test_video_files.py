@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import imageio
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from test_readers import CODECS
@@ -45,6 +46,22 @@ def test_a_width_that_decord_cannot_read_is_read_by_pyav(tmp_path: Path) -> None
         DecordFile(tmp_path / "x.mp4").read([2, 5])
     frames = VideoFile(tmp_path / "x.mp4").read([2, 5])
     assert frames.shape == (2, 48, 72, 3) and (frames.mean(axis=(1, 2, 3)) / 10).round().tolist() == [2, 5]
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_video_of_a_turned_telephone_stands_upright_in_both(degrees: int, tmp_path: Path) -> None:
+    with imageio.get_writer(tmp_path / "x.mp4", fps=10, macro_block_size=1) as writer:
+        for frame in range(6):
+            writer.append_data(np.random.default_rng(frame).integers(0, 256, (4, 8, 3), np.uint8).repeat(8, 0).repeat(8, 1))
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-display_rotation", str(degrees)]
+    subprocess.run([*ffmpeg, "-i", tmp_path / "x.mp4", "-c", "copy", tmp_path / "turned.mp4"], check=True)
+    lying, first, second = (
+        library(tmp_path / name).read([4])[0]
+        for name, library in (("x.mp4", DecordFile), ("turned.mp4", DecordFile), ("turned.mp4", PyavFile))
+    )
+    assert np.array_equal(first, second) and np.array_equal(first, np.rot90(lying, degrees // 90))
+    facts = look_at(tmp_path / "turned.mp4")
+    assert (facts.height, facts.width) == first.shape[:2]
 
 
 def write_variable_rate(path: Path) -> None:

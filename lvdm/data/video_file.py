@@ -126,7 +126,8 @@ class PyavFile:
                 if picture is None:
                     raise UserError(f"cannot read {label_of(self.place)}: it ends after {self._next} frames")
                 if self._next in wanted:
-                    kept[self._next] = picture.to_ndarray(format="rgb24")
+                    upright = np.rot90(picture.to_ndarray(format="rgb24"), picture.rotation // 90)  # as decord gives it
+                    kept[self._next] = np.ascontiguousarray(upright)
                 self._next += 1
         return np.stack([kept[frame] for frame in frames])
 
