@@ -1,11 +1,13 @@
 """Two libraries read the same frames, a read that never returns is abandoned, and one look at each file is kept."""
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import av
@@ -127,6 +129,27 @@ def test_patience_gives_results_and_errors_as_they_come() -> None:
     assert within(5, lambda: 7) == 7
     with pytest.raises(KeyError, match="lost"):
         within(5, lambda: {}["lost"])
+
+
+def test_a_reader_that_failed_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it waits for the garbage collector, a process forked meanwhile would tear down threads that it does not have."""
+
+    class Failing(DecordFile):
+        def read(self, frames):
+            raise UserError("no frames")
+
+    write_video(tmp_path / "x.mp4")
+    monkeypatch.setattr(video_file, "LIBRARIES", (Failing,))
+    gc.disable()
+    try:
+        video = VideoFile(tmp_path / "x.mp4")
+        reader = weakref.ref(video._readers[Failing])
+        with pytest.raises(UserError, match="no frames"):
+            video.read([0])
+        del video
+        assert reader() is None
+    finally:
+        gc.enable()
 
 
 def videos_in(root: Path) -> list[Video]:

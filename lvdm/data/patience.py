@@ -19,7 +19,10 @@ def within(seconds: float, work: Callable[[], Result]) -> Result:
     Thread(target=_fulfil, args=(future, work), daemon=True).start()
     if not wait([future], seconds).done:
         raise UserError(f"no answer within {seconds:g} s")
-    return future.result()
+    try:
+        return future.result()
+    finally:
+        del future, work  # an error keeps this frame: a circle of them would keep readers alive beyond their use
 
 
 def _fulfil(future: Future[Result], work: Callable[[], Result]) -> None:
@@ -28,4 +31,4 @@ def _fulfil(future: Future[Result], work: Callable[[], Result]) -> None:
     except BaseException as error:  # raised again where the result is asked for
         future.set_exception(error)
     finally:
-        del future, work  # an error keeps this frame: a circle of them would keep readers alive beyond their use
+        del future, work  # for the same reason
