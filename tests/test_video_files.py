@@ -190,6 +190,21 @@ def test_where_the_data_cannot_be_written_looks_are_kept_in_the_users_cache(tmp_
     assert Notebook(tmp_path / "data").get("x", [1, 2]) is None, "a damaged notebook is made anew"
 
 
+def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) -> None:
+    for i in range(6):
+        write_video(tmp_path / f"{i}.mp4", length=5 + i)
+    code = (
+        "import sys; from pathlib import Path; import lvdm.data.scan as s; from lvdm.data.folders import find_videos, Video\n"
+        f"root = Path({str(tmp_path)!r}); look, s.look_at = s.look_at, lambda place: (print(place.name), look(place))[1]\n"
+        "s.scan([Video(name, root / name) for name in find_videos(root)], root, time_limit=9)"
+    )
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    looked = [name for process in started for name in process.communicate(timeout=100)[0].split()]
+    assert sorted(looked) == [f"{i}.mp4" for i in range(6)]
+    entries = json.loads((tmp_path / FILE).read_text())["entries"]
+    assert {name: value[0] for name, (_, value) in entries.items()} == {f"{i}.mp4": 5 + i for i in range(6)}
+
+
 def test_with_workers_the_training_process_never_loads_decord(tmp_path: Path) -> None:
     for i in range(4):
         write_video(tmp_path / f"{i}.mp4")

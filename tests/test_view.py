@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import functional as tvf
 from video_files import frames_seen, write_video
 
-from lvdm.data import Draw, VideoData, VideoFolder
+from lvdm.data import AnyVideos, Draw, VideoData, VideoFolder
 from lvdm.data.clips import all_clips, clip_span, count_clips
 from lvdm.data.draws import generator
 from lvdm.data.frames import crop, random_place, resize_to_cover
@@ -107,6 +107,8 @@ def test_a_random_crop_is_one_place_for_all_frames_and_another_in_each_epoch(roo
 def test_settings_without_meaning_are_refused() -> None:
     with pytest.raises(UserError, match=r"resize \(16, 16\) is smaller than size \(24, 24\)"):
         VideoFolder("x", num_frames=1, size=24, resize=16)
+    with pytest.raises(UserError, match="metadata has no effect with a layout"):
+        VideoFolder("x", num_frames=1, size=24, metadata="m.jsonl", layout=AnyVideos())
     with pytest.raises(UserError, match="time_limit=0"):
         VideoFolder("x", num_frames=1, size=24, time_limit=0)
 

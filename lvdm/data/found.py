@@ -33,7 +33,8 @@ def find_usable(
     videos = layout.find(root)
     if split is not None:
         videos = chosen(videos, split, root)
-    looks = [_long_enough(video, look, num_frames, stride) for video, look in _looks(videos, root, time_limit)]
+    looks = scan(videos, root, time_limit=time_limit)
+    looks = [_long_enough(video, look, num_frames, stride) for video, look in zip(videos, looks, strict=True)]
     broken = BrokenCount(len(videos), max_broken, root=str(root))
     broken.add({video.name: look for video, look in zip(videos, looks, strict=True) if isinstance(look, str)})
     usable = [(video, look) for video, look in zip(videos, looks, strict=True) if isinstance(look, VideoFacts)]
@@ -45,10 +46,6 @@ def chosen(videos: list[Video], split: Split, root: Path) -> list[Video]:
     if not names:
         raise UserError(f"the split leaves none of the {len(videos)} videos of {root}; widen it")
     return [video for video in videos if video.name in names]
-
-
-def _looks(videos: list[Video], root: Path, time_limit: float) -> list[tuple[Video, Look]]:
-    return list(zip(videos, scan(videos, root, time_limit=time_limit), strict=True))
 
 
 def _long_enough(video: Video, look: Look, num_frames: int, stride: int) -> Look:

@@ -10,10 +10,12 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ class Notebook:
         digest = hashlib.sha256(os.fspath(root.absolute()).encode()).hexdigest()[:16]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lvdm"
         self._beside, self._in_cache = root / FILE, cache / f"scan-{digest}.json"
+        self._lock = Path(tempfile.gettempdir()) / f"lvdm-scan-{digest}.lock"
         self._entries: dict[str, tuple[Stamp, Any]] = {}
         self._new: dict[str, tuple[Stamp, Any]] = {}
         self.load()
@@ -64,11 +67,9 @@ class Notebook:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Processes of one machine take turns, so that the later ones find what the first one noted."""
-        lock = self._in_cache.with_suffix(".lock")
         try:
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            file = lock.open("w")
-        except OSError:  # nowhere to hold it: each looks for itself
+            file = self._lock.open("w")
+        except OSError:  # another user's, or nowhere to hold it: each looks for itself
             yield
             return
         with file:
@@ -85,7 +86,7 @@ def _read(path: Path) -> dict[str, tuple[Stamp, Any]]:
 
 
 def _write(path: Path, entries: dict[str, tuple[Stamp, Any]]) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary = path.with_name(f"{path.name}.{uuid4().hex}")
     try:
         temporary.write_text(json.dumps({"format": FORMAT, "entries": entries}))
         os.replace(temporary, path)
