@@ -18,7 +18,7 @@ import pytest
 from test_readers import CODECS
 from video_files import LENGTH, write_images, write_video
 
-from lvdm.data import video_file
+from lvdm.data import VideoFolder, video_file
 from lvdm.data.folders import Video
 from lvdm.data.notebook import FILE, Notebook
 from lvdm.data.patience import within
@@ -129,6 +129,23 @@ def test_patience_gives_results_and_errors_as_they_come() -> None:
     assert within(5, lambda: 7) == 7
     with pytest.raises(KeyError, match="lost"):
         within(5, lambda: {}["lost"])
+
+
+def test_files_that_never_answer_are_skipped_and_named_before_training_and_within(tmp_path: Path) -> None:
+    """Named pipes that nobody writes to: to open one for reading waits for ever, in decord and in PyAV."""
+    pipes = [tmp_path / "0.mp4", tmp_path / "1.mp4"]
+    for i in range(1, 4):
+        write_video(tmp_path / f"{i}.mp4")
+    os.mkfifo(pipes[0])
+    data = VideoFolder(tmp_path, num_frames=4, size=8, time_limit=0.5, max_broken=0.5)
+    assert data.names == ["1.mp4", "2.mp4", "3.mp4"]
+    assert data.found.broken.reasons == {"0.mp4": f"cannot read {pipes[0]}: no answer within 0.5 s"}
+    pipes[1].unlink()
+    os.mkfifo(pipes[1])
+    assert data[0]["index"] in (1, 2)
+    assert data.found.broken.reasons["1.mp4"] == f"cannot read {pipes[1]}: no answer within 0.5 s"
+    for pipe in pipes:  # let the threads that were left behind go on, to an error
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_a_reader_that_failed_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
