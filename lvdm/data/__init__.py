@@ -1,4 +1,4 @@
-"""Videos in: layouts of data sets, which frames, reading, resizing, toy videos, cached latents. Imports lvdm.types only; no networks.
+"""Videos in: layouts of data sets, which frames, reading, resizing, toys, cached latents. Imports lvdm.types only; no networks.
 
 What stands here is loaded when it is first asked for: VideoData needs Lightning, which takes seconds, and toy videos do not.
 """
