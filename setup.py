@@ -28,6 +28,6 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["lvdm", "lvdm.*"]),
     install_requires=requirements(),
-    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9"]},
+    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0"]},
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.{name}:main" for name in COMMANDS]},
 )

@@ -179,20 +179,34 @@ def test_broken_videos_are_skipped_counted_and_named(tmp_path: Path, caplog: pyt
     root = with_broken(tmp_path, good=18, broken=2)
     data = VideoFolder(root, num_frames=8, size=8)
     with caplog.at_level(logging.WARNING):
-        items = [data[Draw(1, i)] for i in range(20)]
-    assert all(item["index"] < 18 for item in items)
+        items = list(data)
+    assert data.names == [f"{i:04d}.mp4" for i in range(18)] and [item["index"] for item in items] == [*range(18)]
     assert caplog.text.count("skipped a video") == 2
     assert "cannot read" in caplog.text and "0018.mp4" in caplog.text
     assert "needs 8 frames" in caplog.text and "0019.mp4 has 3" in caplog.text
-    again = VideoFolder(root, num_frames=8, size=8)
-    assert all(torch.equal(again[Draw(1, i)]["video"], items[i]["video"]) for i in reversed(range(20)))
+
+
+def test_a_video_that_breaks_later_is_skipped_and_another_drawn_the_same_for_all(tmp_path: Path) -> None:
+    root = with_broken(tmp_path, good=20, broken=0)
+    sets = [VideoFolder(root, num_frames=8, size=8) for _ in range(2)]
+    for data in sets:
+        data.prepare()
+        data.record_skipped(tmp_path / "skipped.txt")
+    for i in (3, 11):
+        (root / f"{i:04d}.mp4").write_bytes(b"gone")
+    first = [sets[0][Draw(1, i)] for i in range(20)]
+    assert {item["index"] for item in first}.isdisjoint({3, 11})
+    again = {i: sets[1][Draw(1, i)] for i in reversed(range(20))}
+    assert all(torch.equal(again[i]["video"], item["video"]) for i, item in enumerate(first))
+    named = (tmp_path / "skipped.txt").read_text().splitlines()
+    assert [line.partition(":")[0] for line in named] == [f"cannot read {root}/{i:04d}.mp4" for i in (3, 11)]
 
 
 def test_too_many_broken_videos_stop_before_training(tmp_path: Path) -> None:
     root = with_broken(tmp_path, good=10, broken=6)
-    with pytest.raises(UserError, match=r"of \d+ videos opened under .* more than max_broken=0.1 .* raise max_broken"):
+    with pytest.raises(UserError, match=r"6 of 16 videos under .* more than max_broken=0.2 .* raise max_broken"):
         VideoData(VideoFolder(root, num_frames=8, size=8), batch_size=2).setup("fit")
-    assert len([*VideoFolder(root, num_frames=8, size=8, max_broken=0.5)]) == 16
+    assert len([*VideoFolder(root, num_frames=8, size=8, max_broken=0.5)]) == 10
 
 
 def test_a_set_of_broken_videos_only_ends(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ def test_processes_share_the_batches_that_one_process_would_see() -> None:
 def test_settings_that_cannot_work_are_refused() -> None:
     with pytest.raises(UserError, match="3 samples .* fewer than a batch of 4"):
         VideoData(Numbers(3), batch_size=4).train_dataloader()
+    with pytest.raises(UserError, match="the data set of validation has no samples"):
+        VideoData(Numbers(3), Numbers(0), batch_size=1).val_dataloader()
     with pytest.raises(UserError, match="prefetch_factor=4 has no effect"):
         VideoData(Numbers(3), batch_size=1, prefetch_factor=4)
     with pytest.raises(UserError, match="val_batch_size=4 has no effect"):

@@ -1,8 +1,8 @@
 """`scripts/benchmark.py CONFIG...`: how fast a training config runs here, stage by stage, on random weights and random batches.
 
-No data and no trained weights are needed. Each figure stands beside the machine's own rate of matrix products, measured in the
-same run and type, so that machines and layouts can be compared. FLOP are counted on the stage's own call: those of training
-include the optimizer's products and what checkpointing computes again.
+No data and no trained weights are needed, but for `--stage data` (data_speed.py). Each figure stands beside the machine's own
+rate of matrix products, measured in the same run and type, so that machines and layouts can be compared. FLOP are counted on the
+stage's own call: those of training include the optimizer's products and what checkpointing computes again.
 Letters: b batch, c channels, t frames or latents, h w.
 """
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from lvdm.cli import command, speed
+from lvdm.cli.data_speed import measure_data
 from lvdm.cli.run_checks import Module, check_run, clip_shapes
 from lvdm.cli.speed import Call, Figures, Machine
 from lvdm.cli.train import compile_network, read
@@ -34,14 +35,19 @@ FPS = 8  # that the networks are told; no speed depends on it
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Measure how fast a training config runs on this machine, on random weights and random batches: no data is needed. "
-        "Reading data, the average of the weights, validation and checkpoints are not in the figures.",
+        "Measure how fast a training config runs on this machine, on random weights and random batches: no data is needed, "
+        "but for --stage data, which measures reading it. The average of the weights, validation and checkpoints are not in the "
+        "figures.",
         example="scripts/benchmark.py configs/lvdm/joint_toy.yaml --stage train --steps 20 --json joint.json",
     )
     parse.add_argument("config", nargs="+", help="YAML files of training, merged left to right, then key=value overrides")
     parse.add_argument(
-        "--stage", choices=(*STAGES, "all"), default="all", help="what to measure (default: all that the config has)"
+        "--stage",
+        choices=(*STAGES, "data", "all"),
+        default="all",
+        help="what to measure (default: all that the config has, without data); data reads the config's videos",
     )
+    parse.add_argument("--published", action="store_true", help="of data: in turn with the published data sets' way of reading")
     parse.add_argument("--steps", type=int, default=10, help="steps measured; training's are one batch each (default 10)")
     parse.add_argument("--warmup", type=int, default=2, help="steps before them that are not (default 2)")
     parse.add_argument("--batch-size", type=int, metavar="B", help="videos at once (default: data.params.batch_size)")
@@ -59,6 +65,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def benchmark(args: argparse.Namespace) -> command.Report:
     config = read(args.config, args.allow_module)
     check_numbers(args)
+    if args.stage == "data":
+        data = instantiate(config.data, allow=args.allow_module)
+        batch_size = args.batch_size or data.batch_size
+        return {"config": args.config, **measure_data(data, batches=args.steps, batch_size=batch_size, published=args.published)}
     settings = to_dict(config)
     torch.manual_seed(settings["seed"])
     module = instantiate(config.model, allow=args.allow_module)
@@ -88,6 +98,8 @@ def benchmark(args: argparse.Namespace) -> command.Report:
 def check_numbers(args: argparse.Namespace) -> None:
     if args.steps < 1 or args.warmup < 0 or (args.batch_size is not None and args.batch_size < 1):
         raise UserError(f"--steps {args.steps}, --warmup {args.warmup}, --batch-size {args.batch_size}: at least 1, 0 and 1")
+    if args.published and args.stage != "data":
+        raise UserError(f"--published has no effect on --stage {args.stage}; give --stage data or leave it out")
     if args.compile and args.warmup < 1:
         raise UserError("--compile with --warmup 0 would measure the compiler; give a warm-up of 1 or more")
 

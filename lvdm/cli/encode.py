@@ -107,6 +107,7 @@ def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConf
     cast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     added = 0
     with LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
+        videos.record_skipped(out / "skipped_files.txt")
         total = sum(map(len, writer.missing()))
         unit = "clip" if config.clips else "video"
         for number in tqdm(writer.todo(), total=total, desc=out.name, unit=unit, mininterval=1.0, disable=process.rank > 0):

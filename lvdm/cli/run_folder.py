@@ -34,6 +34,10 @@ class RunFolder:
     def previews(self) -> Path:
         return self.path / "previews"
 
+    @property
+    def skipped(self) -> Path:
+        return self.path / "skipped_files.txt"
+
     def make(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -21,6 +21,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
+from lvdm.cli.check_data import check_data
 from lvdm.cli.dry_run import describe, num_processes
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
 from lvdm.cli.resume import check_unchanged, checkpoint_to_resume
@@ -67,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
         "PATH: from this checkpoint",
     )
     parse.add_argument("--allow-changes", action="store_true", help="go on with another config or data set than the checkpoint's")
-    parse.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
+    only = parse.add_mutually_exclusive_group()
+    only.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
+    only.add_argument("--check-data", action="store_true", help="look at every video, print what is there, train nothing")
     command.add_allow_module(parse)
     return parse
 
@@ -82,6 +85,8 @@ def train(args: argparse.Namespace) -> command.Report:
         return describe(config, allow=args.allow_module)
     settings = to_dict(config)
     folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
+    if args.check_data:
+        return check_data(config, folder.path.with_name(f"{folder.path.name}_data"), allow=args.allow_module)
     checkpoint = checkpoint_to_resume(folder, args.resume)
     check_seed("seed", settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
@@ -96,6 +101,7 @@ def train(args: argparse.Namespace) -> command.Report:
         check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
     next(each for each in trainer.callbacks if isinstance(each, SaveCheckpoints)).facts = facts
     folder.make()
+    data.record_skipped(folder.skipped)
     if trainer.is_global_zero:
         save_config(config, folder.config)
         print(batch_and_rate(settings, module, data, trainer.world_size))

@@ -1,4 +1,4 @@
-"""Videos in: which frames, reading, resizing, data sets, toy videos, cached latents. Imports lvdm.types only; no networks.
+"""Videos in: layouts of data sets, which frames, reading, resizing, toys, cached latents. Imports lvdm.types only; no networks.
 
 What stands here is loaded when it is first asked for: VideoData needs Lightning, which takes seconds, and toy videos do not.
 """
@@ -6,15 +6,27 @@ What stands here is loaded when it is first asked for: VideoData needs Lightning
 from importlib import import_module
 from typing import Any
 
-__all__ = ["CacheFacts", "Draw", "LatentClips", "LatentWriter", "VideoData", "VideoFolder"]
+__all__ = [
+    *("AnyVideos", "CacheFacts", "Draw", "FolderSplit", "FractionSplit", "LatentClips", "LatentWriter", "ListSplit"),
+    *("SkyTimelapse", "Taichi", "TarShards", "UCF101", "VideoData", "VideoFolder", "VideoTable"),
+]
 
 _HOMES = {
+    "AnyVideos": "layouts",
     "CacheFacts": "latent_index",
     "Draw": "draws",
+    "FolderSplit": "splits",
+    "FractionSplit": "splits",
     "LatentClips": "latents",
     "LatentWriter": "latent_writer",
+    "ListSplit": "splits",
+    "SkyTimelapse": "layouts",
+    "Taichi": "layouts",
+    "TarShards": "shards",
+    "UCF101": "ucf101",
     "VideoData": "datamodule",
     "VideoFolder": "datasets",
+    "VideoTable": "tables",
 }
 
 

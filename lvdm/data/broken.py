@@ -1,43 +1,61 @@
-"""Broken videos: skipped, counted and named; too many are an error (design.md section 10)."""
+"""Broken videos: skipped, counted and named once; too many are an error (design.md section 10)."""
 
 from __future__ import annotations
 
+import fcntl
 import logging
+from collections.abc import Collection, Mapping
+from pathlib import Path
 
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
-SLACK = 3  # broken videos that may be chance while only part of the set was opened
-TOLERATED = 1  # one broken video never stops a run, unless it is the only one
+
+NAMED = 10  # broken videos that the log names one by one at the start; the file names all
 
 
 class BrokenCount:
-    """Counts over one process which videos were opened and which of them could not be used."""
+    """Counts over one process which videos of a data set cannot be used. All processes share the file of their names."""
 
     def __init__(self, total: int, max_broken: float, *, root: str) -> None:
         self.total, self.max_broken, self.root = total, max_broken, root
-        self.opened: set[int] = set()
-        self.broken: dict[int, str] = {}  # video -> why
+        self.reasons: dict[str, str] = {}  # name of the video -> why, which names its file
+        self.file: Path | None = None
 
-    def add_good(self, video: int) -> None:
-        self.opened.add(video)
+    def __contains__(self, name: str) -> bool:
+        return name in self.reasons
 
-    def add_broken(self, video: int, why: str) -> None:
-        """Count and name a video once; UserError when there are too many."""
-        self.opened.add(video)
-        if video in self.broken:
-            return
-        self.broken[video] = why
-        logger.warning("skipped a video (%d of %d opened): %s", len(self.broken), len(self.opened), why)
-        if self._is_too_many():
+    def add(self, found: Mapping[str, str]) -> None:
+        """Count and name videos, each once; UserError when there are too many."""
+        new = {name: why for name, why in found.items() if name not in self.reasons}
+        self.reasons |= new
+        for why in list(new.values())[:NAMED]:
+            logger.warning("skipped a video (%d of %d): %s", len(self.reasons), self.total, why)
+        if len(new) > NAMED:
+            logger.warning("skipped %d more", len(new) - NAMED)
+        self._write(new.values())
+        if new and self._is_too_many():
             raise UserError(
-                f"{len(self.broken)} of {len(self.opened)} videos opened under {self.root} cannot be used, "
-                f"more than max_broken={self.max_broken:g} of them; the last: {why}; mend or remove them, or raise max_broken"
+                f"{len(self.reasons)} of {self.total} videos under {self.root} cannot be used, more than "
+                f"max_broken={self.max_broken:g} of them; the last: {why}; mend or remove them, or raise max_broken"
             )
 
     def _is_too_many(self) -> bool:
-        if len(self.broken) == self.total:
-            return True
-        slack = TOLERATED if len(self.opened) == self.total else SLACK
-        return len(self.broken) > slack + self.max_broken * len(self.opened)
+        count = len(self.reasons)
+        return count == self.total or count > self.max_broken * self.total
+
+    def write_to(self, file: Path) -> None:
+        """Name in this file what is known so far, and what comes."""
+        self.file = file
+        self._write(self.reasons.values())
+
+    def _write(self, reasons: Collection[str]) -> None:
+        """A line for each video that has none yet, whichever process or earlier start wrote it."""
+        if self.file is None or not reasons:
+            return
+        with self.file.open("a+", encoding="utf-8") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            known = set(file.read().splitlines())
+            file.writelines(f"{why}\n" for why in reasons if why not in known)

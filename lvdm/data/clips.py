@@ -48,3 +48,8 @@ def all_clips(length: int, num_frames: int, stride: int = 1, *, name: str = "the
     """Every clip from frame 0 on, each one stride after the last frame of the one before; a shorter rest is dropped."""
     last = last_start(length, num_frames, stride, name=name)
     return [clip_frames(start, num_frames, stride) for start in range(0, last + 1, num_frames * stride)]
+
+
+def count_clips(length: int, num_frames: int, stride: int = 1) -> int:
+    """How many `all_clips` gives; 0 for a video that is too short."""
+    return max(0, length - clip_span(num_frames, stride) + num_frames * stride) // (num_frames * stride)

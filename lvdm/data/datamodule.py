@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytorch_lightning as pl
 import torch
 
+from lvdm.data.datasets import VideoFolder
 from lvdm.data.loading import ClipLoader, ClipSet, EpochSampler
 from lvdm.types import UserError
 
@@ -51,6 +54,12 @@ class VideoData(pl.LightningDataModule):
         if self.val is not None:
             self.val.prepare()
 
+    def record_skipped(self, file: Path) -> None:
+        """Name every video that is skipped, now or later and in any process, in this file."""
+        for part in (self.train, self.val):
+            if isinstance(part, VideoFolder):
+                part.record_skipped(file)
+
     def train_dataloader(self) -> ClipLoader:
         sampler = EpochSampler(self.train, seed=self.seed, shuffle=True)
         if len(sampler) < self.batch_size:
@@ -61,6 +70,8 @@ class VideoData(pl.LightningDataModule):
     def val_dataloader(self) -> ClipLoader | list[ClipLoader]:
         if self.val is None:
             return []
+        if len(self.val) == 0:
+            raise UserError("the data set of validation has no samples; give another, or leave val out")
         return self._loader(self.val, EpochSampler(self.val, seed=self.seed, shuffle=False), self.val_batch_size)
 
     def _loader(self, data: ClipSet, sampler: EpochSampler, batch_size: int) -> ClipLoader:

@@ -1,59 +1,61 @@
-"""Clips of a folder of videos, as batches want them: `video` (3, t, h, w) in [-1, 1], `index`, `fps`, `caption`, `label`.
+"""Clips of the videos of a folder, as batches want them: `video` (3, t, h, w) in [-1, 1], `index`, `fps`, `caption`, `label`.
 
-Which clip is drawn is a function of (seed, epoch, sample) alone. A video that cannot be read, or is too short, is skipped:
-another one is drawn in its place, the same for everyone.
+Which clip is drawn, where it is cropped and whether it is mirrored is a function of (seed, epoch, sample) alone. A video that
+cannot be read, or is too short, is skipped: where that shows only in reading, another is drawn in its place, the same for all.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lvdm.data.broken import BrokenCount
-from lvdm.data.clips import random_clip, spread_clip
+from lvdm.data.clips import all_clips, count_clips, random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, draw_integer, generator
-from lvdm.data.folders import METADATA, Description, find_videos, fingerprint, match_metadata, read_metadata, require_folder
-from lvdm.data.frames import as_size, flip_half, resize_and_crop, to_float
+from lvdm.data.folders import fingerprint
+from lvdm.data.found import Found, find_usable
+from lvdm.data.frames import as_size, covering_size, crop, flip_half, random_place, resize_to_cover, to_float
+from lvdm.data.layouts import AnyVideos, Layout
 from lvdm.data.memory import require_memory
-from lvdm.data.readers import HeldVideo, Reader, open_video
+from lvdm.data.places import label_of
+from lvdm.data.readers import TIME_LIMIT, HeldVideo, Reader, open_video
+from lvdm.data.scan import VideoFacts
+from lvdm.data.splits import Split
 from lvdm.types import UserError
 
-PROBED = 16  # videos read before training starts, so that a folder of unusable ones is found then
 AT_ONCE = 128  # frames decoded before they are resized
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What looking at the disk has shown."""
-
-    names: list[str]
-    descriptions: list[Description]
-    broken: BrokenCount
-
-
 class VideoFolder(Dataset[dict[str, Any]]):
-    """Clips of every video below `root`: mp4, avi, webm, mkv, mov, gif, or folders of images.
+    """Clips of the videos below `root`.
 
     Args:
-        root: the folder; searched in sorted order, links followed, names with a leading dot left out.
+        root: the folder of the data set.
         num_frames: frames of a clip.
-        size: the side of the square frames, or [height, width]: resized to cover it, then cropped at the centre.
+        size: the side of the square frames, or [height, width].
         stride: take every stride-th frame; the `fps` told to the network is the video's divided by it.
+        layout: how the data set lies in root; left out, `AnyVideos`: every mp4, avi, webm, mkv, mov, gif and folder of images.
+        split: which of its videos; left out, all.
         random_clip: clips start anywhere; if false they are spread evenly over the video (a single one is centred).
-        clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
+        clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch; "all": as many as
+            clips follow each other in it, and with random_clip: false just those.
+        resize: frames are resized to cover this side or [height, width], then cropped; left out, they just cover `size`.
+        random_crop: crop anywhere, all frames of a clip alike; if false at the centre.
         flip: mirror half of the clips left to right.
+        antialias: smooth before making frames smaller, as PIL does and OpenCV does not.
         in_memory: hold each video's frames, resized, in memory once they were read (each worker process its own).
-        seed: of the random clips and flips.
+        seed: of the random clips, crops and flips.
         metadata: JSONL of captions and classes; left out, `metadata.jsonl` in root is read where it exists.
         image_fps: frames per second of folders of images, which do not say it themselves.
-        max_broken: the fraction of opened videos that may be broken or too short before that is an error.
+        max_broken: the fraction of the videos that may be broken or too short before that is an error.
+        time_limit: seconds that a library may take to open a video file or to read a clip of it.
     """
 
     def __init__(
@@ -63,57 +65,81 @@ class VideoFolder(Dataset[dict[str, Any]]):
         num_frames: int,
         size: int | Sequence[int],
         stride: int = 1,
+        layout: Layout | None = None,
+        split: Split | None = None,
         random_clip: bool = True,
-        clips_per_video: int = 1,
+        clips_per_video: int | Literal["all"] = 1,
+        resize: int | Sequence[int] | None = None,
+        random_crop: bool = False,
         flip: bool = False,
+        antialias: bool = True,
         in_memory: bool = False,
         seed: int = 0,
         metadata: str | Path | None = None,
         image_fps: float = 25.0,
-        max_broken: float = 0.1,
+        max_broken: float = 0.2,
+        time_limit: float = TIME_LIMIT,
     ) -> None:
-        if min(num_frames, stride, clips_per_video) < 1:
-            got = f"num_frames={num_frames}, stride={stride}, clips_per_video={clips_per_video}"
-            raise UserError(f"{got}: each must be at least 1")
-        if not 0 <= max_broken <= 1:
-            raise UserError(f"max_broken is {max_broken}, expected a fraction from 0 to 1")
-        self.root = Path(root).expanduser()
+        self.root, self.layout, self.split = Path(root).expanduser(), layout or AnyVideos(metadata), split
         self.num_frames, self.size, self.stride = num_frames, as_size(size), stride
-        self.random_clip, self.clips_per_video, self.flip, self.seed = random_clip, clips_per_video, flip, seed
-        self.metadata = None if metadata is None else Path(metadata).expanduser()
-        self.image_fps, self.max_broken = image_fps, max_broken
-        self.in_memory = in_memory
+        self.box = self.size if resize is None else as_size(resize)
+        self.random_clip, self.clips_per_video, self.seed = random_clip, clips_per_video, seed
+        self.random_crop, self.flip, self.antialias, self.in_memory = random_crop, flip, antialias, in_memory
+        self.image_fps, self.max_broken, self.time_limit = image_fps, max_broken, time_limit
+        self._check(has_both=layout is not None and metadata is not None)
         self._held: dict[int, HeldVideo] = {}
-        self._found: _Found | None = None
+        self._found: Found | None = None
+
+    def _check(self, *, has_both: bool) -> None:
+        counts = {"num_frames": self.num_frames, "stride": self.stride, "clips_per_video": self.clips_per_video}
+        if any(count != "all" and count < 1 for count in counts.values()):
+            raise UserError(f"{', '.join(f'{name}={count}' for name, count in counts.items())}: each must be at least 1")
+        if not 0 <= self.max_broken <= 1:
+            raise UserError(f"max_broken is {self.max_broken}, expected a fraction from 0 to 1")
+        if self.time_limit <= 0 or self.image_fps <= 0:
+            raise UserError(f"time_limit={self.time_limit:g}, image_fps={self.image_fps:g}: each must be above 0")
+        if self.box[0] < self.size[0] or self.box[1] < self.size[1]:
+            raise UserError(f"resize {self.box} is smaller than size {self.size}, which is cropped from it; raise resize")
+        if has_both:
+            raise UserError("metadata has no effect with a layout; give it to lvdm.data.AnyVideos, or leave the layout out")
 
     def prepare(self) -> None:
-        """Look at the disk (constructing does not): find the videos, read the metadata, try a few videos."""
+        """Look at the disk (constructing does not): find the videos, and look once at each that is new or has changed."""
         if self._found is not None:
             return
-        require_folder(self.root, "the folder of videos")
-        names = find_videos(self.root)
-        if not names:
-            raise UserError(f"no videos under {self.root}: expected mp4, avi, webm, mkv, mov or gif, or folders of jpg or png")
-        broken = BrokenCount(len(names), self.max_broken, root=str(self.root))
-        self._found = _Found(names, self._describe(names), broken)
-        self._probe()
+        clip = {"num_frames": self.num_frames, "stride": self.stride}
+        limits = {"max_broken": self.max_broken, "time_limit": self.time_limit}
+        self._found = found = find_usable(self.root, self.layout, self.split, **clip, **limits)
+        if self.clips_per_video == "all":
+            self._ends = np.cumsum([count_clips(facts.frames, self.num_frames, self.stride) for facts in found.facts])
+        if self.in_memory:
+            need = sum(3 * facts.frames * prod(self._held_size(facts)) for facts in found.facts)
+            require_memory(need, f"all videos of {self.root} at this size")
+
+    @property
+    def found(self) -> Found:
+        """What lies in root."""
+        self.prepare()
+        assert self._found is not None
+        return self._found
 
     @property
     def names(self) -> list[str]:
-        """Each video's name below root; an item's `index` counts here."""
-        return self._prepared().names
+        """The name below root of each video that can be used; an item's `index` counts here."""
+        return [video.name for video in self.found.videos]
 
     def __len__(self) -> int:
-        return len(self.names) * self.clips_per_video
+        count = len(self.found.videos)
+        return int(self._ends[-1]) if self.clips_per_video == "all" else count * self.clips_per_video
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
-        draw, count = as_draw(key, len(self)), len(self.names)
+        draw = as_draw(key, len(self))
         sample = draw.index
-        for attempt in itertools.count():  # ends: when every video is broken, BrokenCount raises
+        for attempt in itertools.count():  # ends: when too many videos are broken, BrokenCount raises
             rng = generator(self.seed, draw.epoch, draw.index, attempt)
             if attempt > 0:
                 sample = draw_integer(len(self), rng)
-            item = self._try_clip(sample % count, sample // count, rng)
+            item = self._try_clip(*self._locate(sample), rng)
             if item is not None:
                 return item
         raise AssertionError("not reached")
@@ -126,74 +152,76 @@ class VideoFolder(Dataset[dict[str, Any]]):
         """An item of a whole video, or of these of its frames (counted at this stride); UserError when it cannot be read."""
         reader = self._open(video)
         wanted = range(0, reader.num_frames, self.stride) if frames is None else [frame * self.stride for frame in frames]
-        return self._item(video, reader, self._pixels(reader, wanted))
+        return self._item(video, reader, crop(self._pixels(reader, wanted), self.size))
 
     def report_broken(self, video: int, error: UserError) -> None:
         """Count, name and skip a video that `read` could not read; UserError when there are too many."""
-        self._prepared().broken.add_broken(video, str(error))
+        self.found.broken.add({self.found.videos[video].name: str(error)})
+
+    def record_skipped(self, file: Path) -> None:
+        """Name every video that is skipped, now or later, in this file."""
+        self.found.broken.write_to(file)
 
     def fingerprint(self) -> str:
-        """A hash of the names and sizes of the files, the captions and classes, and the size and stride they are seen at."""
-        seen = {"size": self.size, "stride": self.stride, "known": [d.facts() for d in self._prepared().descriptions]}
-        return fingerprint(self.root, self.names, seen)
+        """A hash of the names and sizes of the files, the captions and classes, and the view that whole videos are seen in."""
+        everything = self.found.everything
+        seen = {"size": self.size, "stride": self.stride, "known": [video.known.facts() for video in everything]}
+        further = {"resize": (self.box, self.size), "antialias": (self.antialias, True)}
+        return fingerprint(everything, seen | {name: now for name, (now, plain) in further.items() if now != plain})
 
-    def _prepared(self) -> _Found:
-        self.prepare()
-        assert self._found is not None
-        return self._found
+    def _locate(self, sample: int) -> tuple[int, int, int]:
+        """Which video, which of its samples, of how many."""
+        if self.clips_per_video != "all":
+            count = len(self.found.videos)
+            return sample % count, sample // count, self.clips_per_video
+        video = int(np.searchsorted(self._ends, sample, side="right"))
+        first = int(self._ends[video - 1]) if video else 0
+        return video, sample - first, int(self._ends[video]) - first
 
-    def _describe(self, names: Sequence[str]) -> list[Description]:
-        path = self.metadata or self.root / METADATA
-        if self.metadata is None and not path.exists():
-            return [Description()] * len(names)
-        return match_metadata(names, read_metadata(path), str(path))
-
-    def _probe(self) -> None:
-        for video in sorted({i * len(self.names) // PROBED for i in range(PROBED)}):
-            self._try_clip(video, 0, generator(self.seed, video))
-        if self._held:
-            mean = sum(held.frames.nbytes for held in self._held.values()) / len(self._held)
-            require_memory(mean * len(self.names), f"all videos of {self.root} at this size")
-
-    def _try_clip(self, video: int, part: int, rng: torch.Generator) -> dict[str, Any] | None:
+    def _try_clip(self, video: int, part: int, parts: int, rng: torch.Generator) -> dict[str, Any] | None:
         """The item, or None (counted, named) where this video cannot give one."""
-        count = self._prepared().broken
-        if video in count.broken:
+        if self.found.videos[video].name in self.found.broken:
             return None
         try:
-            item = self._clip(video, part, rng)
+            reader = self._open(video)
+            wanted = self._frames_of(video, part, parts, rng)
+            frames = self._pixels(reader, wanted)
         except UserError as error:
-            count.add_broken(video, str(error))
+            self.report_broken(video, error)
             return None
-        count.add_good(video)
-        return item
-
-    def _clip(self, video: int, part: int, rng: torch.Generator) -> dict[str, Any]:
-        reader, name = self._open(video), str(self._path(video))
-        if self.random_clip:
-            wanted = random_clip(reader.num_frames, self.num_frames, self.stride, rng, name=name)
-        else:
-            wanted = spread_clip(reader.num_frames, self.num_frames, self.stride, part, self.clips_per_video, name=name)
-        frames = self._pixels(reader, wanted)
+        frames = crop(frames, self.size, random_place(rng) if self.random_crop else None)
         return self._item(video, reader, flip_half(frames, rng) if self.flip else frames)
 
+    def _frames_of(self, video: int, part: int, parts: int, rng: torch.Generator) -> range:
+        """By the length that the look has shown, whichever library reads the frames."""
+        clip = (self.found.facts[video].frames, self.num_frames, self.stride)
+        name = label_of(self.found.videos[video].place)
+        if self.random_clip:
+            return random_clip(*clip, rng, name=name)
+        if self.clips_per_video == "all":
+            return all_clips(*clip, name=name)[part]
+        return spread_clip(*clip, part, parts, name=name)
+
     def _pixels(self, reader: Reader, wanted: Sequence[int]) -> Tensor:
-        """uint8 (t, h, w, c) at the asked size; read in parts, because frames on disk may be far larger."""
-        parts = [wanted[i : i + AT_ONCE] for i in range(0, len(wanted), AT_ONCE)]
-        return torch.cat([resize_and_crop(torch.from_numpy(reader.read(part)), self.size) for part in parts])
+        """uint8 (t, h, w, c) that covers the asked size; resized in parts, because frames on disk may be far larger."""
+        if isinstance(reader, HeldVideo):
+            return torch.from_numpy(reader.read(wanted))
+        parts = (wanted[i : i + AT_ONCE] for i in range(0, len(wanted), AT_ONCE))
+        resized = (resize_to_cover(torch.from_numpy(reader.read(part)), self.box, antialias=self.antialias) for part in parts)
+        return torch.cat([frames if self.random_crop else crop(frames, self.size) for frames in resized])
 
     def _item(self, video: int, reader: Reader, frames: Tensor) -> dict[str, Any]:
         fps = torch.tensor(reader.fps / self.stride)
-        return {"video": to_float(frames), "index": video, "fps": fps, **self._prepared().descriptions[video].facts()}
+        return {"video": to_float(frames), "index": video, "fps": fps, **self.found.videos[video].known.facts()}
 
     def _open(self, video: int) -> Reader:
         if video in self._held:
             return self._held[video]
-        reader = open_video(self._path(video), image_fps=self.image_fps)
+        reader = open_video(self.found.videos[video].place, image_fps=self.image_fps, time_limit=self.time_limit)
         if not self.in_memory:
             return reader
         frames = self._pixels(reader, range(reader.num_frames)).numpy()
         return self._held.setdefault(video, HeldVideo(frames, reader.fps))
 
-    def _path(self, video: int) -> Path:
-        return self.root / self.names[video]
+    def _held_size(self, facts: VideoFacts) -> tuple[int, int]:
+        return covering_size(facts.height, facts.width, self.box) if self.random_crop else self.size

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lvdm.data.readers import is_image, is_video
+from lvdm.data.places import Place, is_image, is_video
 from lvdm.types import ABSENT, UserError
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,15 @@ class Description:
     def facts(self) -> dict[str, str | int]:
         """What is known, under the batch's keys."""
         return {key: value for key, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video of a data set; the name is where it lies below the root, with `/` on every system."""
+
+    name: str
+    place: Place
+    known: Description = Description()
 
 
 def require_folder(path: Path, what: str) -> None:
@@ -93,20 +102,25 @@ def _parse_line(line: str, where: str) -> tuple[str, Description]:
 
 
 def match_metadata(names: Sequence[str], known: dict[str, Description], source: str) -> list[Description]:
-    """The description of each video. What only some have is filled, so that every batch has the same keys: no caption is "",
-    no class is ABSENT; what none of them has stays None."""
+    """The description of each video, filled."""
     found = [known.get(name, Description()) for name in names]
     unmatched = len(known.keys() - set(names))
     if known and unmatched == len(known):
         raise UserError(f"none of the {len(known)} files of {source} is among the {len(names)} videos; {_example(names, known)}")
     if unmatched:
         logger.warning("%d of %d files of %s are not in the folder", unmatched, len(known), source)
-    has_caption = any(d.caption is not None for d in found)
-    has_label = any(d.label is not None for d in found)
-    bare = sum((has_caption and d.caption is None) or (has_label and d.label is None) for d in found)
+    filled = fill(found)
+    bare = sum(each != full for each, full in zip(found, filled, strict=True))
     if bare:
         logger.warning("%d of %d videos have no caption or no class in %s", bare, len(names), source)
-    return [_filled(d, has_caption, has_label) for d in found]
+    return filled
+
+
+def fill(found: Sequence[Description]) -> list[Description]:
+    """What only some have is filled, so that every batch has the same keys: no caption is "", no class is ABSENT; what none of
+    them has stays None."""
+    has_caption, has_label = (any(getattr(each, key) is not None for each in found) for key in ("caption", "label"))
+    return [_filled(each, has_caption, has_label) for each in found]
 
 
 def _example(names: Sequence[str], known: dict[str, Description]) -> str:
@@ -119,17 +133,19 @@ def _filled(description: Description, has_caption: bool, has_label: bool) -> Des
     return Description(caption, label)
 
 
-def fingerprint(root: Path, names: Iterable[str], extra: object) -> str:
+def fingerprint(videos: Iterable[Video], extra: object) -> str:
     """A hash of the names and sizes of all files of these videos, and of `extra`."""
     digest = hashlib.sha256(json.dumps(extra, sort_keys=True).encode())
-    for name in names:
-        for file, size in _sizes(root / name):
-            digest.update(f"{name}\0{file}\0{size}\n".encode())
+    for video in videos:
+        for file, size in _sizes(video.place):
+            digest.update(f"{video.name}\0{file}\0{size}\n".encode())
     return digest.hexdigest()[:32]
 
 
-def _sizes(path: Path) -> list[tuple[str, int]]:
-    if not path.is_dir():
-        return [("", path.stat().st_size)]
-    with os.scandir(path) as entries:
-        return sorted((entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name))
+def _sizes(place: Place) -> list[tuple[str, int]]:
+    if isinstance(place, Path):
+        if not place.is_dir():
+            return [("", place.stat().st_size if place.exists() else 0)]
+        with os.scandir(place) as entries:
+            return sorted((entry.name, entry.stat().st_size) for entry in entries if is_image(entry.name))
+    return [(each.name, each.size) for each in (place if isinstance(place, tuple) else (place,))]

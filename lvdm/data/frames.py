@@ -32,20 +32,39 @@ def covering_size(height: int, width: int, size: tuple[int, int]) -> tuple[int, 
 
 
 def resize_and_crop(frames: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize until `size` is just covered (bilinear, antialiased), then crop the centre; frames that fit are left as they are."""
-    if frames.shape[1:3] != size:
-        cover = covering_size(*frames.shape[1:3], size)
-        x = rearrange(frames, "t h w c -> t c h w")
-        if x.shape[2:] != cover:
-            x = F.interpolate(x, size=cover, mode="bilinear", antialias=True, align_corners=False)
-        frames = rearrange(centre_crop(x, size), "t c h w -> t h w c")
-    return frames
+    """Resize until `size` is just covered, then crop the centre."""
+    return crop(resize_to_cover(frames, size), size)
 
 
-def centre_crop(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The middle of the last two axes; an odd pixel is left where torchvision and PIL's users expect it (half to even)."""
-    top, left = (round((have - want) / 2) for have, want in zip(x.shape[-2:], size, strict=True))
-    return x[..., top : top + size[0], left : left + size[1]]
+def resize_to_cover(frames: Tensor, box: tuple[int, int], *, antialias: bool = True) -> Tensor:
+    """Resize until `box` is just covered (bilinear); frames that cover it so already are left as they are."""
+    cover = covering_size(*frames.shape[1:3], box)
+    if frames.shape[1:3] == cover:
+        return frames
+    x = rearrange(frames, "t h w c -> t c h w")
+    resized = F.interpolate(x, size=cover, mode="bilinear", antialias=antialias, align_corners=False)
+    return rearrange(resized, "t c h w -> t h w c")
+
+
+def crop(frames: Tensor, size: tuple[int, int], place: tuple[float, float] | None = None) -> Tensor:
+    """`size` out of (t, h, w, c): the middle, or at a place from (0, 0), top left, up to (1, 1), bottom right.
+
+    An odd pixel is left where torchvision and PIL's users expect it (half to even).
+    """
+    spare = [have - want for have, want in zip(frames.shape[1:3], size, strict=True)]
+    if not any(spare):
+        return frames
+    if place is None:
+        top, left = (round(room / 2) for room in spare)
+    else:
+        top, left = (min(int(part * (room + 1)), room) for part, room in zip(place, spare, strict=True))
+    return frames[:, top : top + size[0], left : left + size[1]]
+
+
+def random_place(rng: torch.Generator) -> tuple[float, float]:
+    """Where to crop: uniform, each place with equal chances."""
+    down, right = torch.rand(2, generator=rng, dtype=torch.float64).tolist()
+    return down, right
 
 
 def flip_half(frames: Tensor, rng: torch.Generator) -> Tensor:

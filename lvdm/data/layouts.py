@@ -1,0 +1,81 @@
+"""How a data set lies on disk: a layout finds its videos below a root, with their captions and classes. See docs/data.md."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Protocol, runtime_checkable
+
+from lvdm.data.folders import (
+    METADATA,
+    Video,
+    find_videos,
+    match_metadata,
+    read_metadata,
+)
+from lvdm.types import UserError
+
+
+@runtime_checkable
+class Layout(Protocol):
+    """A layout; names of videos are relative to the root."""
+
+    def find(self, root: Path) -> list[Video]: ...
+
+
+class AnyVideos:
+    """Every video file below the root and every folder that holds images and no video file, in sorted order, links followed.
+
+    Args:
+        metadata: JSONL of captions and classes; left out, `metadata.jsonl` in the root is read where it exists.
+    """
+
+    def __init__(self, metadata: str | Path | None = None) -> None:
+        self.metadata = None if metadata is None else Path(metadata).expanduser()
+
+    def find(self, root: Path) -> list[Video]:
+        names = find_videos(root)
+        if not names:
+            raise UserError(f"no videos under {root}: expected mp4, avi, webm, mkv, mov or gif, or folders of jpg or png")
+        path = self.metadata or root / METADATA
+        if self.metadata is None and not path.exists():
+            return [Video(name, root / name) for name in names]
+        known = match_metadata(names, read_metadata(path), str(path))
+        return [Video(name, root / name, description) for name, description in zip(names, known, strict=True)]
+
+
+class SkyTimelapse:
+    """`sky_train/<video>/<clip>/*.jpg` and `sky_test/...` below the root; `train` and `test` will do. Each clip is a video.
+
+    Args:
+        part: train or test, the published split.
+    """
+
+    def __init__(self, part: Literal["train", "test"]) -> None:
+        self.part = part
+
+    def find(self, root: Path) -> list[Video]:
+        return _below(root, (f"sky_{self.part}", self.part), "SkyTimelapse")
+
+
+class Taichi:
+    """TaiChi-HD as its loader writes it: `train/` and `test/`, each of mp4 files or of folders of images.
+
+    Args:
+        part: train or test, the published split.
+    """
+
+    def __init__(self, part: Literal["train", "test"]) -> None:
+        self.part = part
+
+    def find(self, root: Path) -> list[Video]:
+        return _below(root, (self.part,), "Taichi")
+
+
+def _below(root: Path, folders: tuple[str, ...], name: str) -> list[Video]:
+    """All videos of the first of these folders that is there."""
+    folder = next((folder for folder in folders if (root / folder).is_dir()), None)
+    if folder is None:
+        wanted = " or ".join(f"{folder}/" for folder in folders)
+        raise UserError(f"{root} has no {wanted}, where {name} has its videos; check the root, or see docs/data.md")
+    found = AnyVideos().find(root / folder)
+    return [Video(f"{folder}/{video.name}", video.place, video.known) for video in found]

@@ -1,0 +1,157 @@
+"""Video files: decord reads them, and PyAV where decord fails or does not return.
+
+Decord has open reports of reads that never return, and of readers that deadlock in a process forked after they were made. So it
+is loaded where frames are read, which is in the workers where there are any, each call has a time limit, and a file that
+decord has failed on is not given to it again by this process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+
+from lvdm.data.patience import within
+from lvdm.data.places import Source, as_file, label_of, suffix_of
+from lvdm.data.readers import TIME_LIMIT, Frames, Reader, naming
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+AT_ONCE = 32  # frames decoded before those that are not wanted are dropped
+
+Answer = TypeVar("Answer")
+
+_not_for_decord: set[str] = set()  # names of files that it failed on in this process
+
+
+class VideoFile:
+    """A video file by the first library that can read it, each with `time_limit` seconds a call."""
+
+    def __init__(self, place: Source, *, time_limit: float = TIME_LIMIT) -> None:
+        self.place, self.time_limit = place, time_limit
+        self._libraries = LIBRARIES[1:] if label_of(place) in _not_for_decord else LIBRARIES
+        self._readers: dict[type, Reader] = {}
+        self.num_frames, self.fps = self._ask(lambda reader: (reader.num_frames, reader.fps))
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        return self._ask(lambda reader: reader.read(frames))
+
+    def _ask(self, question: Callable[[Reader], Answer]) -> Answer:
+        while True:
+            library = self._libraries[0]
+            try:
+                return within(self.time_limit, lambda library=library: question(self._open(library)))
+            except UserError as error:
+                self._libraries = self._libraries[1:]
+                if not self._libraries:
+                    raise _naming_once(error, self.place) from error
+                _not_for_decord.add(label_of(self.place))
+                logger.info("PyAV reads what decord did not: %s", _naming_once(error, self.place))
+
+    def _open(self, library: type) -> Reader:
+        if library not in self._readers:
+            self._readers[library] = library(self.place)
+        return self._readers[library]
+
+
+def _naming_once(error: UserError, place: Source) -> UserError:
+    return error if label_of(place) in str(error) else UserError(f"cannot read {label_of(place)}: {error}")
+
+
+class DecordFile:
+    """By decord, always forward from a frame where its seeking is exact (see `decoding_start`)."""
+
+    def __init__(self, place: Source) -> None:
+        import decord  # here: not before it is needed, which is in a worker
+
+        decord.logging.set_level(decord.logging.QUIET)  # what is wrong is told by the exception
+        self.place = place
+        self._errors = (RuntimeError, decord.DECORDError, IndexError)
+        self._next = 0  # the frame that comes next without seeking
+        with naming(place, *self._errors, OSError):
+            self._reader = decord.VideoReader(as_file(place), num_threads=1)  # 1: 7.4 ms for 132 frames of 64 x 64, 2: 10.2 ms
+            self.num_frames = len(self._reader)
+            self.fps = float(self._reader.get_avg_fps())
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        wanted, kept = set(frames), {}
+        start, stop = self._start(min(frames)), max(frames) + 1
+        with naming(self.place, *self._errors):
+            for at in range(start, stop, AT_ONCE):
+                part = range(at, min(at + AT_ONCE, stop))
+                decoded = self._reader.get_batch(list(part)).asnumpy()
+                kept |= {frame: decoded[frame - at].copy() for frame in part if frame in wanted}
+                self._next = part.stop
+        return np.stack([kept[frame] for frame in frames])
+
+    def _start(self, first: int) -> int:
+        """Go on from where the last read ended, or seek, whichever decodes less."""
+        keys = [] if suffix_of(self.place) == ".avi" else self._reader.get_key_indices()  # avi: no times, so no exact seek
+        start = decoding_start(keys, first)
+        return self._next if start <= self._next <= first else start
+
+
+def decoding_start(key_frames: Sequence[int], first: int, *, margin: int = 16) -> int:
+    """Where to start decoding to have frame `first` right: the latest frame up to it that is `margin` after its key frame.
+
+    Decord numbers key frames in the order of decoding. Where groups of pictures are open (mpeg4, mpeg2, x265 by default),
+    frames shown before a key frame are decoded after it, at most 16 of them, and a seek to one of those gives another frame.
+    """
+    starts = [min(first, follower - 1) for follower in [*key_frames[1:], first + 1]]
+    return max((start for key, start in zip(key_frames, starts, strict=False) if start - key >= margin), default=0)
+
+
+class PyavFile:
+    """By PyAV, always forward and from the first frame, or from where the last read ended: slow, and never a wrong frame."""
+
+    def __init__(self, place: Source) -> None:
+        self.place = place
+        with naming(place, *_pyav_errors()), _opened(place) as container:
+            stream = container.streams.video[0]
+            self.num_frames = sum(packet.size > 0 for packet in container.demux(stream))  # what a header says may be wrong
+            self.fps = float(stream.average_rate or stream.guessed_rate or 0)
+        self._next, self._pictures = 0, _pictures(place)
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        wanted, kept = set(frames), {}
+        if min(frames) < self._next:
+            self._next, self._pictures = 0, _pictures(self.place)
+        with naming(self.place, *_pyav_errors()):
+            while self._next <= max(frames):
+                picture = next(self._pictures, None)
+                if picture is None:
+                    raise UserError(f"cannot read {label_of(self.place)}: it ends after {self._next} frames")
+                if self._next in wanted:
+                    upright = np.rot90(picture.to_ndarray(format="rgb24"), picture.rotation // 90)  # as decord gives it
+                    kept[self._next] = np.ascontiguousarray(upright)
+                self._next += 1
+        return np.stack([kept[frame] for frame in frames])
+
+
+def _pictures(place: Source) -> Iterator:
+    """All frames in the order in which they are shown. No method, for a circle of references would outlive the reader."""
+    with _opened(place) as container:
+        yield from container.decode(video=0)
+
+
+@contextmanager
+def _opened(place: Source) -> Iterator:
+    import av
+
+    with av.open(as_file(place)) as container:
+        for stream in container.streams.video:
+            stream.thread_type = "NONE"  # threads that a forked process would look for in vain
+        yield container
+
+
+def _pyav_errors() -> tuple[type[Exception], ...]:
+    import av
+
+    return av.FFmpegError, IndexError, ValueError, OSError  # IndexError: no stream of video
+
+
+LIBRARIES = (DecordFile, PyavFile)
