@@ -28,15 +28,16 @@ def training_config(made: Path, out: Path, train_set: Config, val_set: Config, *
     return config
 
 
-@pytest.mark.parametrize("samples", [False, True])
-def test_training_from_cached_clips_is_training_from_pixels(samples: bool, made: Path, tmp_path: Path) -> None:
-    settings = encode_config(made, tmp_path / "clips", clips=True, std=samples)
+@pytest.mark.parametrize(("samples", "flips"), [(False, False), (True, True)])
+def test_training_from_cached_clips_is_training_from_pixels(samples: bool, flips: bool, made: Path, tmp_path: Path) -> None:
+    settings = encode_config(made, tmp_path / "clips", clips=True, std=samples, flips=flips)
     assert encode.main([write_config(tmp_path / "encode.yaml", settings)]) == 0
-    pixels = [video_set(made / "videos", **CLIPS), video_set(made / "videos", random_clip=False, num_frames=28)]
+    pixels = [video_set(made / "videos", **CLIPS, flip=flips), video_set(made / "videos", random_clip=False, num_frames=28)]
     cached = [
         latent_set(tmp_path / "clips" / part, random_clip=False, num_latents=7, **({"std": True} if samples else {}))
         for part in ("train", "val")
     ]
+    cached[0]["params"]["flip"] = flips
     for name, (train_set, val_set) in {"pixels": pixels, "cached": cached}.items():
         config = training_config(made, tmp_path, train_set, val_set, sample_posterior=samples)
         written = write_config(tmp_path / f"{name}.yaml", config)
@@ -68,6 +69,14 @@ def test_what_does_not_go_together_is_refused(made: Path, tmp_path: Path, capsys
     settings["data"]["train"]["params"]["random_clip"] = True
     assert encode.main([write_config(tmp_path / "encode.yaml", settings)]) == 2
     assert "set its random_clip: false" in capsys.readouterr().err
+    for option, words in (("flip", "here flips: true, which stores both"), ("random_crop", "cannot carry")):
+        settings = encode_config(made, tmp_path / "clips")
+        settings["data"]["train"]["params"][option] = True
+        assert encode.main([write_config(tmp_path / "encode.yaml", settings)]) == 2
+        assert words in capsys.readouterr().err
+    config = training_config(made, tmp_path, latent_set(made / "latents" / "train", flip=True), sets[1])
+    assert train.main([write_config(tmp_path / "flips.yaml", config)]) == 2
+    assert "holds no mirrored videos" in capsys.readouterr().err
 
 
 def test_processes_share_the_encoding(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,8 @@ def encode(folder: Path, *, kill_at: int | None = None, **options: object) -> li
             if video == kill_at:
                 os._exit(9)  # nothing is flushed, no block is left: as a kill
             name = f"v/{video:03d}.mp4"
-            std = latent(video).exp() if options.get("has_std") else None
-            out.add(name, latent(video), std=std, fps=12.5, caption=f"video {video}", label=video % 3)
+            further = {".std": latent(video).exp()} if options.get("has_std") else {}
+            out.add(name, latent(video), further=further, fps=12.5, caption=f"video {video}", label=video % 3)
             encoded.append(name)
     return encoded
 
@@ -287,5 +287,5 @@ def test_the_index_is_plain_json_that_lists_every_shard(cache: Path) -> None:
     index = json.loads((cache / "index.json").read_text())
     assert [shard["file"] for shard in index["shards"]] == find_shards(cache)
     facts = {"codec_fingerprint": "codec", "data_fingerprint": "data", "temporal_factor": 4, "dtype": "float32"}
-    assert index["facts"] == {**facts, "shard_size": 3, "clip_frames": None, "has_std": False}
+    assert index["facts"] == {**facts, "shard_size": 3, "clip_frames": None, "has_std": False, "has_flips": False}
     assert index["shards"][2]["entries"][1]["caption"] == "video 7"

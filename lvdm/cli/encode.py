@@ -35,6 +35,7 @@ class EncodeConfig:
     define: dict[str, Any] = field(default_factory=dict)
     clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; false: whole videos
     std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
+    flips: bool = False  # store the mirrored videos too, for LatentClips with flip: true
     dtype: str = "float16"  # as stored: float16 or float32
     precision: str = "float32"  # of the encoder: float32 or bfloat16
     device: str = "auto"
@@ -91,8 +92,7 @@ def check_pieces(config: DictConfig, codec: Codec) -> None:
 def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConfig, device: torch.device) -> int:
     """What this process is to make of a folder; returns how many videos or clips that were."""
     videos.prepare()
-    if config.clips and videos.random_clip:
-        raise UserError("clips: true encodes the clips of a data set that are always the same; set its random_clip: false")
+    check_draws(videos, config, out.name)
     process = Process.this()
     facts = CacheFacts(
         codec_fingerprint=codec.fingerprint(),
@@ -102,6 +102,7 @@ def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConf
         shard_size=config.shard_size,
         clip_frames=videos.num_frames if config.clips else None,
         has_std=config.std,
+        has_flips=config.flips,
     )
     count = len(videos) if config.clips else len(videos.names)
     cast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
@@ -113,7 +114,7 @@ def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConf
         for number in tqdm(writer.todo(), total=total, desc=out.name, unit=unit, mininterval=1.0, disable=process.rank > 0):
             try:
                 item = videos[number] if config.clips else videos.read(number)
-                moments = encode_pieces(item["video"], codec, config.frames_at_once, config.context_frames, device)
+                tensors = encode_video(item["video"], codec, facts, config, device)
             except UserError as error:
                 if config.clips:
                     raise
@@ -122,14 +123,35 @@ def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConf
             name = videos.names[item["index"]]
             writer.add(
                 f"{number}: {name}" if config.clips else name,
-                moments[0],
-                std=moments[1] if config.std else None,
+                tensors.pop(""),
+                further=tensors,
                 fps=float(item["fps"]),
                 caption=item.get("caption"),
                 label=None if item.get("label") is None else int(item["label"]),
             )
             added += 1
     return added
+
+
+def check_draws(videos: VideoFolder, config: DictConfig, name: str) -> None:
+    """What is drawn anew at every epoch is not in latents that are made once."""
+    if config.clips and videos.random_clip:
+        raise UserError("clips: true encodes the clips of a data set that are always the same; set its random_clip: false")
+    if videos.random_crop:
+        raise UserError(f"data.{name} draws its crops at random, which latents made once cannot carry; set random_crop: false")
+    if videos.flip:
+        raise UserError(
+            f"data.{name} mirrors clips at random: set its flip: false, here flips: true, which stores both, and flip: true "
+            "where the latents are trained on"
+        )
+
+
+def encode_video(video: Tensor, codec: Codec, facts: CacheFacts, config: DictConfig, device: torch.device) -> dict[str, Tensor]:
+    """All that the facts promise of a video, by suffix."""
+    sides = [video, video.flip(-1)] if facts.has_flips else [video]
+    moments = [encode_pieces(side, codec, config.frames_at_once, config.context_frames, device) for side in sides]
+    tensors = (tensor for mean_and_std in moments for tensor in mean_and_std[: 2 if facts.has_std else 1])
+    return dict(zip(facts.suffixes(), tensors, strict=True))
 
 
 def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:

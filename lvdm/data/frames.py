@@ -69,7 +69,11 @@ def random_place(rng: torch.Generator) -> tuple[float, float]:
 
 def flip_half(frames: Tensor, rng: torch.Generator) -> Tensor:
     """The whole clip mirrored left to right, or not, with equal chances."""
-    return frames.flip(2) if torch.rand((), generator=rng) < 0.5 else frames
+    return frames.flip(2) if is_flipped(rng) else frames
+
+
+def is_flipped(rng: torch.Generator) -> bool:
+    return bool(torch.rand((), generator=rng) < 0.5)
 
 
 def to_float(frames: Tensor) -> Tensor:

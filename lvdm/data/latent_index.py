@@ -1,9 +1,10 @@
 """What a folder of cached latents looks like on disk: safetensors shards that describe themselves, and an index of all of them.
 
 `latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name, and where asked for the posterior's
-standard deviation under `name.std`; its metadata key `lvdm` is JSON: the facts of the cache and one entry per video. Which videos
-a shard holds depends on its number alone. `index.json`, written last, repeats them for all shards with each shard's size in
-bytes. A folder without an index is an encoding that has not finished.
+standard deviation under `name.std`, and both of the mirrored video under `name.flipped` and `name.flipped.std`; its metadata key
+`lvdm` is JSON: the facts of the cache and one entry per video. Which videos a shard holds depends on its number alone.
+`index.json`, written last, repeats them for all shards with each shard's size in bytes. A folder without an index is an encoding
+that has not finished.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from lvdm.types import UserError
 
 FORMAT = 2  # raised when older readers cannot follow
 INDEX = "index.json"
+STD, FLIPPED = ".std", ".flipped"  # behind a video's name
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -42,6 +44,12 @@ class CacheFacts:
     shard_size: int  # videos, or clips, of a shard
     clip_frames: int | None = None  # of the clips that were encoded one by one; None where whole videos were
     has_std: bool = False  # whether the posterior's standard deviation is there too
+    has_flips: bool = False  # whether the mirrored videos are there too
+
+    def suffixes(self) -> list[str]:
+        """Behind a video's name, of each of its tensors."""
+        flips, stds = ["", FLIPPED] if self.has_flips else [""], ["", STD] if self.has_std else [""]
+        return [flip + std for flip in flips for std in stds]
 
 
 @dataclass(frozen=True)
@@ -53,11 +61,6 @@ class Entry:
     fps: float  # of the frames, not of the latents
     caption: str | None = None
     label: int | None = None
-
-
-def std_name(name: str) -> str:
-    """Where the standard deviation of a video's posterior lies."""
-    return f"{name}.std"
 
 
 @dataclass(frozen=True)

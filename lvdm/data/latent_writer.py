@@ -6,7 +6,7 @@ Letters: latent z (c, t, h, w) of one whole video or clip, as the codec gives it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +23,6 @@ from lvdm.data.latent_index import (
     find_shards,
     read_shard,
     shard_name,
-    std_name,
     write_index,
     write_shard,
 )
@@ -98,19 +97,20 @@ class LatentWriter:
         latent: Tensor,
         *,
         fps: float,
-        std: Tensor | None = None,
+        further: Mapping[str, Tensor] | None = None,
         caption: str | None = None,
         label: int | None = None,
     ) -> None:
-        """The latent (c, t, h, w) of the video that `todo` gave last, under a name of its own; `fps` is that of its frames."""
+        """The latent (c, t, h, w) of the video that `todo` gave last, under a name of its own; `fps` is that of its frames.
+
+        `further` has what else the facts promise, by suffix."""
         assert latent.ndim == 4, f"latent of shape {tuple(latent.shape)}, expected (c, t, h, w)"
-        assert (std is not None) == self.facts.has_std, "std is there if the facts say so"
-        stored = self._stored(name, latent)
-        self._check_shape(name, tuple(stored.shape))
-        self._tensors[name] = stored
-        if std is not None:
-            self._tensors[std_name(name)] = self._stored(name, std)
-        self._entries.append(Entry(name, tuple(stored.shape), float(fps), caption, label))
+        tensors = {"": latent, **(further or {})}
+        assert list(tensors) == self.facts.suffixes(), f"{list(tensors)} came, the facts say {self.facts.suffixes()}"
+        stored = {name + suffix: self._stored(name, tensor) for suffix, tensor in tensors.items()}
+        self._check_shape(name, tuple(latent.shape))
+        self._tensors |= stored
+        self._entries.append(Entry(name, tuple(latent.shape), float(fps), caption, label))
 
     def _stored(self, name: str, latent: Tensor) -> Tensor:
         stored = latent.detach().to("cpu", DTYPES[self.facts.dtype], memory_format=torch.contiguous_format)

@@ -6,7 +6,7 @@ The files are those of latent_index. Which latents are drawn is a function of (s
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from torch.utils.data import Dataset
 from lvdm.data.clips import clip_span, random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, generator
 from lvdm.data.folders import Description, require_folder
-from lvdm.data.latent_index import DTYPES, CacheFacts, Entry, open_shard, read_index, std_name
+from lvdm.data.frames import is_flipped
+from lvdm.data.latent_index import DTYPES, FLIPPED, STD, CacheFacts, Entry, open_shard, read_index
 from lvdm.data.memory import require_memory
 from lvdm.types import UserError
 
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Found:
-    """What the index says: the videos that are long enough, where each lies, and their latents where memory holds them."""
+    """What the index says: the videos that are long enough, where each lies, and in memory their latents by suffix."""
 
     facts: CacheFacts
     entries: list[Entry]
@@ -45,6 +46,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         random_clip: clips start anywhere; if false they are spread evenly over the video (a single one is centred).
         clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
         std: give the posterior's standard deviation as `latent_std` too, for a stage with sample_posterior.
+        flip: take half of the clips from the mirrored videos.
         in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs).
         seed: of the random clips.
     """
@@ -58,6 +60,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         random_clip: bool = True,
         clips_per_video: int = 1,
         std: bool = False,
+        flip: bool = False,
         in_memory: bool = True,
         seed: int = 0,
     ) -> None:
@@ -65,7 +68,7 @@ class LatentClips(Dataset[dict[str, Any]]):
             got = f"num_latents={num_latents}, stride={stride}, clips_per_video={clips_per_video}"
             raise UserError(f"{got}: each must be at least 1")
         self.root, self.num_latents, self.stride = Path(root).expanduser(), num_latents, stride
-        self.random_clip, self.clips_per_video, self.std = random_clip, clips_per_video, std
+        self.random_clip, self.clips_per_video, self.std, self.flip = random_clip, clips_per_video, std, flip
         self.in_memory, self.seed = in_memory, seed
         self._found: _Found | None = None
 
@@ -77,6 +80,8 @@ class LatentClips(Dataset[dict[str, Any]]):
         facts, shards = read_index(self.root)
         if self.std and not facts.has_std:
             raise UserError(f"{self.root} holds means alone; run scripts/encode.py with std=true, or leave std out")
+        if self.flip and not facts.has_flips:
+            raise UserError(f"{self.root} holds no mirrored videos; run scripts/encode.py with flips=true, or leave flip out")
         videos = [(entry, self.root / shard.file) for shard in shards for entry in shard.entries]
         usable = [(entry, file) for entry, file in videos if self._is_long_enough(entry)]
         if not usable:
@@ -124,38 +129,41 @@ class LatentClips(Dataset[dict[str, Any]]):
         draw, found = as_draw(key, len(self)), self._prepared()
         video, part = draw.index % len(found.entries), draw.index // len(found.entries)
         entry = found.entries[video]
+        rng = generator(self.seed, draw.epoch, draw.index, 0)  # as a folder of videos draws
         if self.random_clip:
-            rng = generator(self.seed, draw.epoch, draw.index)
             wanted = random_clip(entry.shape[1], self.num_latents, self.stride, rng, name=entry.name)
         else:
             wanted = spread_clip(entry.shape[1], self.num_latents, self.stride, part, self.clips_per_video, name=entry.name)
         fps = torch.tensor(entry.fps / self.stride)
         known = Description(entry.caption, entry.label).facts()
-        return {**self._read(video, wanted), "index": video, "fps": fps, **known}
+        side = FLIPPED if self.flip and is_flipped(rng) else ""
+        return {**self._read(video, wanted, side), "index": video, "fps": fps, **known}
 
-    def _read(self, video: int, wanted: range) -> dict[str, Tensor]:
+    def _read(self, video: int, wanted: range, side: str) -> dict[str, Tensor]:
         """Each (c, num_latents, h, w) float32, the caller's own."""
-        found = self._prepared()
+        found, part = self._prepared(), slice(wanted.start, wanted.stop)
+        keys = {"latent": side, **({"latent_std": side + STD} if self.std else {})}
         if self.in_memory:
-            stored = {key: tensor[:, wanted.start : wanted.stop] for key, tensor in found.latents[video].items()}
+            stored = {key: found.latents[video][suffix][:, part] for key, suffix in keys.items()}
         else:
             with open_shard(found.files[video]) as shard:
-                names = self._stored_as(found.entries[video])
-                stored = {key: shard.get_slice(name)[:, wanted.start : wanted.stop] for key, name in names.items()}
+                name = found.entries[video].name
+                stored = {key: shard.get_slice(name + suffix)[:, part] for key, suffix in keys.items()}
         return {key: torch.empty(self.latent_shape).copy_(tensor[:, :: wanted.step]) for key, tensor in stored.items()}
 
-    def _stored_as(self, entry: Entry) -> dict[str, str]:
-        """The batch's keys and the tensors they are read from."""
-        return {"latent": entry.name, **({"latent_std": std_name(entry.name)} if self.std else {})}
+    def _suffixes(self, facts: CacheFacts) -> list[str]:
+        """Of the tensors that are asked for."""
+        return replace(facts, has_std=self.std, has_flips=self.flip).suffixes()
 
     def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[dict[str, Tensor]]:
         need = sum(torch.Size(entry.shape).numel() for entry in entries) * DTYPES[facts.dtype].itemsize
-        require_memory(need * (2 if self.std else 1), f"the latents of {self.root}")
+        suffixes = self._suffixes(facts)
+        require_memory(need * len(suffixes), f"the latents of {self.root}")
         latents: list[dict[str, Tensor]] = []
         for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
             with open_shard(file) as shard:
-                names = [self._stored_as(entry) for _, entry in videos]
-                latents += [{key: shard.get_tensor(name) for key, name in each.items()} for each in names]
+                names = [entry.name for _, entry in videos]
+                latents += [{suffix: shard.get_tensor(name + suffix) for suffix in suffixes} for name in names]
         return latents
 
     def _is_long_enough(self, entry: Entry) -> bool:
