@@ -118,6 +118,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "spacing": ("sampling.steps: spacing is 'even'", set_("sampling.spacing", "even")),
     "gap steps": ("sampling.gap_steps: ", set_("sampling.gap_steps", 2000)),
     "condition noise": ("sampling.condition_noise is 1000", set_("sampling.condition_noise", 1000)),
+    "sharded weights": ("trainer.strategy is fsdp, which is not supported yet", set_("trainer.strategy", "fsdp")),
     "lead-in": ("sampling.lead_in is -1", set_("sampling.lead_in", -1)),
     "overlap": ("sampling.overlap 4, at least 1 and less than the 4 latents", set_("sampling.overlap", 4)),
     "short val": ("on the data of val: a window of 4 latents at stride 2 spans 7", set_("data.params.val.params.num_latents", 6)),

@@ -37,6 +37,7 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
     elif settings["previews"]["steps"] is not None:
         raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
     check_seed("model.params.seed", module.seed)
+    check_strategy(settings["trainer"].get("strategy", "auto"))
     if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):
         name = type(module.learning_rate).__name__
         raise UserError(f"{name} falls towards the end of training, but none is set; give trainer.max_steps or max_minutes")
@@ -58,6 +59,14 @@ def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Sha
 def check_seed(key: str, seed: int) -> None:
     if not 0 <= seed < 2**32:
         raise UserError(f"{key} is {seed}, expected a number from 0 to {2**32 - 1}")
+
+
+def check_strategy(strategy: object) -> None:
+    """Averages, checkpoints and the model file are of whole weights; strategies that part them over processes lose all three."""
+    if str(strategy).lower().startswith(("fsdp", "deepspeed", "model_parallel")):
+        raise UserError(
+            f"trainer.strategy is {strategy}, which is not supported yet: weights must be whole in each process; take ddp"
+        )
 
 
 def check_pace(trainer: dict[str, Any], batches: int) -> None:
