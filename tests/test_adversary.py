@@ -17,7 +17,7 @@ from torch.nn import Parameter
 from lvdm.config import instantiate
 from lvdm.data import VideoData
 from lvdm.models.autoencoders import ClipDiscriminator, FrameDiscriminator
-from lvdm.training import AdamW, Adversary, AutoencoderTraining, ReconstructionLoss
+from lvdm.training import AdamW, Adversary, AutoencoderTraining, Cosine, ReconstructionLoss
 from lvdm.training import autoencoder as stage
 from lvdm.training.adversary import adaptive_weight, hinge_fooling, hinge_judging
 from lvdm.training.autoencoder import Stepping
@@ -193,6 +193,16 @@ def test_each_network_is_clipped_by_itself(videos: Path) -> None:
     fit(module, data(videos), max_steps=1)
     for part, old in zip((module.autoencoder, module.adversary), before, strict=True):
         assert float((weights(part) - old).norm()) == pytest.approx(1e-3, rel=1e-2), "a step of plain descent is the gradient"
+
+
+def test_a_falling_rate_ends_with_the_last_epoch_where_batches_are_accumulated(videos: Path) -> None:
+    """Four batches of two, accumulated by two, in three epochs: six steps; Lightning itself would count on twelve."""
+    seen = []
+    module = training(adversary=adversary(), learning_rate=Cosine(), stepping=Stepping(accumulate_grad_batches=2))
+    look = module.losses_in_turn
+    module.losses_in_turn = lambda *batch: (seen.append(module.progress()), look(*batch))[1]
+    trainer = fit(module, data(videos, batch_size=2), max_steps=-1, max_epochs=3)
+    assert trainer.global_step == 6 and seen[::2] == pytest.approx([step / 6 for step in range(6)])
 
 
 def test_without_a_last_layer_the_weight_cannot_be_adaptive() -> None:

@@ -149,6 +149,7 @@ CASES: list[Case] = [
     ("score_toy", lambda p: [str(p.broken_videos())], "0.mp4"),
     ("benchmark", lambda p: [p.config(nothing=1)], "nobody reads nothing"),
     ("benchmark", lambda p: [p.config(), "--steps", "0"], "--steps 0"),
+    ("benchmark", lambda p: [p.config(), "--stage", "data", "--compile"], "have no effect on --stage data"),
 ]
 
 

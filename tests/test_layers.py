@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lvdm.models.layers import attention
-from lvdm.models.layers.convolutions import Downsample, SpaceConv, TimeConv, Upsample
+from lvdm.models.layers.convolutions import Downsample, SpaceConv, TimeConv, Upsample, VolumeConv
 from lvdm.models.layers.embeddings import GridPosition, OptionalEmbedding, sinusoidal_features
 from lvdm.models.layers.norms import GroupNorm32
 
@@ -89,6 +89,23 @@ def test_space_and_time_convolutions_equal_conv3d(is_channels_last):
     for conv in (SpaceConv(8, 5), SpaceConv(8, 5, kernel=1), SpaceConv(8, 5, stride=2), time):
         expected = F.conv3d(x, conv.weight, conv.bias, conv.stride, conv.padding)
         assert torch.allclose(conv(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_a_volume_convolution_is_torchs_and_its_bf16_gradient_is_near_float32s(frames, stride):
+    conv, x = VolumeConv(8, 8, (3, 4, 4), stride, padding=(1, 1, 1)), torch.randn(2, 8, frames, 8, 8)
+    gradients = []
+    for is_bf16 in (False, True):
+        conv.zero_grad()
+        del [torch.full((size,), 1e20) for size in (768, 1536, 3072, 6144) for _ in range(40)][:]  # memory full of large numbers
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_bf16):
+            y = conv(x)
+        if not is_bf16:
+            assert torch.allclose(y, F.conv3d(x, conv.weight, conv.bias, stride, 1), atol=1e-5)
+        y.float().square().sum().backward()
+        gradients.append(conv.weight.grad.clone())
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()
 
 
 def test_down_and_up_change_space_only():

@@ -219,6 +219,8 @@ def test_half_finished_sampling_goes_on_with_what_is_missing(command: Any, joint
     assert (at / "part" / "seed0-00005.npz").exists()
     assert command.main([*options, "--steps", "3", "--num", "7", "--out", "part", "--resume"]) == 2
     assert "begun with other settings: steps (2 then, 3 now)" in capsys.readouterr().err
+    assert command.main([*options[:-4], "--format", "npz", "--num", "7", "--out", "part", "--resume"]) == 2
+    assert "begun with other settings: steps (2 then, None now)" in capsys.readouterr().err
     assert command.main([*options, "--out", "whole", "--resume"]) == 2
     assert "made without --resume" in capsys.readouterr().err
     assert command.main([*options, "--resume"]) == 2

@@ -228,6 +228,8 @@ def test_settings_of_steps_reach_the_module_where_two_optimizers_take_turns(conf
     assert trainer.gradient_clip_val is None and trainer.accumulate_grad_batches == 1
     assert module.stepping == Stepping(0.5, "value", 3)
     assert trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
+    assert train.main([configs["adversarial"], "trainer.strategy=ddp"]) == 0
+    assert seen[2].strategy._ddp_kwargs == {"find_unused_parameters": True}, "torchrun says how many, the config need not"
 
 
 IS_SLOW = not os.environ.get("LVDM_SLOW") or shutil.which("c++") is None

@@ -100,6 +100,8 @@ def check_numbers(args: argparse.Namespace) -> None:
         raise UserError(f"--steps {args.steps}, --warmup {args.warmup}, --batch-size {args.batch_size}: at least 1, 0 and 1")
     if args.published and args.stage != "data":
         raise UserError(f"--published has no effect on --stage {args.stage}; give --stage data or leave it out")
+    if args.stage == "data" and (args.compile or args.precision or args.device != "auto"):
+        raise UserError("--compile, --precision and --device have no effect on --stage data, which reads; leave them out")
     if args.compile and args.warmup < 1:
         raise UserError("--compile with --warmup 0 would measure the compiler; give a warm-up of 1 or more")
 
@@ -219,7 +221,7 @@ def sampling(subject: Subject) -> Call:
 
 
 def training(subject: Subject) -> Call:
-    """Forward, backward, clip and optimizer step, in Lightning's order, of the module's own training step."""
+    """Forward, backward, clip and optimizer step of the module's own training step."""
     module, batch, trainer = subject.module, subject.batch(), subject.settings["trainer"]
     module.setup("fit")
     optimizers = module.build_optimizers()
@@ -229,9 +231,8 @@ def training(subject: Subject) -> Call:
     def step() -> None:
         for optimizer in optimizers:
             optimizer.zero_grad()
-        with subject.cast():
-            for loss in losses(module, batch):
-                loss.backward()
+        for loss in losses(subject, batch):
+            loss.backward()
         for optimizer in optimizers:
             if limit:
                 clip([parameter for group in optimizer.param_groups for parameter in group["params"]], limit)
@@ -240,12 +241,16 @@ def training(subject: Subject) -> Call:
     return step
 
 
-def losses(module: Module, batch: Batch) -> Iterator[Tensor]:
-    """One after the other, each to be followed by its backward pass."""
+def losses(subject: Subject, batch: Batch) -> Iterator[Tensor]:
+    """One after the other, each to be followed by its backward pass, which has autocast around it where Lightning has."""
+    module = subject.module
     if module.automatic_optimization:
-        yield module.training_step(batch, 0)
-    else:
-        module.adversary.start_step = 0  # with all that is trained in the end
+        with subject.cast():
+            loss = module.training_step(batch, 0)
+        yield loss
+        return
+    module.adversary.start_step = 0  # with all that is trained in the end
+    with subject.cast():
         yield from module.losses_in_turn(batch, 0)
 
 

@@ -35,7 +35,7 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
         "learning rate": module.optimizer.lr,
     }
     if (shape := sample_shape(module, data, settings)) is not None:
-        is_bf16 = str(settings["trainer"].get("precision", "32")).startswith("bf16")
+        is_bf16 = "16" in str(settings["trainer"].get("precision"))  # float16 takes as much
         sizes = {"batch_size": data.batch_size, "is_bf16": is_bf16, "is_averaged": settings["average"] != 0}
         report["memory of a training step on a GPU (GiB, estimated)"] = round(training_gib(module, shape, **sizes), 1)
     width = max(map(len, report))

@@ -68,11 +68,12 @@ def encode(args: argparse.Namespace) -> command.Report:
     codec.to(device := command.device(config.device))
     check_pieces(config, codec)
     args.json = Process.this().report_file(args.json)
-    report: dict[str, Any] = {"out": config.out, "codec": codec.fingerprint()}
+    fingerprint = codec.fingerprint()
+    report: dict[str, Any] = {"out": config.out, "codec": fingerprint}
     for name, node in config.data.items():
         folder = instantiate(node, allow=args.allow_module)
         start = time.perf_counter()
-        number = encode_folder(folder, codec, Path(config.out) / name, config, device)
+        number = encode_folder(folder, codec, fingerprint, Path(config.out) / name, config, device)
         report[name] = {"videos": number, "seconds": time.perf_counter() - start}
         print(f"{name}: {number} {'clips' if config.clips else 'videos'} encoded into {Path(config.out) / name}")
     return report
@@ -89,13 +90,15 @@ def check_pieces(config: DictConfig, codec: Codec) -> None:
         raise UserError(f"precision is {config.precision}; choose float32 or bfloat16")
 
 
-def encode_folder(videos: VideoFolder, codec: Codec, out: Path, config: DictConfig, device: torch.device) -> int:
+def encode_folder(
+    videos: VideoFolder, codec: Codec, fingerprint: str, out: Path, config: DictConfig, device: torch.device
+) -> int:
     """What this process is to make of a folder; returns how many videos or clips that were."""
     videos.prepare()
     check_draws(videos, config, out.name)
     process = Process.this()
     facts = CacheFacts(
-        codec_fingerprint=codec.fingerprint(),
+        codec_fingerprint=fingerprint,
         data_fingerprint=videos.fingerprint(),
         temporal_factor=codec.temporal_factor,
         dtype=config.dtype,

@@ -109,7 +109,8 @@ def check_resume(args: argparse.Namespace) -> None:
     kept, now = settings_file(args), settings_of(args)
     if kept.exists():
         then = json.loads(kept.read_text())
-        changed = [f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in now if then.get(name) != now[name]]
+        differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
+        changed = [f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in differing]
         if changed:
             raise UserError(f"{kept} was begun with other settings: {', '.join(changed)}; take those, or another --out")
     elif args.out.is_dir() and any(args.out.glob(f"seed{args.seed}-0*")):

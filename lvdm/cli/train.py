@@ -95,11 +95,13 @@ def train(args: argparse.Namespace) -> command.Report:
     check_all(settings, module, data, checkpoint)
     take_stepping(module, trainer_settings := dict(settings["trainer"]))
     fingerprint = data.train.fingerprint()
-    trainer = build_trainer(settings, trainer_settings, folder, data_fingerprint=fingerprint, resume=checkpoint is not None)
+    checkpoints = SaveCheckpoints(folder.checkpoints, **settings["checkpoints"])
+    callbacks = [*build_callbacks(settings, folder, fingerprint), checkpoints, SaveOnSignal(checkpoints)]
+    trainer = build_trainer(trainer_settings, folder, callbacks, resume=checkpoint is not None)
     facts = {"data": fingerprint, "samples of a batch of all processes": data.batch_size * trainer.world_size}
     if checkpoint is not None:
         check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
-    next(each for each in trainer.callbacks if isinstance(each, SaveCheckpoints)).facts = facts
+    checkpoints.facts = facts
     folder.make()
     data.record_skipped(folder.skipped)
     if trainer.is_global_zero:
@@ -165,7 +167,8 @@ def take_stepping(module: Module, trainer: dict[str, Any]) -> None:
         return
     own = {each.name: trainer.pop(each.name) for each in fields(Stepping) if trainer.get(each.name) is not None}
     module.stepping = Stepping(**own)
-    if trainer.get("strategy", "auto") in ("auto", "ddp") and num_processes(trainer) > 1:
+    strategy = trainer.get("strategy", "auto")
+    if strategy == "ddp" or (strategy == "auto" and num_processes(trainer) > 1):
         trainer["strategy"] = "ddp_find_unused_parameters_true"
 
 
@@ -196,15 +199,13 @@ def fit(trainer: pl.Trainer, module: Module, data: VideoData, checkpoint: Path |
             raise
 
 
-def build_trainer(
-    settings: dict[str, Any], trainer: dict[str, Any], folder: RunFolder, *, data_fingerprint: str, resume: bool
-) -> pl.Trainer:
-    callbacks = list(build_callbacks(settings, folder, data_fingerprint))
+def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[Callback], *, resume: bool) -> pl.Trainer:
+    """`settings` are those of `trainer`."""
     loggers = [TensorBoardLogger(folder.path, name="tensorboard", version=""), MetricsFile(folder.metrics, resume=resume)]
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # SaveOnSignal does that
     try:
         return pl.Trainer(
-            **{"max_epochs": -1, "num_sanity_val_steps": 0, **trainer},
+            **{"max_epochs": -1, "num_sanity_val_steps": 0, **settings},
             default_root_dir=folder.path,
             logger=loggers,
             callbacks=callbacks,
@@ -216,7 +217,7 @@ def build_trainer(
 
 
 def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprint: str) -> Iterator[Callback]:
-    """In this order: what uses the averaged weights stands before the averaging, what saves the state of a step behind all."""
+    """In this order: what uses the averaged weights stands before the averaging; what saves the state of a step comes behind."""
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
     def write(module: pl.LightningModule, step: int) -> None:
@@ -236,8 +237,6 @@ def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprin
         yield TimeCap(settings["max_minutes"])
     if settings["trainer"].get("enable_progress_bar", True):
         yield TQDMProgressBar(refresh_rate=20)
-    yield (checkpoints := SaveCheckpoints(folder.checkpoints, **settings["checkpoints"]))
-    yield SaveOnSignal(checkpoints)
 
 
 def _first_line(error: Exception) -> str:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +114,8 @@ class AutoencoderTraining(SteppedModule):
         generator = generator_for(self.seed, self.global_step, batch_idx)
         made = self.autoencoder.decode(posterior.at(sample_noise(posterior.mean.shape, generator, self.share, video.device)))
         out = Reconstruction(video, made, self.loss(video, made, posterior, generator))
-        self._log("train/loss", out.kept.loss, len(video), prog_bar=True)
-        for name, part in out.kept.parts.items():
-            self._log(f"train/{name}", part, len(video))
+        self.log("train/loss", out.kept.loss, prog_bar=True, batch_size=len(video))
+        self.log_dict({f"train/{name}": part for name, part in out.kept.parts.items()}, batch_size=len(video))
         return out
 
     def losses_in_turn(self, batch: Batch, batch_idx: int) -> Iterator[Tensor]:
@@ -133,8 +132,8 @@ class AutoencoderTraining(SteppedModule):
         self.adversary.requires_grad_(True)
         judging = self.adversary.judging(out.video, out.made.detach())
         yield judging
-        for name, part in (("fooling", fooling), ("adaptive_weight", weight), ("judging", judging)):
-            self._log(f"train/{name}", part, len(out.video))
+        parts = {"fooling": fooling, "adaptive_weight": weight, "judging": judging}
+        self.log_dict({f"train/{name}": part for name, part in parts.items()}, batch_size=len(out.video))
 
     def _adaptive_weight(self, kept: Tensor, fooling: Tensor) -> Tensor:
         """Of the gradients of all processes together, so that each of them has the same."""
@@ -156,9 +155,13 @@ class AutoencoderTraining(SteppedModule):
             optimizer.zero_grad()
             self.lr_schedulers()[number].step()
 
-    def _log(self, name: str, value: Tensor, videos: int, **how: Any) -> None:
-        if self._trainer is not None:
-            self.log(name, value.detach(), batch_size=videos, **how)
+    def _progress_by_steps(self) -> float:
+        """Lightning knows nothing of the accumulation where the module steps itself."""
+        progress, trainer = super()._progress_by_steps(), self.trainer  # by which the batches of an epoch are counted
+        if self.adversary is None or trainer.max_epochs == -1:
+            return progress
+        steps = math.ceil(trainer.num_training_batches / self.stepping.accumulate_grad_batches) * trainer.max_epochs
+        return self.global_step / (steps if trainer.max_steps == -1 else min(steps, trainer.max_steps))
 
     # Validation ------------------------------------------------------------------------------------------------------
 

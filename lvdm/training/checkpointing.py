@@ -51,16 +51,16 @@ class SaveCheckpoints(Callback):
         folder: where they go.
         every_steps: last.ckpt is written this often.
         keep: how many step=N.ckpt stay beside it; -1 keeps all.
-        facts: of the run, kept in the checkpoint for whoever goes on from it.
     """
 
-    def __init__(self, folder: Path, *, every_steps: int, keep: int = 0, facts: dict[str, Any] | None = None) -> None:
+    def __init__(self, folder: Path, *, every_steps: int, keep: int = 0) -> None:
         if every_steps < 1 or keep < -1:
             raise UserError(
                 f"checkpoints.every_steps is {every_steps} and checkpoints.keep {keep}; give at least 1 step, and to keep 0, "
                 "a number of checkpoints, or -1 for all"
             )
-        self.folder, self.every_steps, self.keep, self.facts = folder, every_steps, keep, facts or {}
+        self.folder, self.every_steps, self.keep = folder, every_steps, keep
+        self.facts: dict[str, Any] = {}  # of the run, kept in its checkpoints for whoever goes on from them
         self.saved_step = 0
         self.retry_at: int | None = None  # the step at which one that could not be written is tried again
 

@@ -30,10 +30,10 @@ class Share:
 ALONE = Share()
 
 
-def generator_for(*place: int, device: torch.device | str = "cpu") -> torch.Generator:
+def generator_for(*place: int) -> torch.Generator:
     """Of a place such as (seed, step, batch)."""
     state = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
-    return torch.Generator(device).manual_seed(int(state) >> 1)
+    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def sample_noise(shape: Sequence[int], generator: torch.Generator, share: Share, device: torch.device | str) -> Tensor:

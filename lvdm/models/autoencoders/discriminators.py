@@ -11,6 +11,7 @@ from typing import Literal
 from einops import rearrange
 from torch import Tensor, nn
 
+from lvdm.models.layers.convolutions import VolumeConv
 from lvdm.types import UserError
 
 Norm = Literal["batch", "group", "none"]
@@ -46,7 +47,7 @@ class ClipDiscriminator(nn.Module):
         super().__init__()
 
         def convolution(a: int, b: int, stride: int, bias: bool) -> nn.Module:
-            return nn.Conv3d(a, b, (3, 4, 4), stride, padding=1, bias=bias)
+            return VolumeConv(a, b, (3, 4, 4), stride, padding=(1, 1, 1), bias=bias)
 
         self.main = _judge(convolution, nn.BatchNorm3d, channels, layers, norm)
 

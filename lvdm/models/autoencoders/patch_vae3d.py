@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior, check_video_shape
+from lvdm.models.layers.convolutions import VolumeConv
 from lvdm.types import UserError
 
 Patch = tuple[int, int, int]
@@ -145,7 +146,7 @@ class Block(nn.Module):
         self.norm_space = nn.LayerNorm(channels)
         self.space = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm_time = nn.LayerNorm(channels)
-        self.time = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0))
+        self.time = VolumeConv(channels, channels, (3, 1, 1), padding=(1, 0, 0))
         nn.init.zeros_(self.time.weight)
         nn.init.zeros_(self.time.bias)
 
@@ -159,10 +160,4 @@ class Block(nn.Module):
         y = rearrange(F.silu(self.norm_space(x)), "b t h w c -> (b t) c h w")
         y = rearrange(self.space(y), "(b t) c h w -> b t h w c", b=batch)
         y = rearrange(F.silu(self.norm_time(y)), "b t h w c -> b c t h w")
-        return x + rearrange(self._over_time(y), "b c t h w -> b t h w c")
-
-    def _over_time(self, x: Tensor) -> Tensor:
-        if x.shape[2] != 2:
-            return self.time(x)
-        # Padded by hand: for two frames padded inside, a CPU's bf16 convolution gives a weight gradient of random memory (2.15).
-        return F.conv3d(F.pad(x, (0, 0, 0, 0, 1, 1)), self.time.weight, self.time.bias)
+        return x + rearrange(self.time(y), "b c t h w -> b t h w c")

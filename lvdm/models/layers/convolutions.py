@@ -1,4 +1,4 @@
-"""Convolutions over space alone and over time alone, as 2D convolutions (LVDM section 3, "factorized").
+"""Convolutions over space alone and over time alone, as 2D convolutions (LVDM section 3, "factorized"), and over both.
 
 Letters: b batch, c channels, t frames, h w space.
 Every volume is (b, c, t, h, w). In memory format channels_last_3d the reshapes here are views and a 2D convolution sees
@@ -46,6 +46,17 @@ class TimeConv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         columns = x.flatten(3)  # (b, c, t, h w)
         return F.conv2d(columns, self.weight.squeeze(4), self.bias, padding=(1, 0)).unflatten(3, x.shape[3:])
+
+
+class VolumeConv(nn.Conv3d):
+    """Conv3d, with two frames padded by hand: padded inside, a CPU's bf16 convolution of two frames leaves parts of the weight's
+    gradient unwritten, which is random memory (PyTorch 2.15, docs/log.md)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        ends, rows, columns = self.padding
+        if x.shape[2] != 2 or ends == 0:
+            return super().forward(x)
+        return F.conv3d(F.pad(x, (0, 0, 0, 0, ends, ends)), self.weight, self.bias, self.stride, (0, rows, columns))
 
 
 class Downsample(nn.Module):
