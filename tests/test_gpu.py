@@ -23,6 +23,7 @@ from lvdm.cli import benchmark, encode, sample_long, sample_short, train
 from lvdm.config import instantiate
 from lvdm.data import LatentClips
 from lvdm.sampling.long_pipeline import sample_long as sample_frames
+from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.diffusion import Draw, LatentDiffusion
 from lvdm.types import Condition
 
@@ -99,6 +100,15 @@ def test_training_resumes_to_the_bit(made: Path, precision: str) -> None:
         parts = losses(run_training(made, f"parts-{precision}", *steps, "trainer.max_steps=4"))
     assert parts == pytest.approx(whole, rel=1e-5), "bit for bit is promised on a CPU; a GPU adds up in an order of its own"
     assert read_info(made / f"parts-{precision}" / "model.safetensors").step == 4
+
+
+def test_the_average_lies_where_the_weights_are(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning makes it before the weights leave the CPU."""
+    seen = []
+    monkeypatch.setattr(ExponentialAverage, "on_train_end", lambda self, *_: seen.append(self._average_model))
+    run_training(made, "average", "trainer.max_steps=2")
+    assert {parameter.device.type for parameter in seen[0].parameters()} == {"cuda"}
+    assert seen[0].n_averaged.device.type == "cpu", "to ask a GPU for it at every step would wait for the step"
 
 
 def test_compiled_training_has_the_same_losses(made: Path) -> None:

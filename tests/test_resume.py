@@ -36,6 +36,17 @@ def test_a_run_goes_on_with_other_lengths_and_workers_but_names_what_decides_the
     assert "samples of a batch of all processes (2 then, 1 now)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("stops", [(4, 8), (3, 4), (1, 5)])
+def test_a_run_that_stops_again_and_again_trains_every_epoch_once(stops, configs, tmp_path):
+    """Four batches an epoch; it stops at the ends of epochs and within them."""
+    assert train.main([configs["joint"], "trainer.max_steps=10", "--name", "whole"]) == 0
+    for stop in (*stops, 10):
+        assert train.main([configs["joint"], f"trainer.max_steps={stop}", "--name", "cut"]) == 0
+    whole, cut = (checkpoint(tmp_path / name) for name in ("whole", "cut"))
+    assert whole["loops"]["fit_loop"]["state_dict"] == cut["loops"]["fit_loop"]["state_dict"], "the position in the data"
+    assert same(whole["current_model_state"], cut["current_model_state"])
+
+
 def test_another_data_set_is_named(made, configs, tmp_path, capsys):
     moved, grown = tmp_path / "moved", tmp_path / "grown"
     shutil.copytree(made / "videos", moved)

@@ -118,7 +118,11 @@ JOINT: dict[str, tuple[str, Break]] = {
     "spacing": ("sampling.steps: spacing is 'even'", set_("sampling.spacing", "even")),
     "gap steps": ("sampling.gap_steps: ", set_("sampling.gap_steps", 2000)),
     "condition noise": ("sampling.condition_noise is 1000", set_("sampling.condition_noise", 1000)),
-    "sharded weights": ("trainer.strategy is fsdp, which is not supported yet", set_("trainer.strategy", "fsdp")),
+    "sharded weights": ("trainer.strategy is deepspeed, which is not supported", set_("trainer.strategy", "deepspeed")),
+    "weights in parts in float16": (
+        "has no scaling of gradients in parts; take bf16-mixed",
+        lambda config, at: config["trainer"].update(strategy="fsdp", precision="16-mixed"),
+    ),
     "lead-in": ("sampling.lead_in is -1", set_("sampling.lead_in", -1)),
     "overlap": ("sampling.overlap 4, at least 1 and less than the 4 latents", set_("sampling.overlap", 4)),
     "short val": ("on the data of val: a window of 4 latents at stride 2 spans 7", set_("data.params.val.params.num_latents", 6)),
@@ -143,6 +147,7 @@ JOINT: dict[str, tuple[str, Break]] = {
 AUTO: dict[str, tuple[str, Break]] = {
     "sampling": ("`sampling` has no effect on an autoencoder", set_("sampling", {"latent_shape": [2, 4, 2, 2]})),
     "preview steps": ("previews.steps has no effect on an autoencoder", set_("previews", {"steps": 3})),
+    "in parts": ("parts a denoiser over the processes", set_("trainer.strategy", "fsdp")),
     "frames": ("7 frames", set_("data.params.train.params.num_frames", 7)),
     "no videos": ("nothing", set_("data.params.train.params.root", "nothing")),
     "latents": ("an autoencoder trains on videos", on_latents),

@@ -37,7 +37,8 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
     if (shape := sample_shape(module, data, settings)) is not None:
         is_bf16 = "16" in str(settings["trainer"].get("precision"))  # float16 takes as much
         sizes = {"batch_size": data.batch_size, "is_bf16": is_bf16, "is_averaged": settings["average"] != 0}
-        report["memory of a training step on a GPU (GiB, estimated)"] = round(training_gib(module, shape, **sizes), 1)
+        in_parts = ", weights whole" if settings["trainer"].get("strategy") == "fsdp" else ""
+        report[f"memory of a training step on a GPU (GiB, estimated{in_parts})"] = round(training_gib(module, shape, **sizes), 1)
     width = max(map(len, report))
     for name, value in report.items():
         print(f"{name:<{width}}  {value:,}" if isinstance(value, int) else f"{name:<{width}}  {value}")

@@ -37,7 +37,7 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
     elif settings["previews"]["steps"] is not None:
         raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
     check_seed("model.params.seed", module.seed)
-    check_strategy(settings["trainer"].get("strategy", "auto"))
+    check_strategy(settings["trainer"], module)
     if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):
         name = type(module.learning_rate).__name__
         raise UserError(f"{name} falls towards the end of training, but none is set; give trainer.max_steps or max_minutes")
@@ -61,12 +61,17 @@ def check_seed(key: str, seed: int) -> None:
         raise UserError(f"{key} is {seed}, expected a number from 0 to {2**32 - 1}")
 
 
-def check_strategy(strategy: object) -> None:
-    """Averages, checkpoints and the model file are of whole weights; strategies that part them over processes lose all three."""
-    if str(strategy).lower().startswith(("fsdp", "deepspeed", "model_parallel")):
-        raise UserError(
-            f"trainer.strategy is {strategy}, which is not supported yet: weights must be whole in each process; take ddp"
-        )
+def check_strategy(trainer: Mapping[str, Any], module: Module) -> None:
+    """Weights in parts (fsdp) are for denoisers; averages, checkpoints and the model file are of whole weights, which other
+    strategies of that kind would lose."""
+    strategy = str(trainer.get("strategy", "auto")).lower()
+    if strategy == "fsdp":
+        if not isinstance(module, LatentDiffusion):
+            raise UserError("trainer.strategy fsdp parts a denoiser over the processes, and an autoencoder has none; take ddp")
+        if str(trainer.get("precision")) in ("16-mixed", "16"):
+            raise UserError(f"trainer.precision {trainer['precision']} has no scaling of gradients in parts; take bf16-mixed")
+    elif strategy.startswith(("fsdp", "deepspeed", "model_parallel")):
+        raise UserError(f"trainer.strategy is {strategy}, which is not supported; take ddp, or fsdp for a large denoiser")
 
 
 def check_pace(trainer: dict[str, Any], batches: int) -> None:

@@ -44,7 +44,9 @@ from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
 from lvdm.training.checkpointing import CheckedIO, SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
+from lvdm.training.parts import gathered
 from lvdm.training.previews import Previews
+from lvdm.training.sharding import Sharded
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
 from lvdm.types import UserError
 
@@ -203,9 +205,10 @@ def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[C
     """`settings` are those of `trainer`."""
     loggers = [TensorBoardLogger(folder.path, name="tensorboard", version=""), MetricsFile(folder.metrics, resume=resume)]
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # SaveOnSignal does that
+    strategy = {"strategy": Sharded()} if settings.get("strategy") == "fsdp" else {}
     try:
         return pl.Trainer(
-            **{"max_epochs": -1, "num_sanity_val_steps": 0, **settings},
+            **{"max_epochs": -1, "num_sanity_val_steps": 0, **settings, **strategy},
             default_root_dir=folder.path,
             logger=loggers,
             callbacks=callbacks,
@@ -221,8 +224,10 @@ def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprin
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
     def write(module: pl.LightningModule, step: int) -> None:
-        info = model_info(settings, module.codec, sampling, step=step, data_fingerprint=data_fingerprint)
-        save_model(folder.model, model_tensors(module.codec, getattr(module, "denoiser", None)), info)
+        tensors = gathered(model_tensors(module.codec, getattr(module, "denoiser", None)))
+        if module.global_rank == 0:
+            info = model_info(settings, module.codec, sampling, step=step, data_fingerprint=data_fingerprint)
+            save_model(folder.model, tensors, info)
 
     def written() -> int:
         return read_info(folder.model).step if folder.model.exists() else -1

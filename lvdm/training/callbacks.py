@@ -32,7 +32,7 @@ class WriteModelFile(Callback):
     leaves the writing to the end: a file of the last step is a complete one, with its latents measured.
 
     Args:
-        write: (module, step), writes the file.
+        write: (module, step), writes the file; called in every process, for each may hold a part of the weights.
         written: the step of the file that is there, -1 where there is none.
     """
 
@@ -42,7 +42,7 @@ class WriteModelFile(Callback):
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         is_due = trainer.state.fn == "fit" and not trainer.sanity_checking and not is_last_step(trainer)
-        if is_due and trainer.is_global_zero:
+        if is_due:
             try:
                 self.write(pl_module, trainer.global_step)
             except UserError as error:
@@ -58,8 +58,7 @@ class WriteModelFile(Callback):
             if self.written() >= trainer.global_step:
                 return
             _end_training(trainer, pl_module)
-        if trainer.is_global_zero:
-            self.write(pl_module, trainer.global_step)
+        self.write(pl_module, trainer.global_step)
 
 
 def _end_training(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -67,6 +67,13 @@ class SaveCheckpoints(Callback):
     def state_dict(self) -> dict[str, Any]:
         return {"facts": self.facts}
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """An epoch that a run goes on into from the last batch of the one before is not counted as begun by Lightning: going on
+        once more, from its end, would train it twice."""
+        done = trainer.current_epoch
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
+            counts.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from lvdm.training.parts import part_like, whole
+
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a X + b (X X^T) X + c (X X^T)^2 X drives singular values towards one
 
 
@@ -50,7 +52,7 @@ def _product_of_steps(gram: Tensor, steps: int) -> Tensor:
 
 def is_matrix(parameter: Tensor, smallest: int) -> bool:
     """Big enough in both directions that an orthogonal update makes sense."""
-    return parameter.ndim >= 2 and min(parameter.shape[0], parameter[0].numel()) >= smallest
+    return parameter.ndim >= 2 and min(parameter.shape[0], parameter.shape[1:].numel()) >= smallest
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
@@ -104,9 +106,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def _muon_group(self, group: dict, parameters: list[Parameter]) -> None:
         if not parameters:
             return
-        matrices = [self._momentum(p, group).flatten(1) for p in parameters]
+        matrices = [whole(self._momentum(p, group)).flatten(1) for p in parameters]
         scales = [max(1.0, len(m) / m.shape[1]) ** 0.5 for m in matrices]
-        updates = [u.reshape(p.shape) for p, u in zip(parameters, orthogonalize(matrices, group["steps"]), strict=True)]
+        orthogonal = orthogonalize(matrices, group["steps"])
+        updates = [part_like(p, u.reshape(p.shape)) for p, u in zip(parameters, orthogonal, strict=True)]
         torch._foreach_mul_(updates, scales)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])

@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from lvdm.sampling.pipeline import SamplingSettings, VideoModel, to_uint8
+from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_uint8
 from lvdm.sampling.writers import Mp4Writer, VideoFiles
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
@@ -68,8 +68,9 @@ class Previews(Callback):
             model = VideoModel(
                 module.codec, module.denoiser, module.schedule, module.objective, self.settings, device=module.device
             )
-            first = trainer.global_rank * share
-            made = model.sample(share, steps=self.steps, sampler=self.settings.sampler, first=first)
+            first, size = trainer.global_rank * share, auto_batch(int(np.prod(self.settings.latent_shape)), module.device)
+            size = int(module.all_gather(torch.tensor(size, device=module.device)).min())  # in step, for weights may be in parts
+            made = model.sample(share, steps=self.steps, sampler=self.settings.sampler, first=first, batch_size=size)
             return self._gather(made, module)[: self.num], self.settings.fps or 8.0
         assert isinstance(module, AutoencoderTraining)
         batch = next(iter(trainer.val_dataloaders))
