@@ -116,6 +116,10 @@ def without(file: str) -> object:
     return lambda folder: (folder / file).unlink()
 
 
+def set_in(file: Path, **settings: object) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+
+
 def cut_weights(folder: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
@@ -136,6 +140,8 @@ REFUSED = {
     "no weights": ("has no model.safetensors; put the files", without("model.safetensors")),
     "no tokenizer": ("has no tokenizer.json or vocab.json and merges.txt", without("merges.txt")),
     "damaged config": ("cannot be read as a CLIP text model", lambda folder: (folder / "config.json").write_text("{")),
+    "a setting": ("expected int, got str", lambda folder: set_in(folder / "config.json", hidden_size="x")),
+    "settings": ("not a multiple of the number", lambda folder: set_in(folder / "config.json", num_attention_heads=3)),
     "truncated weights": ("cannot be read as a CLIP text model", cut_weights),
     "missing weights": ("does not hold 2 weights that config.json describes, first", fewer_weights),
     "another tokenizer": ("57 tokens and the network 56", more_tokens),

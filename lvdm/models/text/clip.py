@@ -127,10 +127,12 @@ class ClipText:
 
 @contextmanager
 def _one_sentence(path: Path) -> Iterator[None]:
+    from huggingface_hub.errors import StrictDataclassError  # of a setting that transformers refuses
+
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        why = str(error).strip().partition("\n")[0].rstrip(".")
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        why = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} cannot be read as a CLIP text model ({why}); put the published files there again") from error
 
 
