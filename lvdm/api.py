@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, read_model
+from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, read_model
 from lvdm.config import check_node, instantiate
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.sampling.long_pipeline import sample_long
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
-from lvdm.types import Condition, UserError
+from lvdm.types import Condition, TextEncoder, UserError
 
 __all__ = ["Condition", "VideoModel", "load", "sample_long"]
 
@@ -47,6 +47,7 @@ def load(
         schedule=file.build(info.schedule, "schedule"),
         objective=file.build(info.objective, "objective"),
         settings=SamplingSettings.read(info.sampling),
+        text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
     )
 
 
@@ -66,6 +67,16 @@ class _File:
         except UserError as error:
             raise UserError(f"the config in {self.path} does not fit this version of lvdm: {error}") from error
         return instantiate(node, allow=self.allow)
+
+    def text_encoder(self, info: ModelInfo) -> TextEncoder:
+        """With the weights that lie on this machine, which must be those of training."""
+        encoder = self.build(info.text_encoder, "text_encoder")
+        if (found := encoder.fingerprint()) != info.text_fingerprint:
+            raise UserError(
+                f"{self.path} was trained with another text encoder ({str(info.text_fingerprint)[:8]}) than lies here "
+                f"({found[:8]}); put the files there that it was trained with"
+            )
+        return encoder
 
     def network(self, node: dict[str, Any] | None, prefix: str) -> nn.Module:
         """With the file's weights; built without memory first, as weights that are replaced at once need no drawing."""

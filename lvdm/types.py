@@ -2,7 +2,8 @@
 
 Letters: b batch, c channels, t frames, h w; z latent; m mask (1 = the frame is given); s noise level of given frames.
 A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h, w) or `latent` (b, c, t, h, w),
-`caption` list of str, `label` (b,) long, `index` (b,) long (which sample of the data set), `fps` (b,) float.
+`caption` list of str or their features `context` (b, n, d), `label` (b,) long, `index` (b,) long (which sample of the data set),
+`fps` (b,) float.
 """
 
 from __future__ import annotations
@@ -91,4 +92,10 @@ class Denoiser(Protocol):
 
 
 class TextEncoder(Protocol):
-    def __call__(self, captions: list[str]) -> Tensor: ...  # (b, n, d)
+    """Frozen: captions to features (b, n, d). Equal fingerprints give equal features."""
+
+    def __call__(self, captions: list[str]) -> Tensor: ...
+
+    def fingerprint(self) -> str: ...
+
+    def to(self, device: torch.device | str) -> TextEncoder: ...

@@ -37,6 +37,8 @@ class ModelInfo:
     denoiser: Node | None = None
     schedule: Node | None = None
     objective: Node | None = None
+    text_encoder: Node | None = None  # its weights are not in the file ...
+    text_fingerprint: str | None = None  # ... but what tells them from others is
     scale: float = 1.0  # latent = scale * (z + shift)
     shift: float = 0.0
     sampling: dict[str, Any] = field(default_factory=dict)  # latent_shape [c, t, h, w], key_stride, fps, size, defaults

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lvdm.cli import command, speed
 from lvdm.cli.data_speed import measure_data
+from lvdm.cli.random_text import RandomText
 from lvdm.cli.run_checks import Module, check_run, clip_shapes
 from lvdm.cli.speed import Call, Figures, Machine
 from lvdm.cli.train import compile_network, read
@@ -84,6 +85,8 @@ def benchmark(args: argparse.Namespace) -> command.Report:
     )
     names, compiled = stages_of(module, args.stage), []
     module.to(subject.device)
+    if getattr(module, "reads_text", False):
+        module.text_encoder = RandomText(module.denoiser.context_dim).to(subject.device)
     if args.compile or settings["compile"]:
         compiled = compiled_stages(module, names, asked=args.compile)
         compile_network(module)
@@ -185,7 +188,12 @@ class Subject:
         numbers = torch.arange(self.batch_size, device=self.device)
         batch = {self.shapes.key: self.random(self.shapes.sample), "index": numbers, "fps": torch.full_like(numbers, FPS).float()}
         classes = getattr(getattr(self.module, "denoiser", None), "num_labels", 0)
-        return {**batch, "label": numbers % classes} if classes else batch
+        batch |= {"label": numbers % classes} if classes else {}
+        return batch if (context := self.context()) is None else {**batch, "context": context}
+
+    def context(self) -> Tensor | None:
+        """Of a network that reads text."""
+        return self.module.text_encoder([""] * self.batch_size) if getattr(self.module, "reads_text", False) else None
 
 
 def encoding(subject: Subject) -> Call:
@@ -215,9 +223,10 @@ def sampling(subject: Subject) -> Call:
     module, settings = subject.module, SamplingSettings(**subject.settings["sampling"])
     dtype = None if subject.dtype == torch.float32 else subject.dtype
     model = VideoModel(
-        module.codec, module.denoiser, module.schedule, module.objective, settings, device=subject.device, dtype=dtype
+        module.codec, module.denoiser, module.schedule, module.objective, settings, subject.device, dtype, module.text_encoder
     )
-    return lambda: model.sample_latents(subject.batch_size, batch_size=subject.batch_size)
+    context = subject.context()
+    return lambda: model.sample_latents(subject.batch_size, batch_size=subject.batch_size, context=context)
 
 
 def training(subject: Subject) -> Call:

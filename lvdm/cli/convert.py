@@ -73,7 +73,10 @@ def _work(args: argparse.Namespace) -> command.Report:
     if denoiser is not None:
         check_weights(denoiser, tensors, DENOISER, args.checkpoint)
     sampling = _sampling(settings) if is_diffusion else None
-    info = model_info(settings, codec, sampling, step=checkpoint.get("global_step", 0), data_fingerprint="")
+    node = settings["model"]["params"].get("text_encoder")
+    text_encoder = None if node is None else instantiate(node, allow=args.allow_module)
+    known = {"data_fingerprint": "", "text_encoder": text_encoder}
+    info = model_info(settings, codec, sampling, step=checkpoint.get("global_step", 0), **known)
     save_model(args.out, tensors, info)
     return _report(args, info.kind, tensors, describe(weights).ignored)
 

@@ -1,8 +1,12 @@
-"""`scripts/encode.py CONFIG`: latents of whole videos or of clips, once, into shards that training reads instead of videos."""
+"""`scripts/encode.py CONFIG`: latents of whole videos or of clips, once, into shards that training reads instead of videos.
+
+With a text encoder, the features of their captions too.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -20,8 +24,11 @@ from lvdm.cli.model_info import load_codec_weights, require_codec_weights
 from lvdm.cli.process import Process
 from lvdm.config import check, instantiate, load_config, with_defaults
 from lvdm.data import CacheFacts, LatentWriter, VideoFolder
+from lvdm.data.latent_index import CONTEXT
 from lvdm.models.codec import Codec
-from lvdm.types import UserError
+from lvdm.types import TextEncoder, UserError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -32,6 +39,7 @@ class EncodeConfig:
     data: dict[str, VideoFolder]  # by name, such as train and val: each becomes a folder of shards
     out: str  # folder of those folders
     codec_weights: str | None = None  # the autoencoder's model.safetensors
+    text_encoder: TextEncoder | None = None  # store what it makes of each caption too, for LatentClips with context: true
     define: dict[str, Any] = field(default_factory=dict)
     clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; false: whole videos
     std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
@@ -42,6 +50,17 @@ class EncodeConfig:
     shard_size: int = 64  # videos in a shard
     frames_at_once: int = 256  # longer videos are encoded in pieces ...
     context_frames: int = 32  # ... that see so many frames more on each side
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The networks, on their device, and what tells them from others."""
+
+    codec: Codec
+    text: TextEncoder | None
+    device: torch.device
+    codec_fingerprint: str
+    text_fingerprint: str | None
 
 
 def parser() -> argparse.ArgumentParser:
@@ -63,20 +82,30 @@ def encode(args: argparse.Namespace) -> command.Report:
     config = load_config(files, [argument for argument in args.config if "=" in argument])
     check(config, schema=EncodeConfig, allow=args.allow_module)
     config = with_defaults(config, EncodeConfig)
-    codec = instantiate(config.codec, allow=args.allow_module)
-    load_codec_weights(codec, require_codec_weights(config.codec_weights))
-    codec.to(device := command.device(config.device))
-    check_pieces(config, codec)
+    encoders = build_encoders(config, allow=args.allow_module)
     args.json = Process.this().report_file(args.json)
-    fingerprint = codec.fingerprint()
-    report: dict[str, Any] = {"out": config.out, "codec": fingerprint}
+    report: dict[str, Any] = {"out": config.out, "codec": encoders.codec_fingerprint}
+    if encoders.text is not None:
+        report["text_encoder"] = encoders.text_fingerprint
     for name, node in config.data.items():
         folder = instantiate(node, allow=args.allow_module)
         start = time.perf_counter()
-        number = encode_folder(folder, codec, fingerprint, Path(config.out) / name, config, device)
+        number = encode_folder(folder, encoders, Path(config.out) / name, config)
         report[name] = {"videos": number, "seconds": time.perf_counter() - start}
         print(f"{name}: {number} {'clips' if config.clips else 'videos'} encoded into {Path(config.out) / name}")
     return report
+
+
+def build_encoders(config: DictConfig, *, allow: Sequence[str]) -> Encoders:
+    """The codec with its trained weights, and the text encoder where there is one."""
+    codec = instantiate(config.codec, allow=allow)
+    load_codec_weights(codec, require_codec_weights(config.codec_weights))
+    codec.to(device := command.device(config.device))
+    check_pieces(config, codec)
+    if config.text_encoder is None:
+        return Encoders(codec, None, device, codec.fingerprint(), None)
+    text = instantiate(config.text_encoder, allow=allow).to(device)
+    return Encoders(codec, text, device, codec.fingerprint(), text.fingerprint())
 
 
 def check_pieces(config: DictConfig, codec: Codec) -> None:
@@ -90,25 +119,24 @@ def check_pieces(config: DictConfig, codec: Codec) -> None:
         raise UserError(f"precision is {config.precision}; choose float32 or bfloat16")
 
 
-def encode_folder(
-    videos: VideoFolder, codec: Codec, fingerprint: str, out: Path, config: DictConfig, device: torch.device
-) -> int:
+def encode_folder(videos: VideoFolder, encoders: Encoders, out: Path, config: DictConfig) -> int:
     """What this process is to make of a folder; returns how many videos or clips that were."""
     videos.prepare()
     check_draws(videos, config, out.name)
     process = Process.this()
     facts = CacheFacts(
-        codec_fingerprint=fingerprint,
+        codec_fingerprint=encoders.codec_fingerprint,
         data_fingerprint=videos.fingerprint(),
-        temporal_factor=codec.temporal_factor,
+        temporal_factor=encoders.codec.temporal_factor,
         dtype=config.dtype,
         shard_size=config.shard_size,
         clip_frames=videos.num_frames if config.clips else None,
         has_std=config.std,
         has_flips=config.flips,
+        text_fingerprint=encoders.text_fingerprint,
     )
     count = len(videos) if config.clips else len(videos.names)
-    cast = torch.autocast(device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
+    cast = torch.autocast(encoders.device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     added = 0
     with LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
         videos.record_skipped(out / "skipped_files.txt")
@@ -117,12 +145,14 @@ def encode_folder(
         for number in tqdm(writer.todo(), total=total, desc=out.name, unit=unit, mininterval=1.0, disable=process.rank > 0):
             try:
                 item = videos[number] if config.clips else videos.read(number)
-                tensors = encode_video(item["video"], codec, facts, config, device)
+                tensors = encode_video(item["video"], encoders, facts, config)
             except UserError as error:
                 if config.clips:
                     raise
                 videos.report_broken(number, error)
                 continue
+            if encoders.text is not None:
+                tensors[CONTEXT] = encoders.text([item.get("caption", "")])[0]
             name = videos.names[item["index"]]
             writer.add(
                 f"{number}: {name}" if config.clips else name,
@@ -137,7 +167,7 @@ def encode_folder(
 
 
 def check_draws(videos: VideoFolder, config: DictConfig, name: str) -> None:
-    """What is drawn anew at every epoch is not in latents that are made once."""
+    """What is drawn anew at every epoch is not in latents that are made once; what has no caption is the empty one."""
     if config.clips and videos.random_clip:
         raise UserError("clips: true encodes the clips of a data set that are always the same; set its random_clip: false")
     if videos.random_crop:
@@ -147,14 +177,17 @@ def check_draws(videos: VideoFolder, config: DictConfig, name: str) -> None:
             f"data.{name} mirrors clips at random: set its flip: false, here flips: true, which stores both, and flip: true "
             "where the latents are trained on"
         )
+    if config.text_encoder is not None and all(not video.known.caption for video in videos.found.videos):
+        logger.warning("no video of data.%s has a caption: each gets the features of the empty one", name)
 
 
-def encode_video(video: Tensor, codec: Codec, facts: CacheFacts, config: DictConfig, device: torch.device) -> dict[str, Tensor]:
-    """All that the facts promise of a video, by suffix."""
+def encode_video(video: Tensor, encoders: Encoders, facts: CacheFacts, config: DictConfig) -> dict[str, Tensor]:
+    """All latents that the facts promise of a video, by suffix."""
     sides = [video, video.flip(-1)] if facts.has_flips else [video]
-    moments = [encode_pieces(side, codec, config.frames_at_once, config.context_frames, device) for side in sides]
+    pieces = (config.frames_at_once, config.context_frames)
+    moments = [encode_pieces(side, encoders.codec, *pieces, encoders.device) for side in sides]
     tensors = (tensor for mean_and_std in moments for tensor in mean_and_std[: 2 if facts.has_std else 1])
-    return dict(zip(facts.suffixes(), tensors, strict=True))
+    return dict(zip(facts.latent_suffixes(), tensors, strict=True))
 
 
 def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lvdm.cli.random_text import CAPTION_TOKENS
 from lvdm.cli.run_checks import Module
 from lvdm.training.diffusion import Draw, LatentDiffusion
 from lvdm.types import Condition
@@ -84,7 +85,8 @@ def _like_a_gpu() -> Iterator[None]:
 def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
     b, _, t = x0.shape[:3]
     zeros = torch.zeros(b, dtype=torch.long)
-    cond = Condition(mask=torch.zeros(b, 1, t, 1, 1), frame_noise=zeros, fps=torch.ones(b), label=zeros)
+    context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.context_dim) if module.reads_text else None
+    cond = Condition(mask=torch.zeros(b, 1, t, 1, 1), frame_noise=zeros, fps=torch.ones(b), label=zeros, context=context)
     return module.loss(Draw(x0, x0, zeros, cond, 1.0)).loss
 
 

@@ -12,13 +12,19 @@ from torch import nn
 from lvdm.checkpoints.model_file import ModelInfo, load_weights, read_model
 from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings
-from lvdm.types import UserError
+from lvdm.types import TextEncoder, UserError
 
 logger = logging.getLogger(__name__)
 
 
 def model_info(
-    config: dict[str, Any], codec: Codec, sampling: SamplingSettings | None, *, step: int, data_fingerprint: str
+    config: dict[str, Any],
+    codec: Codec,
+    sampling: SamplingSettings | None,
+    *,
+    step: int,
+    data_fingerprint: str,
+    text_encoder: TextEncoder | None = None,
 ) -> ModelInfo:
     """`config` is the resolved config of the run; the nodes needed to build the networks again are taken from it."""
     params = config["model"]["params"]
@@ -28,6 +34,8 @@ def model_info(
         denoiser=params.get("denoiser"),
         schedule=params.get("schedule"),
         objective=params.get("objective"),
+        text_encoder=params.get("text_encoder"),
+        text_fingerprint=None if text_encoder is None else text_encoder.fingerprint(),
         scale=codec.scale,
         shift=codec.shift,
         sampling={"decode_window": codec.decode_window} | ({} if sampling is None else asdict(sampling)),

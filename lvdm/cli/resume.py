@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 # What decides the weights; anything else (how long, where to, what is shown, which device) may change from start to start.
 DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average")
 STEPPING = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # of trainer
-MOVABLE = ("root", "in_memory", "time_limit", "max_broken")  # how data are read; what was read is compared
+MOVABLE = ("root", "folder", "in_memory", "time_limit", "max_broken")  # how data are read; what was read is compared
 
 
 def checkpoint_to_resume(folder: RunFolder, resume: str) -> Path | None:

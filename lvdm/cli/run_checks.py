@@ -101,6 +101,40 @@ def check_cached_latents(data: VideoData, module: Module) -> None:
             )
 
 
+def check_text(data: VideoData, module: Module) -> None:
+    """A network that reads text gets some, of the width that it reads, and from one text encoder; another gets none."""
+    reads = isinstance(module, LatentDiffusion) and module.reads_text
+    for name, part in (("train", data.train), ("val", data.val)):
+        if isinstance(part, LatentClips) and part.context and not reads:
+            raise UserError(
+                f"data.params.{name}.params.context has no effect on a denoiser that reads no text; leave it out, or give it "
+                "text_attention: true and a context_dim"
+            )
+        if reads and isinstance(part, LatentClips | VideoFolder) and not _has_text(part):
+            raise UserError(f"the denoiser reads text, but the data of {name} has no captions; add them, see docs/data.md")
+    if not reads:
+        return
+    width, wanted = module.empty_context().shape[-1], module.denoiser.context_dim
+    if width != wanted:
+        raise UserError(
+            f"the text encoder gives {width} numbers a token and the denoiser reads {wanted}; set context_dim: {width}"
+        )
+    for name, part in (("train", data.train), ("val", data.val)):
+        if not (isinstance(part, LatentClips) and part.context):
+            continue
+        if (made_by := str(part.text_fingerprint)) != (used := module.text_encoder.fingerprint()):
+            raise UserError(
+                f"the cached captions of {name} were made by another text encoder ({made_by[:8]}) than the model's ({used[:8]}); "
+                "run scripts/encode.py again, into another folder"
+            )
+
+
+def _has_text(part: LatentClips | VideoFolder) -> bool:
+    if isinstance(part, LatentClips):
+        return part.context or part.has_captions
+    return any(video.known.caption is not None for video in part.found.videos)
+
+
 def check_checkpoint(path: Path, module: Module) -> None:
     """Whether training can go on from here: a whole checkpoint of a network, an optimizer and an autoencoder like these."""
     advice = "go on with the config of that run, or start one under another --name"
@@ -171,6 +205,7 @@ def _check_tasks(module: LatentDiffusion, clip: Shape, data: str) -> None:
     """Draw once from nothing: windows that do not fit into a clip and masks that do not fit into a window say so."""
     zeros = torch.zeros(1, *clip)
     batch = {"latent": zeros, "latent_std": zeros, "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
+    batch["context"] = torch.zeros(1, 1, 1)
     for name, task in module.tasks.items():
         _told(f"the task {name} on the data of {data}", module.draw, batch, [task], generator_for(0))
 

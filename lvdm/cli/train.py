@@ -32,6 +32,7 @@ from lvdm.cli.run_checks import (
     check_pace,
     check_run,
     check_seed,
+    check_text,
     clip_shapes,
 )
 from lvdm.cli.run_config import OURS, RunConfig
@@ -101,6 +102,8 @@ def train(args: argparse.Namespace) -> command.Report:
     callbacks = [*build_callbacks(settings, folder, fingerprint), checkpoints, SaveOnSignal(checkpoints)]
     trainer = build_trainer(trainer_settings, folder, callbacks, resume=checkpoint is not None)
     facts = {"data": fingerprint, "samples of a batch of all processes": data.batch_size * trainer.world_size}
+    if (text := getattr(module, "text_encoder", None)) is not None:
+        facts["text encoder"] = text.fingerprint()
     if checkpoint is not None:
         check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
     checkpoints.facts = facts
@@ -146,6 +149,7 @@ def check_all(settings: dict[str, Any], module: Module, data: VideoData, checkpo
     data.setup("fit")
     clips = clip_shapes(data, module, look=True)
     check_cached_latents(data, module)
+    check_text(data, module)
     check_run(settings, module, clips)
     check_pace(settings["trainer"], len(data.train_dataloader()))
     if checkpoint is not None:
@@ -224,10 +228,16 @@ def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprin
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
     def write(module: pl.LightningModule, step: int) -> None:
+<<<<<<< HEAD
         tensors = gathered(model_tensors(module.codec, getattr(module, "denoiser", None)))
         if module.global_rank == 0:
             info = model_info(settings, module.codec, sampling, step=step, data_fingerprint=data_fingerprint)
             save_model(folder.model, tensors, info)
+=======
+        known = {"data_fingerprint": data_fingerprint, "text_encoder": getattr(module, "text_encoder", None)}
+        info = model_info(settings, module.codec, sampling, step=step, **known)
+        save_model(folder.model, model_tensors(module.codec, getattr(module, "denoiser", None)), info)
+>>>>>>> wt-text
 
     def written() -> int:
         return read_info(folder.model).step if folder.model.exists() else -1

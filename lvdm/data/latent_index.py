@@ -1,10 +1,10 @@
 """What a folder of cached latents looks like on disk: safetensors shards that describe themselves, and an index of all of them.
 
 `latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name, and where asked for the posterior's
-standard deviation under `name.std`, and both of the mirrored video under `name.flipped` and `name.flipped.std`; its metadata key
-`lvdm` is JSON: the facts of the cache and one entry per video. Which videos a shard holds depends on its number alone.
-`index.json`, written last, repeats them for all shards with each shard's size in bytes. A folder without an index is an encoding
-that has not finished.
+standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the text features
+(n, d) of its caption, or of "", under `name.context`; its metadata key `lvdm` is JSON: the facts of the cache and one entry per
+video. Which videos a shard holds depends on its number alone. `index.json`, written last, repeats them for all shards with each
+shard's size in bytes. A folder without an index is an encoding that has not finished.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lvdm.types import UserError
 
 FORMAT = 2  # raised when older readers cannot follow
 INDEX = "index.json"
-STD, FLIPPED = ".std", ".flipped"  # behind a video's name
+STD, FLIPPED, CONTEXT = ".std", ".flipped", ".context"  # behind a video's name
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -45,11 +45,16 @@ class CacheFacts:
     clip_frames: int | None = None  # of the clips that were encoded one by one; None where whole videos were
     has_std: bool = False  # whether the posterior's standard deviation is there too
     has_flips: bool = False  # whether the mirrored videos are there too
+    text_fingerprint: str | None = None  # of the text encoder that made the captions' features; None where they are not there
 
-    def suffixes(self) -> list[str]:
-        """Behind a video's name, of each of its tensors."""
+    def latent_suffixes(self) -> list[str]:
+        """Behind a video's name, of each of its latents."""
         flips, stds = ["", FLIPPED] if self.has_flips else [""], ["", STD] if self.has_std else [""]
         return [flip + std for flip in flips for std in stds]
+
+    def suffixes(self) -> list[str]:
+        """The same of all its tensors."""
+        return self.latent_suffixes() + ([] if self.text_fingerprint is None else [CONTEXT])
 
 
 @dataclass(frozen=True)

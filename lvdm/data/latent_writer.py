@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lvdm.data.latent_index import (
+    CONTEXT,
     DTYPES,
     CacheFacts,
     DamagedShard,
@@ -107,16 +108,17 @@ class LatentWriter:
         assert latent.ndim == 4, f"latent of shape {tuple(latent.shape)}, expected (c, t, h, w)"
         tensors = {"": latent, **(further or {})}
         assert list(tensors) == self.facts.suffixes(), f"{list(tensors)} came, the facts say {self.facts.suffixes()}"
-        stored = {name + suffix: self._stored(name, tensor) for suffix, tensor in tensors.items()}
+        stored = {name + suffix: self._stored(name, suffix, tensor) for suffix, tensor in tensors.items()}
         self._check_shape(name, tuple(latent.shape))
         self._tensors |= stored
         self._entries.append(Entry(name, tuple(latent.shape), float(fps), caption, label))
 
-    def _stored(self, name: str, latent: Tensor) -> Tensor:
-        stored = latent.detach().to("cpu", DTYPES[self.facts.dtype], memory_format=torch.contiguous_format)
+    def _stored(self, name: str, suffix: str, tensor: Tensor) -> Tensor:
+        stored = tensor.detach().to("cpu", DTYPES[self.facts.dtype], memory_format=torch.contiguous_format)
         if not stored.isfinite().all():
-            raise UserError(f"the latent of {name} is not finite in {self.facts.dtype}; try float32, or mend the autoencoder")
-        return stored.clone() if stored.data_ptr() == latent.data_ptr() else stored
+            what, network = ("caption", "text encoder") if suffix == CONTEXT else ("latent", "autoencoder")
+            raise UserError(f"the {what} of {name} is not finite in {self.facts.dtype}; try float32, or mend the {network}")
+        return stored.clone() if stored.data_ptr() == tensor.data_ptr() else stored
 
     def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:
         known = (entry for shard in self._whole.values() for entry in shard.entries)

@@ -1,4 +1,5 @@
-"""Clips of cached latents: `latent` (c, n, h, w) float32, `latent_std` where asked for, `index`, `fps`, `caption`, `label`.
+"""Clips of cached latents: `latent` (c, n, h, w) float32, `latent_std` and the caption's features `context` where asked for,
+`index`, `fps`, `caption`, `label`.
 
 The files are those of latent_index. Which latents are drawn is a function of (seed, epoch, sample) alone, as for videos.
 """
@@ -19,7 +20,7 @@ from lvdm.data.clips import clip_span, random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, generator
 from lvdm.data.folders import Description, require_folder
 from lvdm.data.frames import is_flipped
-from lvdm.data.latent_index import DTYPES, FLIPPED, STD, CacheFacts, Entry, open_shard, read_index
+from lvdm.data.latent_index import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, open_shard, read_index
 from lvdm.data.memory import require_memory
 from lvdm.types import UserError
 
@@ -28,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Found:
-    """What the index says: the videos that are long enough, where each lies, and in memory their latents by suffix."""
+    """What the index says: the videos that are long enough, where each lies, and in memory their tensors by suffix."""
 
     facts: CacheFacts
     entries: list[Entry]
     files: list[Path]
-    latents: list[dict[str, Tensor]]
+    tensors: list[dict[str, Tensor]]
 
 
 class LatentClips(Dataset[dict[str, Any]]):
@@ -47,6 +48,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
         std: give the posterior's standard deviation as `latent_std` too, for a stage with sample_posterior.
         flip: take half of the clips from the mirrored videos.
+        context: give the features of the caption, or of "" where there is none, as `context` (n, d) float32.
         in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs).
         seed: of the random clips.
     """
@@ -61,6 +63,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         clips_per_video: int = 1,
         std: bool = False,
         flip: bool = False,
+        context: bool = False,
         in_memory: bool = True,
         seed: int = 0,
     ) -> None:
@@ -69,7 +72,7 @@ class LatentClips(Dataset[dict[str, Any]]):
             raise UserError(f"{got}: each must be at least 1")
         self.root, self.num_latents, self.stride = Path(root).expanduser(), num_latents, stride
         self.random_clip, self.clips_per_video, self.std, self.flip = random_clip, clips_per_video, std, flip
-        self.in_memory, self.seed = in_memory, seed
+        self.context, self.in_memory, self.seed = context, in_memory, seed
         self._found: _Found | None = None
 
     def prepare(self) -> None:
@@ -82,6 +85,9 @@ class LatentClips(Dataset[dict[str, Any]]):
             raise UserError(f"{self.root} holds means alone; run scripts/encode.py with std=true, or leave std out")
         if self.flip and not facts.has_flips:
             raise UserError(f"{self.root} holds no mirrored videos; run scripts/encode.py with flips=true, or leave flip out")
+        if self.context and facts.text_fingerprint is None:
+            how = "run scripts/encode.py with a text_encoder, into another folder, or leave context out"
+            raise UserError(f"{self.root} holds no features of captions; {how}")
         videos = [(entry, self.root / shard.file) for shard in shards for entry in shard.entries]
         usable = [(entry, file) for entry, file in videos if self._is_long_enough(entry)]
         if not usable:
@@ -106,6 +112,16 @@ class LatentClips(Dataset[dict[str, Any]]):
     def codec_fingerprint(self) -> str:
         """Of the autoencoder that made the latents: another one cannot decode them."""
         return self._prepared().facts.codec_fingerprint
+
+    @property
+    def text_fingerprint(self) -> str | None:
+        """Of the text encoder that made the captions' features; None where the cache has none."""
+        return self._prepared().facts.text_fingerprint
+
+    @property
+    def has_captions(self) -> bool:
+        """Whether items give `caption`."""
+        return any(entry.caption is not None for entry in self._prepared().entries)
 
     @property
     def temporal_factor(self) -> int:
@@ -140,31 +156,42 @@ class LatentClips(Dataset[dict[str, Any]]):
         return {**self._read(video, wanted, side), "index": video, "fps": fps, **known}
 
     def _read(self, video: int, wanted: range, side: str) -> dict[str, Tensor]:
-        """Each (c, num_latents, h, w) float32, the caller's own."""
+        """Latents (c, num_latents, h, w) and context (n, d), float32, the caller's own."""
         found, part = self._prepared(), slice(wanted.start, wanted.stop)
         keys = {"latent": side, **({"latent_std": side + STD} if self.std else {})}
         if self.in_memory:
-            stored = {key: found.latents[video][suffix][:, part] for key, suffix in keys.items()}
+            held = found.tensors[video]
+            stored = {key: held[suffix][:, part] for key, suffix in keys.items()}
+            context = held.get(CONTEXT)
         else:
             with open_shard(found.files[video]) as shard:
                 name = found.entries[video].name
                 stored = {key: shard.get_slice(name + suffix)[:, part] for key, suffix in keys.items()}
-        return {key: torch.empty(self.latent_shape).copy_(tensor[:, :: wanted.step]) for key, tensor in stored.items()}
+                context = shard.get_tensor(name + CONTEXT) if self.context else None
+        latents = {key: torch.empty(self.latent_shape).copy_(tensor[:, :: wanted.step]) for key, tensor in stored.items()}
+        return latents if context is None else {**latents, "context": context.to(torch.float32, copy=True)}
 
     def _suffixes(self, facts: CacheFacts) -> list[str]:
         """Of the tensors that are asked for."""
-        return replace(facts, has_std=self.std, has_flips=self.flip).suffixes()
+        text = facts.text_fingerprint if self.context else None
+        return replace(facts, has_std=self.std, has_flips=self.flip, text_fingerprint=text).suffixes()
 
     def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[dict[str, Tensor]]:
-        need = sum(torch.Size(entry.shape).numel() for entry in entries) * DTYPES[facts.dtype].itemsize
         suffixes = self._suffixes(facts)
-        require_memory(need * len(suffixes), f"the latents of {self.root}")
-        latents: list[dict[str, Tensor]] = []
+        latents = sum(torch.Size(entry.shape).numel() for entry in entries) * sum(suffix != CONTEXT for suffix in suffixes)
+        texts = len(entries) * self._context_size(files[0], entries[0]) if self.context else 0
+        require_memory((latents + texts) * DTYPES[facts.dtype].itemsize, f"the latents of {self.root}")
+        tensors: list[dict[str, Tensor]] = []
         for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
             with open_shard(file) as shard:
                 names = [entry.name for _, entry in videos]
-                latents += [{suffix: shard.get_tensor(name + suffix) for suffix in suffixes} for name in names]
-        return latents
+                tensors += [{suffix: shard.get_tensor(name + suffix) for suffix in suffixes} for name in names]
+        return tensors
+
+    def _context_size(self, file: Path, entry: Entry) -> int:
+        """Elements of a caption's features, the same for all."""
+        with open_shard(file) as shard:
+            return torch.Size(shard.get_slice(entry.name + CONTEXT).get_shape()).numel()
 
     def _is_long_enough(self, entry: Entry) -> bool:
         return entry.shape[1] >= clip_span(self.num_latents, self.stride)

@@ -27,7 +27,7 @@ from lvdm.models.codec import Codec
 from lvdm.training.draws import ALONE, Share, generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import Batch, Condition, UserError
+from lvdm.types import Batch, Condition, TextEncoder, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Draw:
     x0: Tensor  # (b, c, t, h, w)
     eps: Tensor
     t: Tensor  # (b,)
-    cond: Condition  # mask and level of the given frames, fps, label
+    cond: Condition  # mask and level of the given frames, fps, label, text
     new_fraction: float | None = None  # of the frames of all processes: those that are not given; None: of these
 
 
@@ -83,6 +83,8 @@ class LatentDiffusion(SteppedModule):
         tasks: what to learn, by name; one is drawn per sample.
         given: how given frames are perturbed and whether they count in the loss.
         sample_posterior: train on samples of the autoencoder's posterior, as published, not on its mean.
+        text_encoder: frozen, of captions that come as text and of the empty one; for a denoiser that reads text.
+        empty_caption: how often a caption is the empty one instead, so that samples can be guided by it (.1 is usual).
         optimizer, learning_rate: how the weights are stepped.
         seed: every draw is a function of (seed, step, sample).
     """
@@ -100,6 +102,8 @@ class LatentDiffusion(SteppedModule):
         weight: Weight | None = None,
         given: GivenFrames | None = None,
         sample_posterior: bool = False,
+        text_encoder: TextEncoder | None = None,
+        empty_caption: float = 0.0,
         optimizer: OptimizerSettings | None = None,
         learning_rate: Constant | None = None,
         seed: int = 0,
@@ -113,7 +117,10 @@ class LatentDiffusion(SteppedModule):
         self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
+        self.text_encoder, self.empty_caption = text_encoder, empty_caption
+        self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
         self._check_given(is_set=given is not None)
+        self._check_text()
 
     @staticmethod
     def default_tasks() -> dict[str, Task]:
@@ -137,6 +144,22 @@ class LatentDiffusion(SteppedModule):
                 "denoiser's num_noise_levels; lower it or raise those"
             )
 
+    @property
+    def reads_text(self) -> bool:
+        return getattr(self.denoiser, "context_dim", None) is not None
+
+    def _check_text(self) -> None:
+        """The network and the text encoder go together."""
+        if not 0 <= self.empty_caption <= 1:
+            raise UserError(f"empty_caption is {self.empty_caption}, expected a fraction from 0 to 1; .1 is usual")
+        if self.reads_text and self.text_encoder is None:
+            raise UserError("the denoiser reads text, but there is none; give a text_encoder, or leave its context_dim out")
+        if not self.reads_text and (self.text_encoder is not None or self.empty_caption):
+            raise UserError(
+                "text_encoder and empty_caption have no effect on a denoiser that reads no text; leave them out, or give it "
+                "text_attention: true and a context_dim"
+            )
+
     # One loss ------------------------------------------------------------------------------------------------------
 
     def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> Draw:
@@ -149,7 +172,8 @@ class LatentDiffusion(SteppedModule):
         t, s = (share.of(each).to(latents.device) for each in (t, s))
         eps = sample_noise(window.z.shape, generator, share, latents.device)
         fps = batch["fps"].to(latents.device) / window.stride if "fps" in batch else None
-        cond = Condition(mask=window.mask, frame_noise=s, fps=fps, label=batch.get("label"))
+        context = self.context_of(batch, latents.device)
+        cond = Condition(mask=window.mask, frame_noise=s, fps=fps, label=batch.get("label"), context=context)
         return Draw(window.z, eps, t, cond, window.new_fraction)
 
     def loss(self, draw: Draw) -> DiffusionLoss:
@@ -167,11 +191,40 @@ class LatentDiffusion(SteppedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         generator, share = generator_for(self.seed, self.global_step, batch_idx), self.share
         tasks = draw_tasks(self.tasks, len(batch["index"]) * share.processes, generator)
-        draw = self.draw(batch, tasks, generator, share)
+        draw = self.without_some_captions(self.draw(batch, tasks, generator, share), generator, share)
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + share.rank)  # of dropout, which takes no generator
         loss = self.loss(draw).loss
         self.log("train/loss", loss, prog_bar=True, batch_size=len(draw.t))
         return loss
+
+    # Text ------------------------------------------------------------------------------------------------------------
+
+    def context_of(self, batch: Batch, device: torch.device) -> Tensor | None:
+        """(b, n, d) from the cache, or of the captions; None for a network that reads no text."""
+        if not self.reads_text:
+            return None
+        if "context" in batch:
+            return batch["context"]
+        if "caption" not in batch:
+            raise UserError("the denoiser reads text, but the data has no captions; add them, such as in a metadata.jsonl")
+        assert self.text_encoder is not None
+        return self.text_encoder.to(device)(batch["caption"])
+
+    def without_some_captions(self, draw: Draw, generator: torch.Generator, share: Share = ALONE) -> Draw:
+        """The draw with the empty caption for a fraction of the samples; `generator` is the same in each process."""
+        if draw.cond.context is None or self.empty_caption == 0:
+            return draw
+        is_empty = share.of(torch.rand(len(draw.t) * share.processes, generator=generator) < self.empty_caption)
+        context = draw.cond.context
+        chosen = torch.where(is_empty[:, None, None].to(context.device), self.empty_context().to(context), context)
+        return replace(draw, cond=replace(draw.cond, context=chosen))
+
+    def empty_context(self) -> Tensor:
+        """(1, n, d) of the empty caption."""
+        if self._empty is None:
+            assert self.text_encoder is not None
+            self._empty = self.text_encoder([""])
+        return self._empty
 
     # Validation: the same samples, times and noise in every run ------------------------------------------------------
 
@@ -220,6 +273,7 @@ class LatentDiffusion(SteppedModule):
             mask=cond.mask if getattr(self.denoiser, "mask_channel", True) else None,
             frame_noise=cond.frame_noise if self.denoiser.noise_level is not None else None,
             label=cond.label if getattr(self.denoiser, "num_labels", 0) else None,
+            context=cond.context if self.reads_text else None,
         )
 
 

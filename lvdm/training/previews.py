@@ -65,12 +65,7 @@ class Previews(Callback):
         share = -(-self.num // trainer.world_size)
         if isinstance(module, LatentDiffusion):
             assert self.settings is not None, "a diffusion stage has sampling settings"
-            model = VideoModel(
-                module.codec, module.denoiser, module.schedule, module.objective, self.settings, device=module.device
-            )
-            first, size = trainer.global_rank * share, auto_batch(int(np.prod(self.settings.latent_shape)), module.device)
-            size = int(module.all_gather(torch.tensor(size, device=module.device)).min())  # in step, for weights may be in parts
-            made = model.sample(share, steps=self.steps, sampler=self.settings.sampler, first=first, batch_size=size)
+            made = self._sample(trainer, module, share)
             return self._gather(made, module)[: self.num], self.settings.fps or 8.0
         assert isinstance(module, AutoencoderTraining)
         batch = next(iter(trainer.val_dataloaders))
@@ -79,6 +74,20 @@ class Previews(Callback):
             reconstruction = module.autoencoder.decode(module.autoencoder.encode(video).mode())
         made = to_uint8(torch.cat([video, reconstruction.to(video)], dim=3))
         return self._gather(made, module)[: self.num], float(batch["fps"][0]) if "fps" in batch else 8.0
+
+    def _sample(self, trainer: pl.Trainer, module: LatentDiffusion, num: int) -> np.ndarray:
+        """A network that reads text is shown the first captions of validation, as many as there are in a batch."""
+        parts = (module.codec, module.denoiser, module.schedule, module.objective, self.settings)
+        model = VideoModel(*parts, device=module.device, text_encoder=module.text_encoder)
+        context = None
+        if module.reads_text:
+            context = module.context_of(next(iter(trainer.val_dataloaders)), module.device)[:num]
+            num = len(context)
+        assert self.settings is not None
+        size = torch.tensor(auto_batch(int(np.prod(self.settings.latent_shape)), module.device), device=module.device)
+        options = {"steps": self.steps, "sampler": self.settings.sampler, "context": context}
+        size = int(module.all_gather(size).min())  # all processes in step, for each may hold a part of the weights
+        return model.sample(num, first=trainer.global_rank * num, batch_size=size, **options)
 
     def _gather(self, videos: np.ndarray, module: pl.LightningModule) -> np.ndarray:
         """Those of all processes, one process after the other."""
