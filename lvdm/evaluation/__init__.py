@@ -12,7 +12,24 @@ from lvdm.evaluation.toy_discs import score_discs
 from lvdm.evaluation.toy_score import ToyCurves
 
 __all__ = [
-    *("Extrapolation", "InceptionScore", "Interval", "LongVideoReport", "Moments", "ToyCurves"),
-    *("binned", "chunk_features", "distance_over_time", "extrapolated", "frame_curves", "frechet_distance", "inception_score"),
-    *("interval", "mean_curves", "polynomial_mmd", "score_clouds", "score_discs", "write_chart", "write_csv"),
+    "Extrapolation",
+    "InceptionScore",
+    "Interval",
+    "LongVideoReport",
+    "Moments",
+    "ToyCurves",
+    "binned",
+    "chunk_features",
+    "distance_over_time",
+    "extrapolated",
+    "frame_curves",
+    "frechet_distance",
+    "inception_score",
+    "interval",
+    "mean_curves",
+    "polynomial_mmd",
+    "score_clouds",
+    "score_discs",
+    "write_chart",
+    "write_csv",
 ]
