@@ -1,8 +1,35 @@
 """Measuring generated videos. Imports lvdm.types and lvdm.models only; no sampling, no training."""
 
+from lvdm.evaluation.bootstrap import Interval, interval
 from lvdm.evaluation.curves import binned, mean_curves, write_chart, write_csv
+from lvdm.evaluation.frame_curves import frame_curves
+from lvdm.evaluation.frechet import Extrapolation, Moments, extrapolated, frechet_distance
+from lvdm.evaluation.inception import InceptionScore, inception_score
+from lvdm.evaluation.kernel import polynomial_mmd
+from lvdm.evaluation.long_video import LongVideoReport, chunk_features, distance_over_time
 from lvdm.evaluation.toy_clouds import score_clouds
 from lvdm.evaluation.toy_discs import score_discs
 from lvdm.evaluation.toy_score import ToyCurves
 
-__all__ = ["ToyCurves", "binned", "mean_curves", "score_clouds", "score_discs", "write_chart", "write_csv"]
+__all__ = [
+    "Extrapolation",
+    "InceptionScore",
+    "Interval",
+    "LongVideoReport",
+    "Moments",
+    "ToyCurves",
+    "binned",
+    "chunk_features",
+    "distance_over_time",
+    "extrapolated",
+    "frame_curves",
+    "frechet_distance",
+    "inception_score",
+    "interval",
+    "mean_curves",
+    "polynomial_mmd",
+    "score_clouds",
+    "score_discs",
+    "write_chart",
+    "write_csv",
+]

@@ -29,12 +29,22 @@ def binned(curve: np.ndarray, frames_per_bin: int) -> np.ndarray:
     return _nanmean(rows, axis=1)
 
 
-def mean_curves(videos: Mapping[str, Curves]) -> dict[str, np.ndarray]:
-    """The mean of each curve over the videos that are long enough and have it measured."""
+def stacked_curves(videos: Mapping[str, Curves]) -> dict[str, np.ndarray]:
+    """Each curve of all videos (n, t), NaN behind the end of a shorter one."""
     names = next(iter(videos.values())).keys()
     length = max(len(curve) for curves in videos.values() for curve in curves.values())
-    padded = {name: [_padded(curves[name], length) for curves in videos.values()] for name in names}
-    return {name: _nanmean(np.stack(rows), axis=0) for name, rows in padded.items()}
+    return {name: np.stack([_padded(curves[name], length) for curves in videos.values()]) for name in names}
+
+
+def mean_curves(videos: Mapping[str, Curves]) -> dict[str, np.ndarray]:
+    """The mean of each curve over the videos that are long enough and have it measured."""
+    return {name: _nanmean(rows, axis=0) for name, rows in stacked_curves(videos).items()}
+
+
+def _with_mean(videos: Mapping[str, Curves]) -> dict[str, Curves]:
+    """The videos and their mean, the last; one given as `mean` stays as it is."""
+    others = {name: curves for name, curves in videos.items() if name != "mean"}
+    return {**others, "mean": videos["mean"] if "mean" in videos else mean_curves(videos)}
 
 
 def _padded(curve: np.ndarray, length: int) -> np.ndarray:
@@ -48,27 +58,28 @@ def _nanmean(rows: np.ndarray, *, axis: int) -> np.ndarray:
 
 
 def write_csv(path: Path, videos: Mapping[str, Curves], *, frames_per_bin: int = 1) -> None:
-    """Columns video, frame (the bin's first), then the curves; the rows of `mean` come last. Empty where not measured."""
+    """Columns video, frame (the bin's first), then the curves; the rows of `mean` come last. Empty where not measured.
+
+    A video named `mean` is taken for the mean, here and in the chart; otherwise it is made.
+    """
     names = list(next(iter(videos.values())))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "frame", *names])
-        for video, curves in {**videos, "mean": mean_curves(videos)}.items():
+        for video, curves in _with_mean(videos).items():
             for i, row in enumerate(zip(*(binned(curves[name], frames_per_bin) for name in names), strict=True)):
                 writer.writerow([video, i * frames_per_bin, *("" if math.isnan(value) else f"{value:.6g}" for value in row)])
 
 
 def write_chart(path: Path, videos: Mapping[str, Curves], *, show: Mapping[str, str], frames_per_bin: int = 20) -> None:
     """One panel for each curve in `show` (name -> title): every video a thin line, their mean a thick one."""
-    mean = mean_curves(videos)
-    length = max(len(curve) for curve in mean.values())
+    shown = videos if len(videos) == 1 else _with_mean(videos)
+    length = max(len(curve) for curves in shown.values() for curve in curves.values())
     image = Image.new("RGB", (WIDTH * SCALE, HEIGHT * SCALE * len(show)), "white")
     draw = ImageDraw.Draw(image)
     for panel, (name, title) in enumerate(show.items()):
-        lines = {video: binned(curves[name], frames_per_bin) for video, curves in videos.items()}
-        if len(videos) > 1:
-            lines["mean"] = binned(mean[name], frames_per_bin)
+        lines = {video: binned(curves[name], frames_per_bin) for video, curves in shown.items()}
         _panel(draw, HEIGHT * panel, title, lines, frames_per_bin, length)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.resize((WIDTH, HEIGHT * len(show)), Image.Resampling.LANCZOS).save(path)

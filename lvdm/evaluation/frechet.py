@@ -1,0 +1,111 @@
+"""Fréchet distance of two sets of features (FVD on I3D's logits): of two Gaussians with the sets' means and covariances.
+
+Letters: n clips, d features, m mean, S covariance (Unterthiner et al. 2018, section 3, after Dowson and Landau 1982):
+|m1 - m2|^2 + tr(S1) + tr(S2) - 2 tr((S1 S2)^(1/2)). With finite n it is too large, by about a constant over n, so distances of
+different n are not comparable; `extrapolated` follows that line to its end (Chong and Forsyth 2020, section 3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lvdm.evaluation.feature_sets import checked_features, require_same_dim
+from lvdm.types import UserError
+
+POINTS = 15  # sizes of subsets through which the line is drawn, as Chong and Forsyth
+SMALLEST = 0.5  # of all clips; below it the line bends, far above it there is little line to see
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over clips, in float64: sets that were counted apart, on any number of processes, add up."""
+
+    count: int
+    total: np.ndarray  # (d,) sum of x
+    outer: np.ndarray  # (d, d) sum of x x^T
+
+    @staticmethod
+    def of(features: np.ndarray) -> Moments:
+        """Of features (n, d)."""
+        x = checked_features(features)
+        return Moments(count=len(x), total=x.sum(axis=0), outer=x.T @ x)
+
+    def __add__(self, other: Moments) -> Moments:
+        require_same_dim(self.dim, other.dim)
+        return Moments(self.count + other.count, self.total + other.total, self.outer + other.outer)
+
+    @property
+    def dim(self) -> int:
+        return len(self.total)
+
+    @property
+    def mean(self) -> np.ndarray:
+        return self.total / self.count
+
+    def covariance(self, ddof: int) -> np.ndarray:
+        """(d, d), divided by count - ddof: 0 as StyleGAN-V, 1 as TATS and LVDM."""
+        if self.count <= ddof:
+            raise UserError(f"a covariance with ddof {ddof} needs more than {ddof} clips, got {self.count}; give more videos")
+        return (self.outer - np.outer(self.total, self.mean)) / (self.count - ddof)
+
+
+def frechet_distance(a: Moments, b: Moments, *, ddof: int) -> float:
+    """Squared, as every FVD is; defined for singular covariances too (n <= d), though far too large there."""
+    require_same_dim(a.dim, b.dim)
+    S1, S2 = a.covariance(ddof), b.covariance(ddof)
+    offset = a.mean - b.mean
+    distance = offset @ offset + np.trace(S1) + np.trace(S2) - 2 * _trace_of_root(S1, S2)
+    return max(float(distance), 0.0)  # rounding leaves equal sets a hair to either side
+
+
+def _trace_of_root(S1: np.ndarray, S2: np.ndarray) -> float:
+    """tr((S1 S2)^(1/2)): S1^(1/2) S2 S1^(1/2) has the same eigenvalues as S1 S2, and is symmetric."""
+    values, vectors = np.linalg.eigh(S1)
+    half = vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
+    return float(np.sqrt(np.clip(np.linalg.eigvalsh(half @ S2 @ half), 0, None)).sum())
+
+
+@dataclass(frozen=True)
+class Extrapolation:
+    """distance(n) = value + slope / n, fitted to subsets of n clips."""
+
+    value: float  # at n = infinity
+    fit_error: float  # standard error of value about the line; how much other clips would change it, `interval` says
+    slope: float
+    sizes: np.ndarray  # (points,) n of each subset
+    distances: np.ndarray  # (points,)
+
+
+def extrapolated(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int, points: int = POINTS) -> Extrapolation:
+    """The Fréchet distance freed of its bias: random subsets, as many clips of either set, and the line in 1/n through them.
+
+    Chong and Forsyth hold the real set fixed, and with it the bias that it brings; here both shrink together, and both biases go.
+    """
+    real, fake = checked_features(real), checked_features(fake)
+    most, dim = min(len(real), len(fake)), real.shape[1]
+    least = int(most * SMALLEST)
+    if least <= dim:
+        need = int(dim / SMALLEST) + 2
+        raise UserError(f"the line in 1/n is straight only where n is above the {dim} features: give {need} clips, not {most}")
+    if points < 3:
+        raise UserError(f"a line with its error needs 3 points or more, got {points}; {POINTS} are usual")
+    rng = np.random.default_rng(seed)
+    sizes = np.linspace(least, most, points).round().astype(int)
+    distances = np.array([frechet_distance(_some(real, n, rng), _some(fake, n, rng), ddof=ddof) for n in sizes])
+    value, slope, fit_error = _line(1 / sizes, distances)
+    return Extrapolation(value=value, fit_error=fit_error, slope=slope, sizes=sizes, distances=distances)
+
+
+def _some(features: np.ndarray, n: int, rng: np.random.Generator) -> Moments:
+    return Moments.of(features[rng.permutation(len(features))[:n]])
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Least squares: value at 0, slope, standard error of the value."""
+    design = np.stack([np.ones_like(x), x], axis=1)
+    inverse = np.linalg.inv(design.T @ design)
+    value, slope = inverse @ design.T @ y
+    residual = y - design @ (value, slope)
+    return float(value), float(slope), float(np.sqrt(residual @ residual / (len(x) - 2) * inverse[0, 0]))
