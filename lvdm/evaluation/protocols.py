@@ -5,13 +5,14 @@ A number of one is comparable with numbers of the same one only: the same videos
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
 from lvdm.evaluation.protocol import EvalProtocol, differences, hint
 from lvdm.types import UserError
 
-__all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "differences", "get_protocol"]
+__all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "differences", "get_protocol", "read_protocol"]
 
 CUSTOM_BASE = "lvdm-fvd2048"  # what a protocol that is only called "custom" starts from
 
@@ -74,7 +75,10 @@ _TATS = EvalProtocol(
     order="shuffled",
     ddof=1,
     source="TATS (Ge et al. 2022), its released code: FVD and KVD of 2048 clips at 128 pixels",
-    notes="All windows of 16 frames take part, so that long videos count for more. Inferred: one run and the train part.",
+    notes=(
+        "All windows of 16 frames take part, so that long videos count for more. When the short side is resized its code rounds "
+        "the long side up, and here it is rounded down, by less than a pixel. Inferred: one run and the train part."
+    ),
 )
 _PVDM = replace(
     _STYLEGANV,
@@ -196,3 +200,12 @@ def get_protocol(name: str, /, **overrides: Any) -> EvalProtocol:
             f"a custom protocol changes something; say what is to differ from {base.name}, or take {base.name} itself"
         )
     return base
+
+
+def read_protocol(said: Mapping[str, Any]) -> EvalProtocol:
+    """What `as_dict` described; under the name and version of a named protocol it must be that one."""
+    read = EvalProtocol.from_dict(said)
+    named = PROTOCOLS.get(read.name)
+    if named is not None and named.version == read.version and (told := differences(named, read)):
+        raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(told)}; it was changed by hand")
+    return read
