@@ -1,0 +1,60 @@
+"""From the pixels of a source to those a protocol measures: square frames of its resolution, floats to levels its way.
+
+Letters: t frames, h w, c channels; frames are uint8 (t, h, w, c). Done once, on the CPU, before any extractor.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from lvdm.evaluation.protocol import EvalProtocol
+
+WHOLE = 1 / 1024  # what float noise left this little below a whole level is that level
+
+
+def prepare(frames: Tensor, protocol: EvalProtocol) -> Tensor:
+    """Frames of any size (t, h, w, c) as the protocol measures them; those of its size, or without one, as they are.
+
+    Sizes and crops are torchvision's: the long side is rounded down, an odd pixel of the crop is left to half to even.
+    """
+    assert frames.dtype == torch.uint8 and frames.ndim == 4, f"frames {frames.dtype} {tuple(frames.shape)}"
+    side = protocol.resolution
+    if side is None or tuple(frames.shape[1:3]) == (side, side):
+        return frames
+    is_cropped_first = protocol.resize.startswith("crop")
+    if is_cropped_first:
+        frames = _centre(frames, min(frames.shape[1:3]))
+    height, width = frames.shape[1:3]
+    size = (side, width * side // height) if height <= width else (height * side // width, side)
+    resized = _lanczos(frames, size) if "lanczos" in protocol.resize else _bilinear(frames, size, protocol)
+    return _centre(resized, side)
+
+
+def to_levels(video: Tensor, quantise: str) -> Tensor:
+    """Floats in [-1, 1] as levels 0 to 255: 127.5 (x + 1) cut off, or with one half added before."""
+    return _as_uint8(127.5 * (video.float() + 1), quantise)
+
+
+def _as_uint8(levels: Tensor, quantise: str) -> Tensor:
+    return (levels + (0.5 if quantise == "round" else WHOLE)).floor().clamp(0, 255).to(torch.uint8)
+
+
+def _bilinear(frames: Tensor, size: tuple[int, int], protocol: EvalProtocol) -> Tensor:
+    x = rearrange(frames, "t h w c -> t c h w").float()
+    resized = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=protocol.antialias)
+    return rearrange(_as_uint8(resized, protocol.quantise), "t c h w -> t h w c").contiguous()
+
+
+def _lanczos(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    images = (Image.fromarray(frame).resize(size[::-1], Image.Resampling.LANCZOS) for frame in frames.cpu().numpy())
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
+
+
+def _centre(frames: Tensor, side: int) -> Tensor:
+    top, left = (round((length - side) / 2) for length in frames.shape[1:3])
+    return frames[:, top : top + side, left : left + side]

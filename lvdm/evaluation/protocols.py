@@ -1,0 +1,211 @@
+"""The named protocols, each complete, with its source and with what had to be inferred.
+
+A number of one is comparable with numbers of the same one only: the same videos score differently under each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
+
+from lvdm.evaluation.protocol import EvalProtocol, differences, hint
+from lvdm.types import UserError
+
+__all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "differences", "get_protocol", "read_protocol"]
+
+CUSTOM_BASE = "lvdm-fvd2048"  # what a protocol that is only called "custom" starts from
+
+_STYLEGANV = EvalProtocol(
+    name="styleganv-fvd2048-16f",
+    version=1,
+    metrics=("fvd",),
+    extractor="i3d-torchscript",
+    frames=16,
+    num_real=2048,
+    num_fake=2048,
+    resolution=256,
+    resize="lanczos, crop",
+    quantise="round",
+    order="sorted",
+    needed_frames="frames * stride",
+    ddof=0,
+    source="StyleGAN-V (Skorokhodov et al. 2022), its released code: metrics fvd2048_16f, fvd2048_128f, fvd2048_128f_subsample8f",
+    notes=(
+        "Real clips come from the first 2048 videos by name. The published numbers of UCF-101 use train and test together: give "
+        "split=train+test; those of other data sets the train part. The published frames were stored as JPEG of quality 75, and "
+        "a smaller set was taken whole without a word. Inferred: batch-norm eps 1e-3 inside the TorchScript file, and that the "
+        "archives of the published numbers were in the order of names."
+    ),
+)
+_LVDM = EvalProtocol(
+    name="lvdm-fvd2048",
+    version=1,
+    metrics=("fvd", "kvd"),
+    extractor="i3d",
+    frames=16,
+    num_real=2048,
+    num_fake=2048,
+    resolution=256,
+    resize="bilinear, crop",
+    antialias=False,
+    order="shuffled",
+    runs=10,
+    ddof=1,
+    source="LVDM (He et al. 2022), its released evaluation script for FVD and KVD with 10 runs",
+    notes=(
+        "One random clip a video, as its Sky config has it; its UCF-101 config lists every window of train and test: give "
+        "real_clips='every window' and split=train+test. Its Taichi loader ignores the stride it is given. Where the last batch "
+        "was not full the script dropped it; here no generated clip is dropped. Inferred: resizing without antialiasing, which "
+        "was the default of the libraries of its time."
+    ),
+)
+_TATS = EvalProtocol(
+    name="tats",
+    version=1,
+    metrics=("fvd", "kvd"),
+    extractor="i3d",
+    frames=16,
+    num_real=2048,
+    num_fake=2048,
+    resolution=128,
+    resize="bilinear, crop",
+    antialias=False,
+    real_clips="every window",
+    order="shuffled",
+    ddof=1,
+    source="TATS (Ge et al. 2022), its released code: FVD and KVD of 2048 clips at 128 pixels",
+    notes=(
+        "All windows of 16 frames take part, so that long videos count for more. When the short side is resized its code rounds "
+        "the long side up, and here it is rounded down, by less than a pixel. Inferred: one run and the train part."
+    ),
+)
+_PVDM = replace(
+    _STYLEGANV,
+    name="pvdm-fvd2048",
+    resize="crop, bilinear",
+    antialias=False,
+    quantise="truncate",
+    source="PVDM (Yu et al. 2023), section 4.1: StyleGAN-V's protocol, 2048 clips, the train part; pixels from its data loader",
+    notes=(
+        "For FVD128 give frames=128. Its headline numbers use averaged weights and 400 steps a clip. Inferred: StyleGAN-V's "
+        "extractor, order and covariance; the FVD that its code logs in training (i3d, 16 clips) is another one."
+    ),
+)
+_LATTE = replace(
+    _STYLEGANV,
+    name="latte",
+    stride=3,
+    resize="crop, lanczos",
+    order="shuffled",
+    source="Latte (Ma et al. 2024), its released tools: fvd2048_16f with 2048 clips, real frames 3 apart, generated 1",
+    notes=(
+        "Every third frame of real videos is measured against every frame of generated ones, as the tool has it. Another version "
+        "of the tool takes up to 20480 clips under the same name: give num_real=20480 num_fake=20480. The tool draws generated "
+        "clips at random too; here they are taken as they come. Frames were stored as JPEG of quality 75. Inferred: the train "
+        "part."
+    ),
+)
+_CDFVD = replace(
+    _LVDM,
+    name="cdfvd2048",
+    metrics=("cdfvd",),
+    extractor="videomae",
+    antialias=True,
+    runs=1,
+    ddof=0,
+    seed=42,
+    source="Content-debiased FVD (Ge et al. 2024), its released package with VideoMAE-v2 and 2048 real clips",
+    notes=(
+        "Pixels as the package reads video files; folders of frames it crops first and resizes by Lanczos: give "
+        "resize='crop, lanczos'. The package's own default takes all real videos. Inferred: 256 pixels and the train part."
+    ),
+)
+_TGAN2_IS = EvalProtocol(
+    name="tgan2-is",
+    version=1,
+    metrics=("is",),
+    extractor="c3d",
+    frames=16,
+    num_fake=2048,
+    runs=10,
+    splits=1,
+    eps=1e-20,
+    source="TGANv2 (Saito et al. 2020), its released script for the Inception score: 10 sets of 2048 clips, no split",
+    notes="The 10 sets share no clip, so 20480 generated ones are needed. Mean and standard deviation are over the sets.",
+)
+_STYLEGANV_IS = EvalProtocol(
+    name="styleganv-is",
+    version=1,
+    metrics=("is",),
+    extractor="c3d-torchscript",
+    frames=16,
+    num_fake=2048,
+    quantise="round",
+    splits=10,
+    split_seed=42,
+    source="StyleGAN-V (Skorokhodov et al. 2022), its released code: metric isv2048_ucf",
+    notes="Splits of about 204 clips make the score lower than one of 2048 or 10,000 clips.",
+)
+_PVDM_IS = EvalProtocol(
+    name="pvdm-is",
+    version=1,
+    metrics=("is",),
+    extractor="c3d",
+    frames=16,
+    num_fake=10_000,
+    splits=10,
+    eps=1e-20,
+    source="PVDM (Yu et al. 2023), section 4.1: 10,000 clips of 16 frames; network and eps of TGANv2",
+    notes="Inferred: 10 splits, for what the published deviation is over is not told; the value without splits is told too.",
+)
+
+PROTOCOLS: dict[str, EvalProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        _STYLEGANV,
+        replace(_STYLEGANV, name="styleganv-fvd2048-128f", frames=128),
+        replace(_STYLEGANV, name="styleganv-fvd2048-128f-sub8", stride=8, fake_stride=8),
+        _LVDM,
+        _PVDM,
+        _TATS,
+        _LATTE,
+        _CDFVD,
+        _TGAN2_IS,
+        _STYLEGANV_IS,
+        _PVDM_IS,
+    )
+}
+
+
+def get_protocol(name: str, /, **overrides: Any) -> EvalProtocol:
+    """The named protocol, or with anything changed in it a custom one that says what it was made from.
+
+    "custom" starts from CUSTOM_BASE. An override that says what the protocol says already changes nothing.
+    """
+    if name not in PROTOCOLS and name != "custom":
+        raise UserError(f"there is no protocol {name!r}; {hint(name, [*PROTOCOLS, 'custom'])}")
+    base = PROTOCOLS[CUSTOM_BASE if name == "custom" else name]
+    open_to_change = [f.name for f in fields(EvalProtocol) if f.name not in ("name", "version", "source", "notes")]
+    for key in overrides:
+        if key not in open_to_change:
+            raise UserError(f"{key} is nothing that can be changed in a protocol; {hint(key, open_to_change)}")
+    if isinstance(overrides.get("metrics"), list):
+        overrides = {**overrides, "metrics": tuple(overrides["metrics"])}
+    changed = replace(base, **overrides)
+    if changed != base:
+        return replace(changed, name=f"custom (from {base.name})")
+    if name == "custom":
+        raise UserError(
+            f"a custom protocol changes something; say what is to differ from {base.name}, or take {base.name} itself"
+        )
+    return base
+
+
+def read_protocol(said: Mapping[str, Any]) -> EvalProtocol:
+    """What `as_dict` described; under the name and version of a named protocol it must be that one."""
+    read = EvalProtocol.from_dict(said)
+    named = PROTOCOLS.get(read.name)
+    if named is not None and named.version == read.version and (told := differences(named, read)):
+        raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(told)}; it was changed by hand")
+    return read

@@ -1,0 +1,63 @@
+"""Frozen records to JSON files and back: written whole or not at all, read with every field checked."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from lvdm.evaluation.protocol import hint
+from lvdm.types import UserError
+
+Record = TypeVar("Record")
+
+
+def write_whole(path: str | Path, text: str) -> None:
+    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
+
+
+def read_whole(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UserError(f"cannot read {path}: {why}; correct the path") from error
+
+
+def record(kind: type[Record], said: Any, where: str) -> Record:
+    """The dataclass that plain data describe; lists become tuples. `where` begins the sentence about what is wrong."""
+    hints = get_type_hints(kind)
+    if not isinstance(said, Mapping):
+        raise UserError(f"{where} is {said!r}, expected the fields {', '.join(hints)}")
+    if strange := [key for key in said if key not in hints]:
+        raise UserError(f"{where} has a field {strange[0]}, which is unknown; {hint(str(strange[0]), hints)}")
+    needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [key for key in needed if key not in said]:
+        raise UserError(f"{where} lacks {' and '.join(missing)}; it was cut short or written by something else")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
+    for key, value in values.items():
+        accepted = _plain_types(hints[key])
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            raise UserError(f"{where}: {key} is {value!r}, expected {' or '.join(kind.__name__ for kind in accepted)}")
+    return kind(**values)
+
+
+def _plain_types(annotation: Any) -> tuple[type, ...]:
+    """tuple[float, float] | None -> (tuple, NoneType); a float may be written as a whole number."""
+    parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    plain = [get_origin(part) or part for part in parts]
+    return tuple(dict.fromkeys([*plain, *([int] if float in plain else [])]))

@@ -1,0 +1,100 @@
+"""Results told: a row for a paper's table, and two results compared, if they may be.
+
+Letters: a, b two results; l, h the ends of an interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from lvdm.evaluation.protocol import differences
+from lvdm.evaluation.results import NOT_COMPARABLE, ExtractorFacts, Result, Value
+from lvdm.types import UserError
+
+DIGITS = 4  # of a number in a table, all of those before its point
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"} | {c: f"\\{c}" for c in "&%$#_{}"}
+
+
+@dataclass(frozen=True)
+class TableLine:
+    """A result as one row of a table, twice, and the names of its columns."""
+
+    columns: tuple[str, ...]
+    latex: str
+    markdown: str
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of two results; the interval of the difference only where both have one of the same level."""
+
+    a: float
+    b: float
+    difference: float  # b - a
+    interval: tuple[float, float] | None
+    level: float | None
+
+
+def table_line(result: Result, label: str) -> TableLine:
+    """Metrics by the names they may be told by, then clips, protocol and extractor; `label` says what was measured."""
+    values = list(result.metrics.values())
+    counts = f"{result.num_real} / {result.num_fake}" if result.protocol.uses_real else f"{result.num_fake}"
+    facts = [counts, f"{result.protocol.name} v{result.protocol.version}", result.extractor.name]
+    numbers = [_number(value) + ("" if result.extractor.is_comparable else f" ({NOT_COMPARABLE})") for value in values]
+    columns = ("", *result.metrics, "clips, real / generated" if result.protocol.uses_real else "clips", "protocol", "extractor")
+    markdown = [part.replace("|", r"\|") for part in (label, *numbers, *facts)]
+    in_latex = [_escaped(part).replace("±", r"$\pm$") for part in (label, *numbers, *facts)]
+    return TableLine(columns, " & ".join(in_latex) + r" \\", f"| {' | '.join(markdown)} |")
+
+
+def compare(a: Result, b: Result) -> dict[str, Difference]:
+    """b - a for every metric that both have; two results of different conditions are refused."""
+    if told := _conditions(a, b):
+        raise UserError(f"these results cannot be compared, for they differ in {'; '.join(told)}; measure both in one way")
+    shared = [name for name in a.metrics if name in b.metrics]
+    if not shared:
+        what = f"{', '.join(a.metrics) or 'nothing'} and {', '.join(b.metrics) or 'nothing'}"
+        raise UserError(f"these results share no metric, for they hold {what}; measure the same one for both")
+    return {name: _difference(a.metrics[name], b.metrics[name]) for name in shared}
+
+
+def _conditions(a: Result, b: Result) -> list[str]:
+    """All in which two results differ that makes their numbers different ones."""
+    told = [f"protocol: {what}" for what in differences(a.protocol, b.protocol)]
+    pairs = [(f"extractor {f.name}", getattr(a.extractor, f.name), getattr(b.extractor, f.name)) for f in fields(ExtractorFacts)]
+    pairs += [(key, getattr(a, key), getattr(b, key)) for key in ("num_real", "num_fake")]
+    if a.real is not None and b.real is not None:
+        pairs.append(("fingerprint of the real videos", a.real.fingerprint, b.real.fingerprint))
+        pairs.append(("pixels of the real clips (manifest)", a.real.manifest_sha256, b.real.manifest_sha256))
+    return told + [f"{what}: {_short(x)} and {_short(y)}" for what, x, y in pairs if x != y]
+
+
+def _difference(a: Value, b: Value) -> Difference:
+    d = b.value - a.value
+    if a.interval is None or b.interval is None or a.level != b.level:
+        return Difference(a.value, b.value, d, None, None)
+    (l_a, h_a), (l_b, h_b) = a.interval, b.interval
+    # Zou & Donner 2008: the ends of two independent intervals added in square. The real clips that both share make the true
+    # interval narrower, so this one is on the safe side.
+    low = d - math.hypot(b.value - l_b, h_a - a.value)
+    high = d + math.hypot(h_b - b.value, a.value - l_a)
+    return Difference(a.value, b.value, d, (low, high), a.level)
+
+
+def _number(value: Value) -> str:
+    """95.23 ± 1.31 [93.02, 97.80]: all parts with the decimals that give the value four digits."""
+    size = math.floor(math.log10(abs(value.value))) if value.value else 0
+    decimals = min(max(DIGITS - 1 - size, 0), 9)
+    spread = "" if value.std is None else f" ± {value.std:.{decimals}f}"
+    interval = "" if value.interval is None else " [{:.{d}f}, {:.{d}f}]".format(*value.interval, d=decimals)
+    return f"{value.value:.{decimals}f}{spread}{interval}"
+
+
+def _escaped(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _short(value: object) -> str:
+    """A hash by its beginning."""
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

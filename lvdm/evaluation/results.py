@@ -1,0 +1,215 @@
+"""The result of a measurement: every number with all that it depends on, as a JSON file that is checked when it is read.
+
+A number keeps the metric's plain name only if it was measured on as many clips as its protocol takes. Measured on fewer, `fvd`
+is told as `fvd_n512` (512 real and 512 generated clips, or 512 generated ones where none are real) or as
+`fvd_real512_fake2048`, so that it is never taken for the other.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lvdm import __version__
+from lvdm.evaluation.protocol import FRECHET, EvalProtocol, differences
+from lvdm.evaluation.protocols import PROTOCOLS, read_protocol
+from lvdm.evaluation.records import read_whole, record, write_whole
+from lvdm.types import UserError
+
+FORMAT = 1
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
+NOT_COMPARABLE = "not comparable"
+SUFFIX = re.compile(r"_(n\d+|real\d+_fake\d+)$")
+
+
+@dataclass(frozen=True)
+class Value:
+    """One number, with its spread over `over` ("runs", "splits") and an interval of this level where they were measured."""
+
+    value: float
+    std: float | None = None
+    over: str | None = None
+    interval: tuple[float, float] | None = None
+    level: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.interval is None or len(self.interval) == 2, f"an interval of {self.interval}"
+        numbers = (self.value, self.std, *(self.interval or ()))
+        if not all(math.isfinite(number) for number in numbers if number is not None):
+            raise UserError(
+                f"a score came out as {self.value} (interval {self.interval}); look for clips without finite features"
+            )
+        assert (self.std is None) == (self.over is None), "a standard deviation says over what it is"
+        assert (self.interval is None) == (self.level is None), "an interval says its level"
+
+
+@dataclass(frozen=True)
+class ExtractorFacts:
+    """The network that turned clips into features."""
+
+    name: str  # with every setting that changes numbers
+    dim: int
+    is_comparable: bool  # False: random weights, whose numbers mean nothing beside others
+    weights: str | None = None  # the file
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class RealSource:
+    """The real videos: name, fingerprint, and the hash of the manifest of those that were measured."""
+
+    name: str
+    fingerprint: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    """The measured videos: files ("videos", "array") or a "model", which says how it was sampled."""
+
+    kind: str
+    name: str
+    sha256: str  # of the folder's content, the array's or the model's file
+    sampler: str | None = None
+    steps: int | None = None
+    eta: float | None = None
+    guidance: float | None = None  # w of eps_c + w (eps_c - eps_u); 0 is off
+    is_ema: bool | None = None  # averaged weights
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        sampled = [self.sampler, self.steps, self.eta, self.guidance, self.is_ema, self.seed]
+        assert self.kind in ("videos", "array", "model"), f"a source of kind {self.kind!r}"
+        is_told = [value is not None for value in sampled]
+        assert all(is_told) if self.kind == "model" else not any(is_told), "a model, and only a model, says how it was sampled"
+
+
+def package_versions() -> dict[str, str]:
+    """Of lvdm and of the packages that change numbers, those that are installed."""
+    found = {"lvdm": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Result:
+    """Values under their plain names ("fvd", "is", and beside them such as "is_whole", "fvd_infinite"), and their provenance."""
+
+    protocol: EvalProtocol
+    values: dict[str, Value]
+    extractor: ExtractorFacts
+    num_real: int
+    num_fake: int
+    fake: FakeSource
+    real: RealSource | None = None  # None where no metric looks at real videos
+    machine: dict[str, Any] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=package_versions)
+    date: str = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        strange = [name for name in self.values if name.split("_")[0] not in self.protocol.metrics or SUFFIX.search(name)]
+        assert not strange, f"{strange} are no plain names of metrics of {self.protocol.name}"
+        assert self.num_real <= self.protocol.num_real and self.num_fake <= self.protocol.num_fake, "more than the protocol takes"
+        assert (self.real is not None) == self.protocol.uses_real, "real videos belong to metrics that look at them"
+
+    @property
+    def has_fewer_clips(self) -> bool:
+        return (self.num_real, self.num_fake) != (self.protocol.num_real, self.protocol.num_fake)
+
+    @property
+    def suffix(self) -> str:
+        """What every name gets when there were fewer clips than the protocol takes."""
+        if not self.has_fewer_clips:
+            return ""
+        is_one_number = not self.protocol.uses_real or self.num_real == self.num_fake
+        return f"_n{self.num_fake}" if is_one_number else f"_real{self.num_real}_fake{self.num_fake}"
+
+    @property
+    def metrics(self) -> dict[str, Value]:
+        """Values under the names by which they may be told."""
+        return {f"{name}{self.suffix}": value for name, value in self.values.items()}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What a reader must know before the numbers are believed."""
+        told, base = [], PROTOCOLS.get(self.protocol.based_on)
+        if not self.extractor.is_comparable:
+            told.append(f"{self.extractor.name} has random weights: every number is {NOT_COMPARABLE} with any other network's")
+        if base is not None and base.name != self.protocol.name:
+            changes = differences(base, replace(self.protocol, name=base.name))
+            told.append(f"custom protocol, which differs from {base.name} in {'; '.join(changes)}")
+        if self.has_fewer_clips:
+            asked = f"{self.protocol.num_real} real and {self.protocol.num_fake} generated"
+            told.append(f"{self.num_real} real and {self.num_fake} generated clips where {self.protocol.name} takes {asked}")
+        fewest = min(self.num_real, self.num_fake)
+        if fewest <= self.extractor.dim and set(FRECHET) & set(self.protocol.metrics):
+            told.append(f"{fewest} clips for {self.extractor.dim} features: covariance singular, strongly biased upwards")
+        return told
+
+    def as_dict(self) -> dict[str, Any]:
+        label = {} if self.extractor.is_comparable else {"label": NOT_COMPARABLE}
+        metrics = {name: label | asdict(value) for name, value in self.metrics.items()}
+        parts = {f: getattr(self, f) for f in ("num_real", "num_fake", "machine", "packages", "date")}
+        return {
+            "lvdm_result": FORMAT,
+            "metrics": metrics,
+            "warnings": self.warnings,
+            "protocol": self.protocol.as_dict(),
+            "extractor": asdict(self.extractor),
+            "real": None if self.real is None else asdict(self.real),
+            "fake": asdict(self.fake),
+            **parts,
+        }
+
+
+def write_result(path: str | Path, result: Result) -> None:
+    """The whole file or nothing of it."""
+    write_whole(path, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_result(path: str | Path) -> Result:
+    """A result that `write_result` wrote; a file that was changed since so that it contradicts itself is refused."""
+    try:
+        said = json.loads(read_whole(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is no JSON ({error}); give the file of a result") from error
+    if not isinstance(said, dict) or said.get("lvdm_result") != FORMAT:
+        raise UserError(f"{path} is no result that lvdm wrote in format {FORMAT}; give the file that an evaluation made")
+    try:
+        result = _result(said, str(path))
+    except (KeyError, AssertionError, AttributeError, TypeError) as error:
+        raise UserError(f"{path} is a damaged result ({error}); measure anew") from error
+    if list(said["metrics"]) != list(result.metrics):
+        names = f"{', '.join(said['metrics'])} and not {', '.join(result.metrics)}"
+        raise UserError(f"{path} calls its numbers {names}, as its counts would have it; it was changed by hand: measure anew")
+    return result
+
+
+def _result(said: dict[str, Any], path: str) -> Result:
+    parts = {
+        "protocol": read_protocol(said["protocol"]),
+        "extractor": record(ExtractorFacts, said["extractor"], f"{path}: extractor"),
+        "fake": record(FakeSource, said["fake"], f"{path}: fake"),
+        "real": None if said["real"] is None else record(RealSource, said["real"], f"{path}: real"),
+        **{key: said[key] for key in ("num_real", "num_fake", "machine", "packages", "date")},
+    }
+    suffix = Result(values={}, **parts).suffix
+    values = {}
+    for name, value in said["metrics"].items():
+        plain = {key: part for key, part in value.items() if key != "label"}
+        values[name.removesuffix(suffix) if suffix else name] = record(Value, plain, f"{path}: {name}")
+    return Result(values=values, **parts)
