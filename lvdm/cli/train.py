@@ -228,16 +228,11 @@ def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprin
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
     def write(module: pl.LightningModule, step: int) -> None:
-<<<<<<< HEAD
         tensors = gathered(model_tensors(module.codec, getattr(module, "denoiser", None)))
         if module.global_rank == 0:
-            info = model_info(settings, module.codec, sampling, step=step, data_fingerprint=data_fingerprint)
+            known = {"data_fingerprint": data_fingerprint, "text_encoder": getattr(module, "text_encoder", None)}
+            info = model_info(settings, module.codec, sampling, step=step, **known)
             save_model(folder.model, tensors, info)
-=======
-        known = {"data_fingerprint": data_fingerprint, "text_encoder": getattr(module, "text_encoder", None)}
-        info = model_info(settings, module.codec, sampling, step=step, **known)
-        save_model(folder.model, model_tensors(module.codec, getattr(module, "denoiser", None)), info)
->>>>>>> wt-text
 
     def written() -> int:
         return read_info(folder.model).step if folder.model.exists() else -1
