@@ -137,7 +137,8 @@ class I3D(nn.Module):
 
 def load_i3d(path: Path, *, eps: float) -> I3D:
     """Frozen, from a state dict of 287 tensors, of 344 with what its batch norms counted, or with the older names."""
-    network = I3D(eps=eps)
+    with torch.device("meta"):  # all of it comes from the file
+        network = I3D(eps=eps)
     tensors = {published_name(name): value for name, value in read_tensors(path).items()}
     load_published(network, tensors, path=path, what="I3D for Kinetics-400")
     return network.eval().requires_grad_(False)

@@ -29,6 +29,7 @@ from lvdm.types import UserError
 
 TIMEOUT = 15  # seconds without an answer
 BLOCK = 1 << 20  # bytes
+COUNTED = "num_batches_tracked"  # an ending of names
 WRAPPERS = ("model", "module", "state_dict")  # keys under which training codes save their weights
 DAMAGE = (  # what a truncated or foreign file can raise in any of the readers
     OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
@@ -210,14 +211,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def load_published(network: nn.Module, tensors: dict[str, Tensor], *, path: Path, what: str) -> None:
-    """Copy all tensors into a network; the first name or shape that does not fit is one sentence. What batch norms count in
-    training is not asked for, since published files leave it out."""
-    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith("num_batches_tracked")}
-    given = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+    """Make these the weights of a network, which may lie on the meta device; the first name or shape that does not fit is one
+    sentence. What batch norms count in training is not asked for, since published files leave it out."""
+    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTED)}
+    given = {name: value for name, value in tensors.items() if not name.endswith(COUNTED)}
     for name in [*wanted, *given]:
         if name not in given or name not in wanted:
             raise UserError(f"{path} does not hold {what}: {name} is {'missing' if name in wanted else 'in no such network'}")
         if given[name].shape != wanted[name].shape:
             shapes = f"{tuple(given[name].shape)} in the file and {tuple(wanted[name].shape)} in the network"
             raise UserError(f"{path} does not hold {what}: {name} is {shapes}")
-    network.load_state_dict(given, strict=False)
+    counts = {name: torch.tensor(0) for name in network.state_dict() if name.endswith(COUNTED)}
+    network.load_state_dict({name: value.float() for name, value in given.items()} | counts, assign=True)
