@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lvdm.models.features import c3d, i3d
+from lvdm.models.features import c3d, i3d, videomae
 from lvdm.models.features.c3d import C3D
 from lvdm.models.features.extractors import EXTRACTORS, RANDOM, TRAINED, make_extractor
 from lvdm.models.features.i3d import I3D
 from lvdm.models.features.random_networks import random_c3d, random_i3d
+from lvdm.models.features.videomae import WIDTH, VideoMAE
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
@@ -56,6 +57,10 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     torch.jit.script(ScriptedProbabilities()).save(tmp_path / "c3d_ucf101.pt")
     trusted = [sha256_of(tmp_path / name) for name in ("i3d_torchscript.pt", "c3d_ucf101.pt")]
     monkeypatch.setenv("LVDM_TRUST_TORCHSCRIPT", ",".join(trusted))
+    small = {"depth": 1, "heads": 2, "hidden": 8, "width": WIDTH}
+    with_head = {**VideoMAE(**small).state_dict(), "head.weight": torch.zeros(174, WIDTH), "head.bias": torch.zeros(174)}
+    torch.save({"module": with_head}, tmp_path / "vit_g_hybrid_pt_1200e_ssv2_ft.pth")
+    monkeypatch.setattr(videomae, "VideoMAE", partial(VideoMAE, **small))
     monkeypatch.setattr(i3d, "I3D", partial(I3D, width=NARROW))
     monkeypatch.setattr(c3d, "C3D", partial(C3D, width=NARROW))
     return tmp_path

@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from lvdm.models.features import c3d, i3d
+from lvdm.models.features import c3d, i3d, videomae
 from lvdm.models.features.random_networks import random_c3d, random_i3d
 from lvdm.models.features.torchscript import ScriptedI3D, load_torchscript
 from lvdm.models.features.weights import find_weights, sha256_of
@@ -144,6 +144,18 @@ def _c3d_torchscript() -> FrozenFeatures:
     return FrozenFeatures(scripted, lambda video: video, name="c3d torchscript", files=(path,), **sizes)
 
 
+def _videomae() -> FrozenFeatures:
+    path = find_weights("vit_g_hybrid_pt_1200e_ssv2_ft.pth", without=WITHOUT)
+    return FrozenFeatures(
+        videomae.load_videomae(path),
+        lambda video: i3d.stretched(video.float() / 255),
+        name=f"videomae v2 vit-g stretch{videomae.SIDE}",
+        dim=videomae.WIDTH,
+        min_frames=videomae.FRAMES,
+        files=(path,),
+    )
+
+
 # Random -------------------------------------------------------------------------------------------------------------------
 
 
@@ -176,6 +188,7 @@ TRAINED: dict[str, Callable[[], FrozenFeatures]] = {
     "i3d-torchscript": _i3d_torchscript,
     "c3d": _c3d,
     "c3d-torchscript": _c3d_torchscript,
+    "videomae": _videomae,
 }
 RANDOM: dict[str, Callable[[int, float], FrozenFeatures]] = {"random-i3d": _random_i3d, "random-c3d": _random_c3d}
 EXTRACTORS: dict[str, Callable[..., FrozenFeatures]] = TRAINED | RANDOM

@@ -30,9 +30,7 @@ def load_torchscript(path: Path, *, instead: str) -> nn.Module:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # torch advises another format, which the publisher would have to choose
+            warnings.simplefilter("ignore", FutureWarning)  # torch advises another format, but the file is as it is
             return torch.jit.load(path, map_location="cpu").eval()
     except DAMAGE as error:
         raise UserError(f"{path} cannot be read as TorchScript; put a whole file there, or {instead}") from error
