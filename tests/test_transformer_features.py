@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, VideoMAEConfig, VideoMAEModel
 
@@ -79,9 +81,7 @@ def test_videomae_of_the_published_size():
 
 def test_another_transformer_is_refused_by_name(tmp_path: Path):
     torch.save(VideoMAE(width=16, depth=1, heads=2, hidden=8).state_dict(), tmp_path / "vit.pth")
-    with pytest.raises(
-        UserError, match=r"vit.pth does not hold VideoMAE-v2 ViT-g: patch_embed.proj.weight is \(16, 3, 2, 14, 14\)"
-    ):
+    with pytest.raises(UserError, match=r"vit.pth does not hold VideoMAE-v2 ViT-g: patch_embed.proj.weight is \(16, 3,"):
         load_videomae(tmp_path / "vit.pth")
 
 
@@ -117,32 +117,35 @@ def cosine_by_hand(folder: Path, frame: Tensor, caption: str) -> float:
 
 def test_clip_similarity_is_the_mean_over_frames_of_cosines(saved_clip, monkeypatch):
     monkeypatch.setenv("LVDM_WEIGHTS", str(saved_clip.parent))
-    videos, captions = torch.randint(0, 256, (2, 3, 32, 32, 3), dtype=torch.uint8), ["a disc", "the sky at night is long and cut"]
+    videos = torch.randint(0, 256, (2, 3, 32, 32, 3), dtype=torch.uint8)
+    captions = ["a disc", "the sky"]
     expected = [
-        np.mean([cosine_by_hand(saved_clip, frame, text[:16]) for frame in v]) for v, text in zip(videos, captions, strict=True)
+        np.mean([cosine_by_hand(saved_clip, frame, text) for frame in v]) for v, text in zip(videos, captions, strict=True)
     ]
     for at_once in (1, 4, 32):
         similarity = ClipSimilarity(frames_at_once=at_once)
-        got = similarity(videos, [caption[:16] for caption in captions])
+        got = similarity(videos, captions)
         assert got.tolist() == pytest.approx(expected, abs=1e-5)
-    assert similarity(videos, captions).shape == (2,), "long captions are cut to what the model reads"
+    assert torch.isfinite(similarity(videos, ["words" * 50, ""])).all(), "long captions are cut to what the model reads"
     assert similarity.name == "clip clip-vit-base-patch32" and len(similarity.sha256) == 64
     with pytest.raises(UserError, match="2 videos and 1 captions came"):
         similarity(videos, captions[:1])
 
 
-def test_without_clip_or_with_half_of_it_one_sentence_says_what_to_put_where(saved_clip, monkeypatch, tmp_path):
+def test_without_clip_or_with_part_of_it_one_sentence_says_what_to_put_where(saved_clip, monkeypatch, tmp_path):
     monkeypatch.setenv("LVDM_WEIGHTS", str(tmp_path))
-    with pytest.raises(
-        UserError, match=r"clip-vit-base-patch32.model.safetensors is not there: put all files of .*LVDM_WEIGHTS, or"
-    ):
+    lacks = (
+        r"clip-vit-base-patch32 lacks config.json, .*, model.safetensors or pytorch_model.bin of CLIP: .*LVDM_WEIGHTS, or leave"
+    )
+    with pytest.raises(UserError, match=lacks):
         ClipSimilarity()
     broken = tmp_path / "clip-vit-base-patch32"
-    broken.mkdir()
-    (broken / "model.safetensors").write_bytes((saved_clip / "model.safetensors").read_bytes())
+    shutil.copytree(saved_clip, broken)
+    weights = broken / "model.safetensors"
+    whole = load_file(saved_clip / "model.safetensors")
+    weights.write_bytes(weights.read_bytes()[:2000])
     with pytest.raises(UserError, match="does not hold a whole CLIP"):
         ClipSimilarity()
-    for file in saved_clip.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes()[: 2000 if file.name == "model.safetensors" else None])
-    with pytest.raises(UserError, match="does not hold a whole CLIP"):
+    save_file({name: value for name, value in whole.items() if name != "text_projection.weight"}, weights, {"format": "pt"})
+    with pytest.raises(UserError, match="1 tensors are missing, first text_projection.weight"):
         ClipSimilarity()

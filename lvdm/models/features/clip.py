@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lvdm.models.features.weights import sha256_of, weights_folder
+from lvdm.models.features.weights import DAMAGE, sha256_of, weights_folder
 from lvdm.types import UserError
 
 FOLDER = "clip-vit-base-patch32"
 SOURCE = "huggingface.co/openai/clip-vit-base-patch32"
-WEIGHTS = "model.safetensors"
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # either will do, and the first is read where both are there
+FILES = (("config.json",), ("preprocessor_config.json", "processor_config.json"), ("tokenizer.json", "vocab.json"), WEIGHTS)
 
 
 class ClipSimilarity:
@@ -32,21 +33,28 @@ class ClipSimilarity:
         from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer  # slow to import, and few need it
 
         folder = folder or weights_folder() / FOLDER
-        if not (folder / WEIGHTS).is_file():
+        missing = [" or ".join(names) for names in FILES if not any((folder / name).is_file() for name in names)]
+        if missing:
             raise UserError(
-                f"{folder / WEIGHTS} is not there: put all files of {SOURCE} into that folder, name the folder above it by "
+                f"{folder} lacks {', '.join(missing)} of CLIP: put all files of {SOURCE} there, name the folder above it by "
                 "LVDM_WEIGHTS, or leave the CLIP similarity out"
             )
         try:
-            self.model = CLIPModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
+            self.model, loaded = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             self.images = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+        except DAMAGE as error:
             reason = str(error).strip().split("\n")[0]
             raise UserError(f"{folder} does not hold a whole CLIP ({reason}); put all files of {SOURCE} there") from error
+        if loaded["missing_keys"]:  # transformers would go on with random ones
+            raise UserError(
+                f"{folder} does not hold a whole CLIP ({len(loaded['missing_keys'])} tensors are missing, first "
+                f"{sorted(loaded['missing_keys'])[0]}); put all files of {SOURCE} there"
+            )
         self.model.eval().requires_grad_(False).to(device)
         self.device, self.frames_at_once = torch.device(device), frames_at_once
-        self.name, self.sha256 = f"clip {folder.name}", sha256_of(folder / WEIGHTS)
+        self.name = f"clip {folder.name}"
+        self.sha256 = sha256_of(next(folder / name for name in WEIGHTS if (folder / name).is_file()))
 
     @torch.no_grad()
     def __call__(self, videos: Tensor, captions: Sequence[str]) -> Tensor:
