@@ -50,7 +50,7 @@ def pad_same(x: Tensor, kernel: Size, stride: Size) -> Tensor:
 
 class SamePool(nn.Module):
     """The largest of each window; zeros are no maximum that was not there, for what is pooled is 0 or more. One axis after the
-    other, as the larger of shifted copies: PyTorch's pool gives the same numbers and makes all of I3D half as slow again on a CPU."""
+    other, as the larger of shifted copies: PyTorch's pool gives the same numbers and makes all of I3D take half as long again."""
 
     def __init__(self, kernel: Size, stride: Size) -> None:
         super().__init__()
