@@ -19,12 +19,12 @@ from lvdm.diffusion.schedule import Cosine, SqrtLinear
 from lvdm.diffusion.weights import MinSNRWeight
 from lvdm.models.autoencoders import Posterior
 from lvdm.models.denoisers import UNet3D
+from lvdm.models.features import psnr
 from lvdm.training import (
     GivenFrames,
     LatentDiffusion,
     ReconstructionLoss,
 )
-from lvdm.training.autoencoder import psnr
 from lvdm.training.diffusion import Draw
 from lvdm.training.draws import Share, generator_for
 from lvdm.training.tasks import Task, cut_windows, draw_tasks

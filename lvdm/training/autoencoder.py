@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 
 from lvdm.models.codec import Codec, Moments
+from lvdm.models.features import psnr, ssim
 from lvdm.training.adversary import Adversary, adaptive_weight
 from lvdm.training.draws import generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
-from lvdm.training.pixels import psnr, ssim
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.types import Batch, UserError
 

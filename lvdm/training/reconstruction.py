@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior
-from lvdm.models.features import lpips_vgg
+from lvdm.models.features import lpips_distance
 from lvdm.types import UserError
 
 
@@ -60,7 +60,8 @@ class ReconstructionLoss(nn.Module):
     def load_features(self, *, with_weights: bool = True) -> None:
         """Read what the perceptual distance needs, before training starts; without weights it is good for counting memory."""
         if self.weights["lpips"] > 0 and not self._perceptual:
-            self._perceptual = (lpips_vgg(with_weights=with_weights),)
+            without = "set the weight lpips of the reconstruction loss to 0"
+            self._perceptual = (lpips_distance("vgg", without=without, with_weights=with_weights),)
 
     def forward(
         self, video: Tensor, reconstruction: Tensor, posterior: Posterior, generator: torch.Generator | None = None

@@ -1,8 +1,29 @@
-"""Fixed networks that others trained, for losses and metrics: where their weights lie and how they are read.
+"""Fixed networks that others trained, for losses and metrics: where their weights lie, how they are read, what they see.
 
-Imports lvdm.types only. Weights are files named as published, under LVDM_WEIGHTS where that is set.
+Imports lvdm.types only. Weights are files named as published, under LVDM_WEIGHTS where that is set; of no file is anything but
+tensors unpickled, and TorchScript files run only where their hash has been named.
 """
 
-from lvdm.models.features.perceptual import lpips_vgg
+from lvdm.models.features.clip import ClipSimilarity
+from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
+from lvdm.models.features.perceptual import lpips_distance, lpips_of_clips
+from lvdm.models.features.pixels import psnr, psnr_per_frame, ssim
+from lvdm.models.features.weights import KNOWN, WeightsFile, find_weights, read_tensors, sha256_of, weights_folder
 
-__all__ = ["lpips_vgg"]
+__all__ = [
+    "EXTRACTORS",
+    "ClipSimilarity",
+    "Extractor",
+    "KNOWN",
+    "WeightsFile",
+    "find_weights",
+    "lpips_distance",
+    "lpips_of_clips",
+    "make_extractor",
+    "psnr",
+    "psnr_per_frame",
+    "read_tensors",
+    "sha256_of",
+    "ssim",
+    "weights_folder",
+]

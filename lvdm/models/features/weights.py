@@ -1,15 +1,104 @@
-"""Published weights as files: in the folder LVDM_WEIGHTS, else in torch's own cache; fetched once where there is a network."""
+"""Published weights as files: which are known, where they lie, how they are fetched, checked and read.
+
+A file lies in the folder LVDM_WEIGHTS, else in torch's own cache, under its published name. What is missing is fetched once where
+there is a network; LVDM_OFFLINE=1 never tries. Of no file is anything but tensors unpickled.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
 import pickle
+import urllib.request
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from lvdm.types import UserError
+
+TIMEOUT = 15  # seconds without an answer
+BLOCK = 1 << 20  # bytes
+COUNTED = "num_batches_tracked"  # an ending of names
+WRAPPERS = ("model", "module", "state_dict")  # keys under which training codes save their weights
+DAMAGE = (  # what a truncated or foreign file can raise in any of the readers
+    OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError,
+    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, SafetensorError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A published file. `sha256` is all 64 digits or the first ones, as torchvision's names carry them; None is not known."""
+
+    name: str
+    what: str  # one sentence
+    urls: tuple[str, ...] = ()
+    sha256: str | None = None
+    by_hand: str = ""  # where a person gets it, beside or instead of the addresses
+
+    @property
+    def sources(self) -> str:
+        """Where it can be had, for a sentence."""
+        return " or ".join([*self.urls, *([self.by_hand] if self.by_hand else [])])
+
+
+_FILES = (
+    WeightsFile(
+        "vgg16-397923af.pth",
+        "torchvision's VGG16 for ImageNet, the trunk of LPIPS (vgg)",
+        ("https://download.pytorch.org/models/vgg16-397923af.pth",),
+        sha256="397923af",
+    ),
+    WeightsFile(
+        "alexnet-owt-7be5be79.pth",
+        "torchvision's AlexNet for ImageNet, the trunk of LPIPS (alex)",
+        ("https://download.pytorch.org/models/alexnet-owt-7be5be79.pth",),
+        sha256="7be5be79",
+    ),
+    WeightsFile(
+        "i3d_pretrained_400.pt",
+        "I3D for Kinetics-400 as a state dict, of VideoGPT, TATS and LVDM",
+        ("https://github.com/SongweiGe/TATS/raw/main/tats/fvd/i3d_pretrained_400.pt",),
+        by_hand="Google Drive, file 1mQK8KD8G6UWRa5t87SRMm5PVXtlpneJT of VideoGPT",
+    ),
+    WeightsFile(
+        "i3d_torchscript.pt",
+        "I3D for Kinetics-400 as TorchScript, of StyleGAN-V",
+        ("https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",),
+    ),
+    WeightsFile(
+        "conv3d_deepnetA_ucf.npz",
+        "C3D fine-tuned on UCF-101, of TGANv2",
+        ("https://github.com/rezoo/tgan2/releases/download/v1.0/conv3d_deepnetA_ucf.npz",),
+    ),
+    WeightsFile(
+        "mean2.npz",
+        "the mean clip that C3D subtracts, of TGANv2",
+        ("https://github.com/rezoo/tgan2/releases/download/v1.0/mean2.npz",),
+    ),
+    WeightsFile(
+        "c3d_ucf101.pt",
+        "C3D fine-tuned on UCF-101 as TorchScript, of StyleGAN-V",
+        ("https://www.dropbox.com/s/jxpu7avzdc9n97q/c3d_ucf101.pt?dl=1",),
+    ),
+    WeightsFile(
+        "vit_g_hybrid_pt_1200e_ssv2_ft.pth",
+        "VideoMAE-v2 ViT-g fine-tuned on Something-Something-v2, of the content-debiased FVD",
+        ("https://huggingface.co/OpenGVLab/InternVideoMAE_models/resolve/main/mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth",),
+    ),
+)
+KNOWN = {file.name: file for file in _FILES}
 
 
 def weights_folder() -> Path:
@@ -17,21 +106,120 @@ def weights_folder() -> Path:
     return Path(said).expanduser() if said else Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def read_weights(name: str, *, url: str, without: str) -> dict[str, Any]:
-    """The tensors of a file of this name; `without` says how to do without them."""
-    path = weights_folder() / name
-    try:
-        if path.exists():
-            return torch.load(path, map_location="cpu", weights_only=True)
-        return torch.hub.load_state_dict_from_url(
-            url,
-            model_dir=str(path.parent),
-            map_location="cpu",
-            progress=False,
-            check_hash=True,
-            file_name=name,
-            weights_only=True,
+def find_weights(name: str, *, without: str) -> Path:
+    """The file of a known name, fetched where it is missing, with the known hash; `without` says how to do without it."""
+    known, path = KNOWN[name], weights_folder() / name
+    if not path.is_file():
+        failed = _fetch_any(known, path)
+        if failed:
+            raise UserError(
+                f"{path} is not there and {failed}; it is {known.what}: put the file from {known.sources} there, "
+                f"name its folder by LVDM_WEIGHTS, or {without}"
+            )
+    elif not _is_published(known, path):
+        raise UserError(
+            f"{path} is not the published {name}: its sha256 is {sha256_of(path)}, and that of the published file is or begins "
+            f"with {known.sha256}; put the file from {known.sources} there, or {without}"
         )
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        why = f"cannot be read ({error})" if path.exists() else f"is not there and could not be fetched from {url} ({error})"
-        raise UserError(f"{path} {why}; put it there, name its folder by LVDM_WEIGHTS, or {without}") from error
+    return path
+
+
+def _fetch_any(known: WeightsFile, path: Path) -> str:
+    """Why no address gave the file; empty where one did."""
+    if not known.urls:
+        return "has no address to be fetched from"
+    if os.environ.get("LVDM_OFFLINE") == "1":
+        return "LVDM_OFFLINE=1 forbids to fetch it"
+    failures = []
+    for url in known.urls:
+        try:
+            _fetch(known, url, path)
+            return ""
+        except (OSError, HTTPException, ValueError) as error:
+            failures.append(f"{url} ({error})")
+    return f"could not be fetched from {', '.join(failures)}"
+
+
+def _fetch(known: WeightsFile, url: str, path: Path) -> None:
+    """Into a temporary file beside the place, checked, then renamed: others see no file or the whole one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    request = urllib.request.Request(url, headers={"User-Agent": "lvdm"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, open(temporary, "wb") as out:
+            if answer.headers.get_content_type() == "text/html":
+                raise OSError("a page of text came instead of the file")
+            size = int(answer.headers.get("Content-Length") or 0)
+            with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, delay=1) as bar:
+                while block := answer.read(BLOCK):
+                    bar.update(out.write(block))
+        got = temporary.stat().st_size
+        if size and got != size:
+            raise OSError(f"only {got} of {size} bytes came")
+        if not _is_published(known, temporary):
+            raise OSError(f"another file came: its sha256 is {sha256_of(temporary)}, not {known.sha256}")
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _is_published(known: WeightsFile, path: Path) -> bool:
+    return known.sha256 is None or sha256_of(path).startswith(known.sha256)
+
+
+def sha256_of(path: str | Path) -> str:
+    """The hash of a file's content, computed again only when its size or time have changed."""
+    path = Path(path).resolve()
+    stat = path.stat()
+    return _sha256(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256(path: Path, size: int, mtime: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU: of .npz, of .safetensors, else of a state dict that PyTorch saved."""
+    path = Path(path)
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGE as error:
+        reason = str(error).strip().split("\n")[0]  # torch adds advice on how to unpickle everything
+        raise UserError(
+            f"{path} cannot be read as weights ({reason}): it is truncated or another file; put a whole one there"
+        ) from error
+    kind = type(content).__name__
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    named = content.items() if isinstance(content, dict) else ()
+    tensors = {str(name): value for name, value in named if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{path} holds no named tensors (it holds a {kind}); put a state dict there")
+    return tensors
+
+
+def load_published(network: nn.Module, tensors: dict[str, Tensor], *, path: Path, what: str) -> None:
+    """Make these the weights of a network, which may lie on the meta device; the first name or shape that does not fit is one
+    sentence. What batch norms count in training is not asked for, since published files leave it out."""
+    wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTED)}
+    given = {name: value for name, value in tensors.items() if not name.endswith(COUNTED)}
+    for name in [*wanted, *given]:
+        if name not in given or name not in wanted:
+            raise UserError(f"{path} does not hold {what}: {name} is {'missing' if name in wanted else 'in no such network'}")
+        if given[name].shape != wanted[name].shape:
+            shapes = f"{tuple(given[name].shape)} in the file and {tuple(wanted[name].shape)} in the network"
+            raise UserError(f"{path} does not hold {what}: {name} is {shapes}")
+    counts = {name: torch.tensor(0) for name in network.state_dict() if name.endswith(COUNTED)}
+    network.load_state_dict({name: value.float() for name, value in given.items()} | counts, assign=True)
