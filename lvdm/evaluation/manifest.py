@@ -67,10 +67,9 @@ class Manifest:
         return "".join(json.dumps(asdict(clip), ensure_ascii=False) + "\n" for clip in self.clips)
 
 
-def measured(clip: Clip, file: str, pixels: np.ndarray, protocol: EvalProtocol, *, run: int = 0) -> ManifestClip:
-    """The line of a chosen clip of the real set, from its pixels as the extractor gets them."""
-    stride = frame_numbers(clip, protocol, "real").step
-    return ManifestClip(file, clip.start, stride, protocol.frames, pixels_sha256(pixels), run)
+def measured(clip: Clip, file: str, sha256: str, protocol: EvalProtocol, *, run: int = 0) -> ManifestClip:
+    """The line of a chosen clip of the real set, with the hash of its pixels as the extractor gets them."""
+    return ManifestClip(file, clip.start, frame_numbers(clip, protocol, "real").step, protocol.frames, sha256, run)
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
@@ -80,9 +79,9 @@ def pixels_sha256(pixels: np.ndarray) -> str:
     return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def check_clip(clip: ManifestClip, pixels: np.ndarray) -> None:
-    """Whether a replayed clip has the pixels that were measured."""
-    if (found := pixels_sha256(pixels)) != clip.sha256:
+def check_clip(clip: ManifestClip, found: str) -> None:
+    """Whether the pixels of a replayed clip have the hash of those that were measured."""
+    if found != clip.sha256:
         raise UserError(
             f"{clip.file} from frame {clip.start} has other pixels than the manifest says (sha256 {found[:12]}, expected "
             f"{clip.sha256[:12]}): the file, its decoder or the resizing has changed; use those of the manifest or measure anew"

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 from lvdm.types import UserError
 
-I3D = ("i3d", "i3d-eps1e-3", "i3d-torchscript", "random-i3d")
+I3D = ("i3d", "i3d-cover", "i3d-eps1e-3", "i3d-tf1", "i3d-torchscript", "random-i3d")
 C3D = ("c3d", "c3d-torchscript", "random-c3d")
 EXTRACTORS_OF = {"fvd": I3D, "kvd": I3D, "is": C3D, "cdfvd": ("videomae",)}  # metric -> what may stand in `extractor`
 FRECHET = ("fvd", "cdfvd")

@@ -82,10 +82,14 @@ class LongVideo:
 
     def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:
         """uint8 (v, t, h, w, 3), t as they come, exactly the frames asked for."""
+        yield from map(to_uint8, self.videos(seed, videos, on_latents=on_latents))
+
+    def videos(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
+        """The same as floats (v, 3, t, h, w), about in [-1, 1]."""
         first, end = self.lead_in, self.plan.frames  # counted from where the next chunk begins
         for chunk in self.predict.codec.decode_stream(self.latents(seed, videos, on_latents=on_latents)):
             if first < chunk.shape[2]:
-                yield to_uint8(chunk[:, :, first:end])
+                yield chunk[:, :, first:end]
             first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
 
     def _gaps_at_once(self, videos: int) -> int:

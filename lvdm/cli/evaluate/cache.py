@@ -1,0 +1,75 @@
+"""Features of real clips, kept: found again by everything that decides them, so that the next model is measured without them.
+
+A file of safetensors below LVDM_CACHE, else the user's cache folder, under the hash of extractor, source, clips and pixels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import safe_open, save_file
+
+from lvdm.cli.evaluate.features import Measured
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.sources import Source
+from lvdm.evaluation.clip_choice import Clip
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.models.features.extractors import Extractor
+
+PIXELS = ("frames", "stride", "resolution", "resize", "antialias", "quantise")  # fields of the protocol that pixels depend on
+FORMAT = 1
+
+
+def cache_folder() -> Path:
+    said = os.environ.get("LVDM_CACHE")
+    user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return (Path(said).expanduser() if said else user / "lvdm") / "features"
+
+
+def kept(
+    source: Source, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor, measure: Callable[[], Measured]
+) -> Measured:
+    """Measured before, or now and kept; all processes decide alike."""
+    decides = {
+        "format": FORMAT,
+        "extractor": [extractor.name, extractor.sha256],
+        "source": [source.fingerprint(), source.stamps()],
+        "clips": [[clip.video, clip.start] for clip in clips],
+        "pixels": {key: value for key, value in asdict(protocol).items() if key in PIXELS},
+    }
+    path = cache_folder() / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:40]}.safetensors"
+    found = _read(path, len(clips), extractor.dim)
+    if not all(of_all(found is not None)):
+        found = measure()
+        _write(path, found)
+    assert found is not None
+    return found
+
+
+def _read(path: Path, count: int, dim: int) -> Measured | None:
+    """None where there is no whole file."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            features, hashes = file.get_tensor("features"), json.loads(file.metadata()["hashes"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return None
+    return Measured(features, hashes) if features.shape == (count, dim) and len(hashes) == count else None
+
+
+def _write(path: Path, measured: Measured) -> None:
+    """What cannot be kept is measured again; no reader sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        features = np.ascontiguousarray(measured.features)
+        save_file({"features": features}, temporary, {"hashes": json.dumps(measured.hashes)})
+        os.replace(temporary, path)
+    except (OSError, SafetensorError):
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,174 @@
+"""`scripts/eval.py --real SRC --fake SRC --protocol NAME`: FVD, KVD and IS of generated videos, in a way that can be repeated."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lvdm.api import load
+from lvdm.cli import command
+from lvdm.cli.evaluate.gather import together
+from lvdm.cli.evaluate.measurement import Settings, evaluate
+from lvdm.cli.evaluate.model_source import ModelSource, Sampling
+from lvdm.cli.evaluate.scores import ScoreOptions
+from lvdm.cli.evaluate.sources import Source, open_source
+from lvdm.evaluation.manifest import Manifest, write_manifest
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.protocols import get_protocol
+from lvdm.evaluation.report import table_line
+from lvdm.evaluation.results import Result, write_result
+from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
+from lvdm.types import UserError
+
+RANDOM = {"fvd": "random-i3d", "kvd": "random-i3d", "is": "random-c3d"}  # what `--features random` takes
+
+
+def parser() -> argparse.ArgumentParser:
+    parse = command.parser(
+        "Measure generated videos by a named protocol; `eval.py protocols` lists them. The result is a JSON with all that\n"
+        "the number depends on, and beside it the manifest of the real clips. SRC is a folder of videos or of folders of\n"
+        "images, an npy or npz of uint8 (n, t, h, w, 3), the YAML of a training's data, or, for --fake, a model file,\n"
+        "which is sampled from. Of generated videos the first ones are taken, in the order of their names.\n"
+        "Further: eval.py reconstruction, long, text, compare, protocols, weights; each has --help.",
+        example="scripts/eval.py --real data/sky --fake runs/short_sky/model.safetensors --protocol styleganv-fvd2048-16f",
+    )
+    parse.add_argument("--real", type=Path, metavar="SRC", help="the real videos; left out where no metric looks at them (IS)")
+    parse.add_argument("--fake", type=Path, metavar="SRC", required=True, help="the generated videos, or a model to make them")
+    parse.add_argument("--protocol", required=True, metavar="NAME", help="a named protocol, or custom, with --set")
+    add_measuring(parse)
+    add_sampling(parse)
+    parse.add_argument("--out", type=Path, metavar="FILE", help="the result (default: results/FAKE-PROTOCOL.json)")
+    return parse
+
+
+def add_measuring(parse: argparse.ArgumentParser) -> None:
+    group = parse.add_argument_group("measuring")
+    group.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
+                       help="change the protocol, which then is called custom: frames=32 split=train+test ...")  # fmt: skip
+    group.add_argument("--metrics", metavar="LIST", help="only these of the protocol's, such as fvd,kvd")
+    group.add_argument("--features", metavar="NAME", help=f"random, which needs no weights and is not comparable; or one of "
+                       f"{', '.join(EXTRACTORS)}")  # fmt: skip
+    group.add_argument("--feature-width", type=float, default=1.0, metavar="W", help="of random ones: a fraction of the channels")
+    group.add_argument("--feature-seed", type=int, default=0, metavar="K", help="of random ones (default 0)")
+    group.add_argument("--allow-fewer", nargs="?", type=int, const=0, metavar="N",
+                       help="measure on fewer clips than the protocol takes, at most N of each; renames the metric")  # fmt: skip
+    group.add_argument("--replay", type=Path, metavar="MANIFEST", help="take just these real clips, and check their pixels")
+    group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N resamples")
+    group.add_argument("--extrapolate", action="store_true", help="also FVD at infinitely many clips, free of bias")
+    group.add_argument("--batch-size", type=int, default=8, metavar="B", help="clips through the extractor at once (default 8)")
+    group.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read videos (default 0)")
+    group.add_argument("--no-cache", action="store_true", help="neither take nor keep features of real clips (LVDM_CACHE)")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
+    command.add_allow_module(group)
+
+
+def add_sampling(parse: argparse.ArgumentParser) -> None:
+    group = parse.add_argument_group("a model as --fake (the model file says what is best for it)")
+    group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
+    group.add_argument("--sampler", metavar="NAME", help="ddim, ddpm or dpmpp")
+    group.add_argument("--steps", type=int, help="sampling steps")
+    group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
+    group.add_argument("--guidance", type=float, metavar="W", help="of long videos, against the pass that is given no frames")
+    group.add_argument("--seed", type=int, default=0, help="video i of a seed is always the same (default 0)")
+    group.add_argument("--sample-batch", type=int, metavar="B", help="videos made at once")
+
+
+def run(args: argparse.Namespace) -> command.Report:
+    with together() as process:
+        protocol = protocol_of(args)
+        options = ScoreOptions(metrics_of(args, protocol), args.bootstrap, args.extrapolate)
+        options.check(protocol)
+        real, fake = open_real(args, protocol), open_fake(args, protocol)
+        extractor = extractor_of(args, protocol)
+        result, manifest = evaluate(protocol, real, fake, extractor, options, settings_of(args))
+        args.json = process.report_file(args.json)
+        report = result.as_dict()
+        if process.rank == 0:
+            out = args.out or Path("results") / f"{_plain(args.fake)}-{protocol.based_on}.json"
+            tell(result, manifest, out)
+            report["result"] = str(out)
+    return report
+
+
+def tell(result: Result, manifest: Manifest | None, out: Path) -> None:
+    """The files, and the lines to look at."""
+    write_result(out, result)
+    if manifest is not None:
+        write_manifest(out.with_suffix(".manifest.jsonl"), manifest)
+    line = table_line(result, result.fake.name)
+    print(f"| {' | '.join(line.columns)} |\n|{'---|' * len(line.columns)}\n{line.markdown}\n{line.latex}")
+    for warning in result.warnings:
+        print(f"note: {warning}")
+    print(f"result: {out}")
+
+
+# What the arguments say --------------------------------------------------------------------------------------------------
+
+
+def protocol_of(args: argparse.Namespace) -> EvalProtocol:
+    """The named one, with what --set and --features change."""
+    changes: dict[str, Any] = {}
+    for word in args.overrides:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise UserError(f"--set {word}: expected KEY=VALUE, such as frames=32")
+        changes[key] = yaml.safe_load(value)
+    if args.features is not None:
+        metrics = changes.get("metrics") or (get_protocol(args.protocol).metrics if args.protocol != "custom" else ["fvd"])
+        changes["extractor"] = _random(metrics[0]) if args.features == "random" else args.features
+    return get_protocol(args.protocol, **changes)
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    return Settings(args.batch_size, args.workers, args.allow_fewer, args.replay, is_cached=not args.no_cache)
+
+
+def metrics_of(args: argparse.Namespace, protocol: EvalProtocol) -> tuple[str, ...]:
+    return protocol.metrics if args.metrics is None else tuple(args.metrics.split(","))
+
+
+def open_real(args: argparse.Namespace, protocol: EvalProtocol) -> Source | None:
+    if args.real is None and protocol.uses_real:
+        raise UserError(f"{protocol.name} compares with real videos; give --real SRC")
+    if not protocol.uses_real:
+        if args.real is not None or args.replay is not None:
+            raise UserError(f"{protocol.name} looks at no real videos; leave --real and --replay out")
+        return None
+    return open_source(args.real, split=protocol.split, allow=args.allow_module)
+
+
+def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | ModelSource:
+    asked = {"--infill": args.infill, "--sampler": args.sampler, "--steps": args.steps, "--eta": args.eta,
+             "--guidance": args.guidance, "--sample-batch": args.sample_batch, "--seed": args.seed or None}  # fmt: skip
+    if args.fake.suffix != ".safetensors":
+        idle = [option for option, value in asked.items() if value is not None]
+        if idle:
+            raise UserError(f"{idle[0]} has no effect on videos that are there already; leave it out or give a model as --fake")
+        return open_source(args.fake, split=protocol.split, allow=args.allow_module)
+    device = command.device(args.device)
+    model = load(args.fake, device, allow=args.allow_module)
+    infill = None if args.infill is None else load(args.infill, device, allow=args.allow_module)
+    how = Sampling(args.sampler, args.steps, args.eta, args.guidance, args.seed, args.sample_batch)
+    source = ModelSource(args.fake, model, how, infill)
+    source.facts(protocol)  # what cannot be sampled is said before anything is measured
+    return source
+
+
+def extractor_of(args: argparse.Namespace, protocol: EvalProtocol) -> Extractor:
+    return make_extractor(
+        protocol.extractor, device=command.device(args.device), seed=args.feature_seed, width=args.feature_width
+    )
+
+
+def _plain(path: Path) -> str:
+    """runs/short/model.safetensors -> short; videos.npz -> videos."""
+    return path.resolve().parent.name if path.name == "model.safetensors" else path.stem
+
+
+def _random(metric: str) -> str:
+    if metric not in RANDOM:
+        raise UserError(f"{metric} has no random features, which are those of {', '.join(RANDOM)}; leave --features out")
+    return RANDOM[metric]

@@ -1,0 +1,94 @@
+"""Features of chosen clips: read by workers, brought to the protocol's pixels, through the extractor, in any number of processes.
+
+A clip's features depend on its pixels alone, so processes, workers and batch size change nothing but time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.sources import Source
+from lvdm.cli.process import Process
+from lvdm.evaluation.clip_choice import Clip, Side, frame_numbers
+from lvdm.evaluation.manifest import pixels_sha256
+from lvdm.evaluation.pixels import prepare
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.models.features.extractors import Extractor
+from lvdm.types import UserError
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of clips in their order: features (n, d) and the hash of each one's pixels."""
+
+    features: np.ndarray
+    hashes: list[str]
+
+
+class ClipPixels(Dataset[tuple[np.ndarray, str]]):
+    """Clips as the extractor gets them, uint8 (t, h, w, 3), with the hash of their pixels."""
+
+    def __init__(self, source: Source, clips: Sequence[Clip], protocol: EvalProtocol, of: Side) -> None:
+        self.source, self.clips, self.protocol, self.of = source, clips, protocol, of
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
+        clip = self.clips[index]
+        frames = self.source.read(clip.video, frame_numbers(clip, self.protocol, self.of))
+        pixels = prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.protocol).numpy()
+        return pixels, pixels_sha256(pixels)
+
+
+def measure(
+    source: Source,
+    clips: Sequence[Clip],
+    protocol: EvalProtocol,
+    of: Side,
+    extractor: Extractor,
+    *,
+    batch_size: int,
+    workers: int = 0,
+) -> Measured:
+    """This process's part of the clips, then those of all."""
+    process = Process.this()
+    share = process.share(len(clips))
+    mine = ClipPixels(source, [clips[i] for i in share], protocol, of)
+    loader = DataLoader(mine, batch_size=batch_size, num_workers=workers, collate_fn=_stacked)
+    hashes: list[str] = []
+
+    def pixels() -> Iterator[Tensor]:
+        for batch, told in loader:
+            hashes.extend(told)
+            yield batch
+
+    features = extract(pixels(), extractor, total=len(mine), what=f"{of} clips")
+    parts = of_all((features, hashes))
+    return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
+
+
+def extract(batches: Iterable[Tensor], extractor: Extractor, *, total: int, what: str) -> np.ndarray:
+    """(n, d) float32 of batches of uint8 clips (b, t, h, w, 3)."""
+    made = [np.empty((0, extractor.dim), np.float32)]
+    with tqdm(total=total, desc=what, unit="clip", delay=2.0, mininterval=1.0, disable=Process.this().rank > 0) as bar:
+        for batch in batches:
+            made.append(extractor(batch).cpu().numpy())
+            bar.update(len(batch))
+    return np.concatenate(made)
+
+
+def _stacked(items: Sequence[tuple[np.ndarray, str]]) -> tuple[Tensor, list[str]]:
+    shapes = {pixels.shape for pixels, _ in items}
+    if len(shapes) > 1:
+        sizes = " and ".join(f"{width} x {height}" for _, height, width, _ in sorted(shapes))
+        raise UserError(f"clips are of several sizes, {sizes}; give --set resolution=SIDE resize='crop, bilinear'")
+    return torch.from_numpy(np.stack([pixels for pixels, _ in items])), [told for _, told in items]

@@ -1,0 +1,65 @@
+"""`scripts/eval.py compare A B`, `protocols` and `weights`: what is read and told, and nothing measured."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from lvdm.cli import command
+from lvdm.evaluation.protocols import PROTOCOLS, get_protocol
+from lvdm.evaluation.report import compare
+from lvdm.evaluation.results import read_result
+from lvdm.models.features.weights import KNOWN, weights_folder
+
+Part = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], command.Report]]
+
+
+def compare_command() -> Part:
+    parse = command.parser(
+        "Compare two results of one protocol; results of different conditions are refused, and it is said where they differ.",
+        example="scripts/eval.py compare results/before.json results/after.json",
+    )
+    parse.add_argument("a", type=Path, metavar="A.json")
+    parse.add_argument("b", type=Path, metavar="B.json")
+    return parse, _compare
+
+
+def _compare(args: argparse.Namespace) -> command.Report:
+    found = compare(read_result(args.a), read_result(args.b))
+    for metric, each in found.items():
+        within = "" if each.interval is None else f" [{each.interval[0]:+.4g}, {each.interval[1]:+.4g}] ({each.level:.0%})"
+        print(f"{metric}: {each.a:.6g} and {each.b:.6g}, difference {each.difference:+.4g}{within}")
+    return {"a": str(args.a), "b": str(args.b), "differences": {metric: asdict(each) for metric, each in found.items()}}
+
+
+def protocols_command() -> Part:
+    parse = command.parser("List the named protocols, or tell one whole.", example="scripts/eval.py protocols lvdm-fvd2048")
+    parse.add_argument("name", nargs="?", help="the protocol to tell")
+    return parse, _protocols
+
+
+def _protocols(args: argparse.Namespace) -> command.Report:
+    if args.name is None:
+        for protocol in PROTOCOLS.values():
+            print(protocol.label())
+        return {"protocols": [protocol.as_dict() for protocol in PROTOCOLS.values()]}
+    said = get_protocol(args.name).as_dict()
+    for key, value in said.items():
+        print(textwrap.fill(f"{key:<14}{value}", width=120, subsequent_indent=" " * 14))
+    return {"protocols": [said]}
+
+
+def weights_command() -> Part:
+    return command.parser("List the published weights, and which are there.", example="scripts/eval.py weights"), _weights
+
+
+def _weights(args: argparse.Namespace) -> command.Report:
+    folder = weights_folder()
+    there = {name: (folder / name).is_file() for name in KNOWN}
+    print(f"{folder} (LVDM_WEIGHTS)")
+    for name, known in KNOWN.items():
+        print(f"  {'there  ' if there[name] else 'missing'}  {name}: {known.what}\n           {known.sources}")
+    return {"folder": str(folder), "there": there}

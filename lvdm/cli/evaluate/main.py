@@ -1,0 +1,20 @@
+"""`scripts/eval.py`: to the part that is asked for; without a name, distances between real and generated videos."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from lvdm.cli import command
+from lvdm.cli.evaluate import distances, listing
+
+PARTS = {"compare": listing.compare_command, "protocols": listing.protocols_command, "weights": listing.weights_command}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in PARTS:
+        parse, work = PARTS[words[0]]()
+        parse.prog = f"{parse.prog} {words[0]}"
+        return command.run(parse, work, words[1:])
+    return command.run(distances.parser(), distances.run, words)

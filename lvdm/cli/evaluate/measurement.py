@@ -1,0 +1,167 @@
+"""A measurement: the clips of a protocol from both sources, their features, scores and all they depend on, in one result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lvdm.cli import command
+from lvdm.cli.evaluate.cache import kept
+from lvdm.cli.evaluate.features import Measured, measure
+from lvdm.cli.evaluate.model_source import ModelSource
+from lvdm.cli.evaluate.scores import ScoreOptions, scores
+from lvdm.cli.evaluate.sources import Source
+from lvdm.cli.process import Process
+from lvdm.evaluation.clip_choice import Clip, Side, choose_clips, most_clips
+from lvdm.evaluation.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result
+from lvdm.models.features.extractors import Extractor
+from lvdm.types import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it is measured, which no number depends on, but for `replay` and `fewer`.
+
+    Args:
+        batch_size, workers: of reading and the extractor.
+        fewer: at most so many clips of each where the sources have less than the protocol takes; 0 takes all there are, None is
+            not allowed.
+        replay: the manifest whose real clips are taken.
+        is_cached: whether features of real clips are kept.
+    """
+
+    batch_size: int = 8
+    workers: int = 0
+    fewer: int | None = None
+    replay: Path | None = None
+    is_cached: bool = True
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1 or self.workers < 0 or (self.fewer or 0) < 0:
+            counts = f"{self.batch_size} clips at once, {self.workers} workers and {self.fewer or 0} clips"
+            raise UserError(f"{counts} were asked for; give at least 1 clip at once, and none of the others below 0")
+
+
+def evaluate(
+    protocol: EvalProtocol,
+    real: Source | None,
+    fake: Source | ModelSource,
+    extractor: Extractor,
+    options: ScoreOptions,
+    settings: Settings,
+) -> tuple[Result, Manifest | None]:
+    """Every process takes its share and comes to the same result."""
+    real_clips, num_real = _real_clips(protocol, real, settings)
+    fake_clips, num_fake = _fake_clips(protocol, fake, settings)
+    of_real = [_measure_real(real, clips, protocol, extractor, settings) for clips in real_clips if real is not None]
+    manifest = None
+    if real is not None:
+        manifest = _manifest(protocol, real, real_clips, of_real)
+        if settings.replay is not None:
+            _check_replay(read_manifest(settings.replay), manifest)
+    found: dict[tuple[Clip, ...], np.ndarray] = {}
+    for clips in fake_clips:
+        if tuple(clips) not in found:  # runs that keep the generated clips measure them once
+            found[tuple(clips)] = _measure_fake(fake, clips, protocol, extractor, settings).features
+    of_fake = [found[tuple(clips)] for clips in fake_clips]
+    result = Result(
+        protocol=protocol,
+        values=scores(protocol, [one.features for one in of_real], of_fake, options),
+        extractor=facts_of(extractor),
+        num_real=num_real,
+        num_fake=num_fake,
+        fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
+        real=None if real is None or manifest is None else RealSource(real.name, real.fingerprint(), manifest.sha256()),
+        machine=command.machine() | {"processes": Process.this().count},
+    )
+    return result, manifest
+
+
+def facts_of(extractor: Extractor) -> ExtractorFacts:
+    return ExtractorFacts(**{key: getattr(extractor, key) for key in ("name", "dim", "is_comparable", "weights", "sha256")})
+
+
+# Clips -------------------------------------------------------------------------------------------------------------------
+
+
+def _count(wanted: int, most: int, settings: Settings) -> int:
+    """How many clips are taken; `choose_clips` says what is wrong where that is too many."""
+    if settings.fewer is None:
+        return wanted
+    return min(wanted, most, settings.fewer or wanted)
+
+
+def _real_clips(protocol: EvalProtocol, real: Source | None, settings: Settings) -> tuple[list[list[Clip]], int]:
+    """Of every run."""
+    if real is None:
+        return [], 0
+    if settings.replay is not None:
+        replayed = read_manifest(settings.replay)
+        replayed.check_protocol(protocol)
+        runs = [_found_again(replayed.of_run(run), real) for run in range(protocol.runs)]
+        return runs, len(runs[0])
+    return _chosen(real.lengths, protocol, "real", protocol.num_real, settings)
+
+
+def _fake_clips(protocol: EvalProtocol, fake: Source | ModelSource, settings: Settings) -> tuple[list[list[Clip]], int]:
+    runs = 1 if protocol.uses_real else protocol.runs
+    if not isinstance(fake, ModelSource):
+        return _chosen(fake.lengths, protocol, "fake", protocol.num_fake, settings)
+    if settings.fewer == 0:
+        raise UserError("--allow-fewer needs a number with a model, which makes as many as it is asked for: --allow-fewer 256")
+    lengths = fake.lengths(_count(protocol.num_fake, protocol.num_fake, settings) * runs, protocol)
+    return _chosen(lengths, protocol, "fake", protocol.num_fake, settings)
+
+
+def _chosen(
+    lengths: Sequence[int], protocol: EvalProtocol, of: Side, wanted: int, settings: Settings
+) -> tuple[list[list[Clip]], int]:
+    count = _count(wanted, most_clips(lengths, protocol, of=of), settings)
+    return [choose_clips(lengths, protocol, of=of, count=count, run=run) for run in range(protocol.runs)], count
+
+
+def _found_again(lines: Sequence[ManifestClip], real: Source) -> list[Clip]:
+    numbers = {name: number for number, name in enumerate(real.names)}
+    missing = [line.file for line in lines if line.file not in numbers]
+    if missing:
+        raise UserError(f"{real.name} has no {missing[0]}, which the manifest names; give the data set that it was made of")
+    return [Clip(numbers[line.file], line.start) for line in lines]
+
+
+def _measure_real(
+    real: Source, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor, settings: Settings
+) -> Measured:
+    def now() -> Measured:
+        return measure(real, clips, protocol, "real", extractor, batch_size=settings.batch_size, workers=settings.workers)
+
+    is_cached = settings.is_cached and settings.replay is None  # a replay looks at the pixels
+    return kept(real, clips, protocol, extractor, now) if is_cached else now()
+
+
+def _measure_fake(
+    fake: Source | ModelSource, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor, settings: Settings
+) -> Measured:
+    if isinstance(fake, ModelSource):
+        return fake.measure(clips, protocol, extractor)
+    return measure(fake, clips, protocol, "fake", extractor, batch_size=settings.batch_size, workers=settings.workers)
+
+
+def _manifest(
+    protocol: EvalProtocol, real: Source, runs: Sequence[Sequence[Clip]], measured_runs: Sequence[Measured]
+) -> Manifest:
+    lines = [
+        measured(clip, real.names[clip.video], told, protocol, run=run)
+        for run, (clips, found) in enumerate(zip(runs, measured_runs, strict=True))
+        for clip, told in zip(clips, found.hashes, strict=True)
+    ]
+    return Manifest(protocol, real.fingerprint(), tuple(lines))
+
+
+def _check_replay(before: Manifest, now: Manifest) -> None:
+    for then, line in zip(before.clips, now.clips, strict=True):
+        check_clip(then, line.sha256)

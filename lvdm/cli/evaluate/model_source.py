@@ -1,0 +1,122 @@
+"""Clips that a model makes while they are measured, never stored: video i of a seed is the same for any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvdm.cli.evaluate.features import Measured, extract
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.process import Process
+from lvdm.evaluation.clip_choice import Clip
+from lvdm.evaluation.manifest import pixels_sha256
+from lvdm.evaluation.pixels import prepare, to_levels
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.results import FakeSource
+from lvdm.models.features.extractors import Extractor
+from lvdm.models.features.weights import sha256_of
+from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
+from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.types import UserError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How videos are made; None takes the model's own."""
+
+    sampler: str | None = None
+    steps: int | None = None
+    eta: float | None = None
+    guidance: float | None = None
+    seed: int = 0
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model as a source; clips longer than its window are made as long videos."""
+
+    path: Path
+    model: VideoModel
+    sampling: Sampling
+    infill: VideoModel | None = None
+
+    def lengths(self, count: int, protocol: EvalProtocol) -> list[int]:
+        """Of so many videos, each long enough for one clip and no longer."""
+        return [protocol.frames * protocol.fake_stride] * count
+
+    def facts(self, protocol: EvalProtocol) -> FakeSource:
+        """What a result says of where its clips came from."""
+        settings, how = self.model.trained_settings(), self.sampling
+        solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
+        is_guided = _span(protocol) > self._own_frames  # short clips without label or text have nothing to be guided by
+        if how.guidance and not is_guided:
+            raise UserError(f"guidance {how.guidance:g} has no effect on clips without label or text; leave it out")
+        guidance = settings.guidance if how.guidance is None else how.guidance
+        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed, "is_ema": True}
+        name = f"{self.path.parent.name}/{self.path.name}"
+        return FakeSource("model", name, sha256_of(self.path), guidance=guidance if is_guided else 0.0, **told)
+
+    def measure(self, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor) -> Measured:
+        """This process's videos, then those of all. Each process makes as many batches as every other, for a model in parts is
+        put together by all of them at once."""
+        assert [clip.video - clips[0].video for clip in clips] == list(range(len(clips))), "a clip of each video, in order"
+        process, span = Process.this(), _span(protocol)
+        size, each = self._batch_size(span), -(-len(clips) // process.count)
+        share = range(process.rank * each, (process.rank + 1) * each)
+        hashes: list[str] = []
+
+        def pixels() -> Iterator[Tensor]:
+            for first in range(share.start, share.stop, size):
+                rows = range(first, min(first + size, share.stop))
+                made = self._videos([clips[0].video + row for row in rows], span, protocol.quantise)
+                cut = [_cut(video, protocol) for row, video in zip(rows, made, strict=True) if row < len(clips)]
+                hashes.extend(pixels_sha256(clip.numpy()) for clip in cut)
+                if cut:
+                    yield torch.stack(cut)
+
+        features = extract(pixels(), extractor, total=max(0, min(share.stop, len(clips)) - share.start), what="generated clips")
+        parts = of_all((features, hashes))
+        return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
+
+    @property
+    def _own_frames(self) -> int:
+        return self.model.trained_settings().latent_shape[1] * self.model.codec.temporal_factor
+
+    def _batch_size(self, frames: int) -> int:
+        if self.sampling.batch_size is not None:
+            return self.sampling.batch_size
+        windows = -(-frames // self._own_frames)
+        elements = int(np.prod(self.model.trained_settings().latent_shape)) * windows
+        return min(of_all(auto_batch(elements, self.model.device)))
+
+    def _videos(self, numbers: Sequence[int], frames: int, quantise: str) -> Iterator[Tensor]:
+        """uint8 (t, h, w, 3) of each."""
+        how = self.sampling
+        if frames > self._own_frames:
+            chunks = self._long(frames).videos(how.seed, numbers)
+            yield from torch.cat([to_levels(chunk, quantise).permute(0, 2, 3, 4, 1).cpu() for chunk in chunks], dim=1)
+            return
+        options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "seed": how.seed}
+        latents = self.model.sample_latents(len(numbers), first=numbers[0], batch_size=len(numbers), **options)
+        for latent in latents.split(1):
+            yield to_levels(self.model.codec.decode(latent)[0], quantise).permute(1, 2, 3, 0).cpu()
+
+    def _long(self, frames: int) -> LongVideo:
+        how = self.sampling
+        options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance}
+        return prepare_long_video(self.model, self.infill, LongOptions(frames=frames, **options))
+
+
+def _span(protocol: EvalProtocol) -> int:
+    """Frames from the first to the last of a clip, both counted."""
+    return (protocol.frames - 1) * protocol.fake_stride + 1
+
+
+def _cut(video: Tensor, protocol: EvalProtocol) -> Tensor:
+    return prepare(video[:: protocol.fake_stride][: protocol.frames].contiguous(), protocol)

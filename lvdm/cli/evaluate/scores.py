@@ -1,0 +1,88 @@
+"""The scores of a protocol, from features of its runs: means and deviations over runs or splits, intervals where asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lvdm.evaluation import Moments, extrapolated, frechet_distance, inception_score, interval, polynomial_mmd
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.results import Value
+from lvdm.types import UserError
+
+LEVEL = 0.95  # of bootstrap intervals
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Beside what the protocol says.
+
+    Args:
+        metrics: which of the protocol's; all of them by default.
+        resamples: of the bootstrap; 0 gives no intervals.
+        extrapolate: also the Fréchet distance at infinitely many clips.
+    """
+
+    metrics: Sequence[str]
+    resamples: int = 0
+    extrapolate: bool = False
+
+    def check(self, protocol: EvalProtocol) -> None:
+        strange = [metric for metric in self.metrics if metric not in protocol.metrics]
+        if strange:
+            known = ", ".join(protocol.metrics)
+            raise UserError(f"{protocol.name} measures {known}, not {strange[0]}; leave it out or take another protocol")
+        if self.resamples and protocol.runs > 1:
+            raise UserError(f"{protocol.name} tells its spread over {protocol.runs} runs; leave --bootstrap out or --set runs=1")
+        if self.extrapolate and not {"fvd", "cdfvd"} & set(self.metrics):
+            raise UserError("--extrapolate is for Fréchet distances, and none is measured here; leave it out")
+
+
+def scores(
+    protocol: EvalProtocol, real: Sequence[np.ndarray], fake: Sequence[np.ndarray], options: ScoreOptions
+) -> dict[str, Value]:
+    """By metric, from features (n, d) of every run; `real` is empty where no metric looks at real clips."""
+    made: dict[str, Value] = {}
+    for metric in options.metrics:
+        if metric == "is":
+            made |= _inception(protocol, fake, options)
+            continue
+        distance: Callable[[Any, Any], float] = polynomial_mmd if metric == "kvd" else _frechet(protocol)
+        values = [distance(x, y) for x, y in zip(real, fake, strict=True)]
+        made[metric] = _over_runs(values) if len(values) > 1 else _with_interval(values[0], distance, (real[0], fake[0]), options)
+        if options.extrapolate and metric in ("fvd", "cdfvd"):
+            infinite = [extrapolated(x, y, ddof=protocol.ddof, seed=protocol.seed).value for x, y in zip(real, fake, strict=True)]
+            made[f"{metric}_infinite"] = _over_runs(infinite) if len(infinite) > 1 else Value(infinite[0])
+    return made
+
+
+def _frechet(protocol: EvalProtocol) -> Callable[[np.ndarray, np.ndarray], float]:
+    return lambda real, fake: frechet_distance(Moments.of(real), Moments.of(fake), ddof=protocol.ddof)
+
+
+def _over_runs(values: Sequence[float]) -> Value:
+    return Value(float(np.mean(values)), std=float(np.std(values)), over="runs")
+
+
+def _with_interval(
+    value: float, statistic: Callable[..., float], samples: tuple[np.ndarray, ...], options: ScoreOptions
+) -> Value:
+    if not options.resamples:
+        return Value(value)
+    found = interval(statistic, *samples, resamples=options.resamples, level=LEVEL)
+    return Value(value, interval=(found.low, found.high), level=LEVEL)
+
+
+def _inception(protocol: EvalProtocol, fake: Sequence[np.ndarray], options: ScoreOptions) -> dict[str, Value]:
+    """Over runs where there are several, else over splits; `is_whole` is that of all clips of a run together."""
+    how = {"splits": protocol.splits, "shuffle_seed": protocol.split_seed, "eps": protocol.eps}
+    found = [inception_score(p, **how) for p in fake]
+    if len(found) > 1:
+        return {"is": _over_runs([one.mean for one in found]), "is_whole": _over_runs([one.whole for one in found])}
+    whole = _with_interval(found[0].whole, lambda p: inception_score(p, **{**how, "splits": 1}).whole, (fake[0],), options)
+    if protocol.splits == 1:
+        return {"is": whole}
+    return {"is": Value(found[0].mean, std=found[0].std, over="splits"), "is_whole": whole}
