@@ -6,7 +6,18 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
-COMMANDS = ("train", "encode", "sample_short", "sample_long", "convert", "make_toy", "score_toy", "benchmark", "compare_long")
+COMMANDS = (
+    "train",
+    "encode",
+    "sample_short",
+    "sample_long",
+    "convert",
+    "make_toy",
+    "score_toy",
+    "benchmark",
+    "compare_long",
+    "eval",
+)
 
 
 def requirements() -> list[str]:
@@ -28,6 +39,8 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["lvdm", "lvdm.*"]),
     install_requires=requirements(),
-    extras_require={"test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0"]},
+    extras_require={
+        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0", "scikit-learn>=1.5"]
+    },
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.{name}:main" for name in COMMANDS]},
 )

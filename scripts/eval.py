@@ -1,8 +1,6 @@
-"""Measure videos by named protocols: see `--help`, or lvdm/cli/evaluate."""
+"""Measure videos by named protocols; see --help."""
 
-import sys
-
-from lvdm.cli.evaluate.main import main
+from lvdm.cli.eval import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

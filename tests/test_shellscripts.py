@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "shellscripts"
-EXPERIMENTS = sorted([*SCRIPTS.glob("train_*.sh"), *SCRIPTS.glob("sample_*.sh")])
+EXPERIMENTS = sorted([*SCRIPTS.glob("train_*.sh"), *SCRIPTS.glob("sample_*.sh"), SCRIPTS / "evaluate.sh"])
 QUICK = {**os.environ, "LVDM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", "CI": "true"}  # installs nothing
 
 # The published configs at toy size, two steps long.
@@ -93,6 +93,15 @@ def test_the_experiments_train_and_their_models_sample(quickstart, tmp_path):
     succeeds(bash("sample_short.sh", "--num", 2, "--out", "short", cwd=tmp_path, MODEL=str(model).format("short")))
     both = {"PREDICT": str(model).format("predict"), "INFILL": str(model).format("infill")}
     succeeds(bash("sample_long.sh", "--frames", 100, "--gap-steps", 2, "--out", "long", cwd=tmp_path, **both))
+    few = ["--features", "random", "--feature-width", 0.125, "--allow-fewer", 2, "--set", "resolution=32", "runs=1"]
+    environment = {
+        "PROTOCOL": "lvdm-fvd2048",
+        "MODEL": str(model).format("short"),
+        "REAL": videos,
+        "LVDM_CACHE": tmp_path / "cache",
+    }
+    assert "not comparable" in succeeds(bash("evaluate.sh", *few, cwd=tmp_path, **environment))
+    assert json.loads((tmp_path / "results" / "short_sky-lvdm-fvd2048.json").read_text())["num_fake"] == 2
     assert len(list((tmp_path / "short").glob("*.mp4"))) == 2
     assert len(list((tmp_path / "long").glob("*.mp4"))) == 1
 
