@@ -38,10 +38,10 @@ class Difference:
 
 def table_line(result: Result, label: str) -> TableLine:
     """Metrics by the names they may be told by, then clips, protocol and extractor; `label` says what was measured."""
-    values = list(result.metrics.values())
     counts = f"{result.num_real} / {result.num_fake}" if result.protocol.uses_real else f"{result.num_fake}"
     facts = [counts, f"{result.protocol.name} v{result.protocol.version}", result.extractor.name]
-    numbers = [_number(value) + ("" if result.extractor.is_comparable else f" ({NOT_COMPARABLE})") for value in values]
+    label_of = {name: "" if result.is_comparable(name) else f" ({NOT_COMPARABLE})" for name in result.values}
+    numbers = [_number(value) + label_of[name] for name, value in result.values.items()]
     columns = ("", *result.metrics, "clips, real / generated" if result.protocol.uses_real else "clips", "protocol", "extractor")
     markdown = [part.replace("|", r"\|") for part in (label, *numbers, *facts)]
     in_latex = [_escaped(part).replace("±", r"$\pm$") for part in (label, *numbers, *facts)]
