@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lvdm import __version__
 from lvdm.evaluation.protocol import FRECHET, EvalProtocol, differences
@@ -192,7 +192,13 @@ class Result:
         }
 
 
-def write_result(path: str | Path, result: Result) -> None:
+class Told(Protocol):
+    """What a file of a result holds."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+def write_result(path: str | Path, result: Told) -> None:
     """The whole file or nothing of it."""
     write_whole(path, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
 

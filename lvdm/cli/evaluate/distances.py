@@ -146,12 +146,8 @@ def open_real(args: argparse.Namespace, protocol: EvalProtocol) -> Source | None
 
 
 def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | ModelSource:
-    asked = {"--infill": args.infill, "--sampler": args.sampler, "--steps": args.steps, "--eta": args.eta,
-             "--guidance": args.guidance, "--sample-batch": args.sample_batch, "--seed": args.seed or None}  # fmt: skip
     if args.fake.suffix != ".safetensors":
-        idle = [option for option, value in asked.items() if value is not None]
-        if idle:
-            raise UserError(f"{idle[0]} has no effect on videos that are there already; leave it out or give a model as --fake")
+        refuse_sampling(args)
         return open_source(args.fake, split=protocol.split, allow=args.allow_module)
     device = command.device(args.device)
     model = load(args.fake, device, allow=args.allow_module)
@@ -160,6 +156,15 @@ def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | Mode
     source = ModelSource(args.fake, model, how, infill)
     source.facts(protocol)  # what cannot be sampled is said before anything is measured
     return source
+
+
+def refuse_sampling(args: argparse.Namespace) -> None:
+    """Options of a model are none of files."""
+    options = ("infill", "sampler", "steps", "eta", "guidance", "sample_batch")
+    idle = [option for option in options if getattr(args, option, None) is not None] + ["seed"] * bool(args.seed)
+    if idle:
+        said = f"--{idle[0].replace('_', '-')}"
+        raise UserError(f"{said} has no effect on videos that are there already; leave it out or give a model as --fake")
 
 
 def extractor_of(args: argparse.Namespace, protocol: EvalProtocol) -> Extractor:
