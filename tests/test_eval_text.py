@@ -20,6 +20,8 @@ from lvdm.cli.evaluate.main import main
 from lvdm.cli.evaluate.model_source import Sampling
 from lvdm.cli.evaluate.prompted import PromptedModel, open_prompted, similarities
 from lvdm.config import instantiate
+from lvdm.evaluation.protocols import PROTOCOLS
+from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result, Value, write_result
 from lvdm.evaluation.text_result import prompts_sha256, read_any_result
 from lvdm.models.features.clip import ClipSimilarity
 from lvdm.models.text import ClipText
@@ -188,6 +190,14 @@ def test_results_of_one_measurement_are_compared_and_others_are_refused(at: Path
     measured("--fake", "videos.npy", "--prompts", "turned.txt", "--out", "d.json")
     assert main(["compare", "a.json", "d.json"]) == 2
     assert "cannot be compared, for they differ in prompts_sha256" in capsys.readouterr().err
+    real, network = RealSource("sky", "f00d", "12" * 32), ExtractorFacts("i3d", 400, True)
+    values, clips = {"psnr_clip": Value(30.0)}, FakeSource("reconstruction", "ae", "34" * 32)
+    write_result("e.json", Result(PROTOCOLS["pvdm-fvd2048"], values, network, 2048, 2048, clips, real))
+    assert main(["compare", "a.json", "e.json"]) == 2
+    assert "they differ in kind: one is of prompts and the other of a protocol" in capsys.readouterr().err
+    Path("f.json").write_text(Path("a.json").read_text().replace('"num_videos"', '"number"'))
+    assert main(["compare", "a.json", "f.json"]) == 2
+    assert "f.json is a damaged result" in capsys.readouterr().err
 
 
 def test_what_cannot_be_measured_is_one_sentence(at: Path, text_model: Path, capsys: Any) -> None:
@@ -197,6 +207,8 @@ def test_what_cannot_be_measured_is_one_sentence(at: Path, text_model: Path, cap
     assert "--num counts the videos of each prompt" in refused(capsys, "--fake", "folder", "--num", "2")
     assert "--steps has no effect on videos that are there" in refused(capsys, "--fake", "folder", *with_prompts, "--steps", "2")
     assert "makes videos of prompts; give them by --prompts" in refused(capsys, "--fake", str(text_model))
+    workers = ["--workers", "1", *with_prompts]
+    assert "those of a model are not read; leave it out" in refused(capsys, "--fake", str(text_model), *workers)
     assert "it codes videos but cannot make any" in refused(capsys, "--fake", "ae.safetensors", *with_prompts)
     without = write_text_model(at / "plain.safetensors", None)
     assert "has no text encoder to read a prompt" in refused(capsys, "--fake", str(without), *with_prompts)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from lvdm.api import load
@@ -72,7 +73,7 @@ def run(args: argparse.Namespace) -> command.Report:
         model = load(args.model, command.device(args.device), allow=args.allow_module)
         out = args.out or Path("results") / f"{plain_name(args.model)}-reconstruction-{protocol.based_on}.json"
         show = Show(out, args.show, (model.settings.fps if model.settings else None) or FPS_UNKNOWN)
-        trip = RoundTrip(args.model, model.codec, model.device, _perceptual(args.lpips), show)
+        trip = RoundTrip(args.model, model.codec, model.device, _perceptual(args.lpips, model.device), show)
         result, manifest = evaluate(protocol, real, trip, extractor_of(args, protocol), options, settings_of(args))
         args.json = process.report_file(args.json)
         shown = [str(show.file(number)) for number in range(min(args.show, result.num_real))]
@@ -124,10 +125,10 @@ def _protocol(args: argparse.Namespace) -> EvalProtocol:
     return replace(protocol, num_fake=protocol.num_real)
 
 
-def _perceptual(nets: str) -> dict[str, nn.Module]:
+def _perceptual(nets: str, device: torch.device) -> dict[str, nn.Module]:
     """LPIPS distances under the names of their scores."""
     asked = [] if nets == "none" else nets.split(",")
-    return {f"lpips_{net}": lpips_distance(net, without="give --lpips none") for net in asked}
+    return {f"lpips_{net}": lpips_distance(net, without="give --lpips none").to(device) for net in asked}
 
 
 def _trunks(trip: RoundTrip) -> list[str]:

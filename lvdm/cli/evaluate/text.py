@@ -88,6 +88,8 @@ def _videos(args: argparse.Namespace, device: torch.device) -> Prompted:
         return open_prompted(args.fake, prompts, each=args.num, workers=args.workers)
     if not prompts:
         raise UserError(f"{args.fake} makes videos of prompts; give them by --prompts, one a line")
+    if args.workers:
+        raise UserError("--workers read videos, and those of a model are not read; leave it out")
     model = load(args.fake, device, allow=args.allow_module)
     model.trained_settings()  # an autoencoder makes no videos
     if model.text_encoder is None:
