@@ -11,8 +11,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
+from tiny_text import write_whole_clip
 from torch import Tensor
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer, VideoMAEConfig, VideoMAEModel
+from transformers import CLIPModel, CLIPTokenizer, VideoMAEConfig, VideoMAEModel
 
 from lvdm.models.features.clip import ClipSimilarity
 from lvdm.models.features.videomae import VideoMAE, load_videomae, positions
@@ -90,18 +91,7 @@ def test_another_transformer_is_refused_by_name(tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def saved_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CLIP as Hugging Face saves it, whose words are single letters."""
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("weights") / "clip-vit-base-patch32"
-    letters = [chr(code) + end for code in range(97, 123) for end in ("", "</w>")]
-    vocabulary = {word: index for index, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
-    shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 8}
-    words = {"vocab_size": len(vocabulary), "max_position_embeddings": 12, "bos_token_id": 52, "eos_token_id": 53}
-    config = CLIPConfig(text_config={**shared, **words}, vision_config={**shared, "image_size": 32, "patch_size": 16})
-    CLIPModel(config).save_pretrained(folder)
-    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
+    return write_whole_clip(tmp_path_factory.mktemp("weights") / "clip-vit-base-patch32")
 
 
 def cosine_by_hand(folder: Path, frame: Tensor, caption: str) -> float:

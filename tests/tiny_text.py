@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from tiny_training import CODEC, UNET, Config, diffusion_config, latent_set, video_set
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 WIDTH, TOKENS = 16, 77
 VOCABULARY = [
@@ -42,6 +42,20 @@ def write_clip(folder: Path, *, seed: int = 0, **changed: Any) -> Path:
     network.save_pretrained(folder)
     (folder / "vocab.json").write_text(json.dumps({token: number for number, token in enumerate(VOCABULARY)}))
     (folder / "merges.txt").write_text("#version: 0.2\nr e\nre d</w>\n")
+    return folder
+
+
+def write_whole_clip(folder: Path) -> Path:
+    """A tiny CLIP as Hugging Face saves it, whose words are single letters."""
+    torch.manual_seed(0)
+    letters = [chr(code) + end for code in range(97, 123) for end in ("", "</w>")]
+    vocabulary = {word: index for index, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
+    CLIPTokenizer(vocab=vocabulary, merges=[]).save_pretrained(folder)
+    shared = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 8}
+    words = {"vocab_size": len(vocabulary), "max_position_embeddings": 12, "bos_token_id": 52, "eos_token_id": 53}
+    config = CLIPConfig(text_config={**shared, **words}, vision_config={**shared, "image_size": 32, "patch_size": 16})
+    CLIPModel(config).save_pretrained(folder)
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
 

@@ -6,9 +6,15 @@ import sys
 from collections.abc import Sequence
 
 from lvdm.cli import command
-from lvdm.cli.evaluate import distances, listing
+from lvdm.cli.evaluate import distances, listing, reconstruction, text
 
-PARTS = {"compare": listing.compare_command, "protocols": listing.protocols_command, "weights": listing.weights_command}
+PARTS = {
+    "compare": listing.compare_command,
+    "protocols": listing.protocols_command,
+    "reconstruction": lambda: (reconstruction.parser(), reconstruction.run),
+    "text": lambda: (text.parser(), text.run),
+    "weights": listing.weights_command,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -102,9 +102,14 @@ def read_prompts(args: argparse.Namespace) -> list[str]:
         return [args.prompt]
     if args.prompts is None:
         return []
-    prompts = [line.strip() for line in args.prompts.read_text().splitlines() if line.strip()]
+    return prompts_of(args.prompts)
+
+
+def prompts_of(path: Path) -> list[str]:
+    """A prompt a line; empty lines are none."""
+    prompts = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not prompts:
-        raise UserError(f"{args.prompts} holds no prompt; write one a line")
+        raise UserError(f"{path} holds no prompt; write one a line")
     return prompts
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 
 from lvdm.evaluation.protocol import differences
 from lvdm.evaluation.results import NOT_COMPARABLE, ExtractorFacts, Result, Value
+from lvdm.evaluation.text_result import TextResult
 from lvdm.types import UserError
 
 DIGITS = 4  # of a number in a table, all of those before its point
@@ -36,19 +37,33 @@ class Difference:
     level: float | None
 
 
-def table_line(result: Result, label: str) -> TableLine:
-    """Metrics by the names they may be told by, then clips, protocol and extractor; `label` says what was measured."""
-    values = list(result.metrics.values())
-    counts = f"{result.num_real} / {result.num_fake}" if result.protocol.uses_real else f"{result.num_fake}"
-    facts = [counts, f"{result.protocol.name} v{result.protocol.version}", result.extractor.name]
-    numbers = [_number(value) + ("" if result.extractor.is_comparable else f" ({NOT_COMPARABLE})") for value in values]
-    columns = ("", *result.metrics, "clips, real / generated" if result.protocol.uses_real else "clips", "protocol", "extractor")
-    markdown = [part.replace("|", r"\|") for part in (label, *numbers, *facts)]
-    in_latex = [_escaped(part).replace("±", r"$\pm$") for part in (label, *numbers, *facts)]
+def table_line(result: Result | TextResult, label: str) -> TableLine:
+    """Metrics by the names they may be told by, then what they depend on; `label` says what was measured."""
+    facts = _text_facts(result) if isinstance(result, TextResult) else _facts(result)
+    notes = ["" if result.is_comparable(name) else f" ({NOT_COMPARABLE})" for name in result.values]
+    numbers = [_number(value) + note for value, note in zip(result.values.values(), notes, strict=True)]
+    columns = ("", *result.metrics, *facts)
+    cells = (label, *numbers, *facts.values())
+    markdown = [part.replace("|", r"\|") for part in cells]
+    in_latex = [_escaped(part).replace("±", r"$\pm$") for part in cells]
     return TableLine(columns, " & ".join(in_latex) + r" \\", f"| {' | '.join(markdown)} |")
 
 
-def compare(a: Result, b: Result) -> dict[str, Difference]:
+def _facts(result: Result) -> dict[str, str]:
+    """By the heads of their columns."""
+    protocol = {"protocol": f"{result.protocol.name} v{result.protocol.version}", "extractor": result.extractor.name}
+    if not result.protocol.uses_real:
+        return {"clips": f"{result.num_fake}"} | protocol
+    made = "reconstructed" if result.fake.kind == "reconstruction" else "generated"
+    return {f"clips, real / {made}": f"{result.num_real} / {result.num_fake}"} | protocol
+
+
+def _text_facts(result: TextResult) -> dict[str, str]:
+    first, last = result.frames
+    return {"videos": f"{result.num_videos}", "frames": f"{first}" if first == last else f"{first} to {last}"}
+
+
+def compare(a: Result | TextResult, b: Result | TextResult) -> dict[str, Difference]:
     """b - a for every metric that both have; two results of different conditions are refused."""
     if told := _conditions(a, b):
         raise UserError(f"these results cannot be compared, for they differ in {'; '.join(told)}; measure both in one way")
@@ -59,8 +74,12 @@ def compare(a: Result, b: Result) -> dict[str, Difference]:
     return {name: _difference(a.metrics[name], b.metrics[name]) for name in shared}
 
 
-def _conditions(a: Result, b: Result) -> list[str]:
+def _conditions(a: Result | TextResult, b: Result | TextResult) -> list[str]:
     """All in which two results differ that makes their numbers different ones."""
+    if isinstance(a, TextResult) and isinstance(b, TextResult):
+        return [f"{what}: {_short(x)} and {_short(y)}" for what, x, y in a.conditions(b)]
+    if isinstance(a, TextResult) or isinstance(b, TextResult):
+        return ["kind: one is of prompts and the other of a protocol"]
     told = [f"protocol: {what}" for what in differences(a.protocol, b.protocol)]
     pairs = [(f"extractor {f.name}", getattr(a.extractor, f.name), getattr(b.extractor, f.name)) for f in fields(ExtractorFacts)]
     pairs += [(key, getattr(a, key), getattr(b, key)) for key in ("num_real", "num_fake")]

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lvdm import __version__
 from lvdm.evaluation.protocol import FRECHET, EvalProtocol, differences
@@ -26,11 +26,13 @@ FORMAT = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
 NOT_COMPARABLE = "not comparable"
 SUFFIX = re.compile(r"_(n\d+|real\d+_fake\d+)$")
+PIXEL_SCORES = ("psnr_clip", "psnr_frame", "ssim", "lpips_vgg", "lpips_alex")  # of reconstructions, beside "r_fvd" and its like
 
 
 @dataclass(frozen=True)
 class Value:
-    """One number, with its spread over `over` ("runs", "splits") and an interval of this level where they were measured."""
+    """One number, with its spread over `over` ("runs", "splits", "clips", "videos") and an interval of this level where they
+    were measured."""
 
     value: float
     std: float | None = None
@@ -71,7 +73,8 @@ class RealSource:
 
 @dataclass(frozen=True)
 class FakeSource:
-    """The measured videos: files ("videos", "array") or a "model", which says how it was sampled."""
+    """The measured videos: files ("videos", "array"), a "model", which says how it was sampled, or a "reconstruction", which says
+    whose codec."""
 
     kind: str
     name: str
@@ -85,7 +88,7 @@ class FakeSource:
 
     def __post_init__(self) -> None:
         sampled = [self.sampler, self.steps, self.eta, self.guidance, self.is_ema, self.seed]
-        assert self.kind in ("videos", "array", "model"), f"a source of kind {self.kind!r}"
+        assert self.kind in ("videos", "array", "model", "reconstruction"), f"a source of kind {self.kind!r}"
         is_told = [value is not None for value in sampled]
         assert all(is_told) if self.kind == "model" else not any(is_told), "a model, and only a model, says how it was sampled"
 
@@ -116,15 +119,25 @@ class Result:
     num_fake: int
     fake: FakeSource
     real: RealSource | None = None  # None where no metric looks at real videos
+    networks: dict[str, str] = field(default_factory=dict)  # file and sha256 of what measures beside the extractor
     machine: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=package_versions)
     date: str = field(default_factory=now)
 
     def __post_init__(self) -> None:
-        strange = [name for name in self.values if name.split("_")[0] not in self.protocol.metrics or SUFFIX.search(name)]
+        strange = [name for name in self.values if not self._is_plain(name) or SUFFIX.search(name)]
         assert not strange, f"{strange} are no plain names of metrics of {self.protocol.name}"
         assert self.num_real <= self.protocol.num_real and self.num_fake <= self.protocol.num_fake, "more than the protocol takes"
         assert (self.real is not None) == self.protocol.uses_real, "real videos belong to metrics that look at them"
+
+    def _is_plain(self, name: str) -> bool:
+        if self.fake.kind == "reconstruction":
+            return name in (*PIXEL_SCORES, *(f"r_{metric}" for metric in self.protocol.metrics))
+        return name.split("_")[0] in self.protocol.metrics
+
+    def is_comparable(self, name: str) -> bool:
+        """Whether the number of this plain name means something beside those of others; some need no extractor."""
+        return self.extractor.is_comparable or name in PIXEL_SCORES
 
     @property
     def has_fewer_clips(self) -> bool:
@@ -147,23 +160,26 @@ class Result:
     def warnings(self) -> list[str]:
         """What a reader must know before the numbers are believed."""
         told, base = [], PROTOCOLS.get(self.protocol.based_on)
+        is_reconstruction = self.fake.kind == "reconstruction"
         if not self.extractor.is_comparable:
-            told.append(f"{self.extractor.name} has random weights: every number is {NOT_COMPARABLE} with any other network's")
+            what = "R-FVD" if is_reconstruction else "every number"
+            told.append(f"{self.extractor.name} has random weights: {what} is {NOT_COMPARABLE} with any other network's")
         if base is not None and base.name != self.protocol.name:
             changes = differences(base, replace(self.protocol, name=base.name))
             told.append(f"custom protocol, which differs from {base.name} in {'; '.join(changes)}")
         if self.has_fewer_clips:
-            asked = f"{self.protocol.num_real} real and {self.protocol.num_fake} generated"
-            told.append(f"{self.num_real} real and {self.num_fake} generated clips where {self.protocol.name} takes {asked}")
+            made = "reconstructed" if is_reconstruction else "generated"
+            asked = f"{self.protocol.num_real} real and {self.protocol.num_fake} {made}"
+            told.append(f"{self.num_real} real and {self.num_fake} {made} clips where {self.protocol.name} takes {asked}")
         fewest = min(self.num_real, self.num_fake)
         if fewest <= self.extractor.dim and set(FRECHET) & set(self.protocol.metrics):
             told.append(f"{fewest} clips for {self.extractor.dim} features: covariance singular, strongly biased upwards")
         return told
 
     def as_dict(self) -> dict[str, Any]:
-        label = {} if self.extractor.is_comparable else {"label": NOT_COMPARABLE}
-        metrics = {name: label | asdict(value) for name, value in self.metrics.items()}
-        parts = {f: getattr(self, f) for f in ("num_real", "num_fake", "machine", "packages", "date")}
+        labels = [{} if self.is_comparable(name) else {"label": NOT_COMPARABLE} for name in self.values]
+        metrics = {name: label | asdict(value) for label, (name, value) in zip(labels, self.metrics.items(), strict=True)}
+        parts = {f: getattr(self, f) for f in ("num_real", "num_fake", "networks", "machine", "packages", "date")}
         return {
             "lvdm_result": FORMAT,
             "metrics": metrics,
@@ -176,7 +192,13 @@ class Result:
         }
 
 
-def write_result(path: str | Path, result: Result) -> None:
+class Told(Protocol):
+    """What a file of a result holds."""
+
+    def as_dict(self) -> dict[str, Any]: ...
+
+
+def write_result(path: str | Path, result: Told) -> None:
     """The whole file or nothing of it."""
     write_whole(path, json.dumps(result.as_dict(), indent=2, ensure_ascii=False) + "\n")
 
@@ -205,7 +227,7 @@ def _result(said: dict[str, Any], path: str) -> Result:
         "extractor": record(ExtractorFacts, said["extractor"], f"{path}: extractor"),
         "fake": record(FakeSource, said["fake"], f"{path}: fake"),
         "real": None if said["real"] is None else record(RealSource, said["real"], f"{path}: real"),
-        **{key: said[key] for key in ("num_real", "num_fake", "machine", "packages", "date")},
+        **{key: said[key] for key in ("num_real", "num_fake", "networks", "machine", "packages", "date")},
     }
     suffix = Result(values={}, **parts).suffix
     values = {}

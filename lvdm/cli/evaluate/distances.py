@@ -44,11 +44,14 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
-def add_measuring(parse: argparse.ArgumentParser) -> None:
+def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = True) -> None:
+    """`chooses_metrics`: whether the protocol's metrics are all there is to measure, and can be left out or extrapolated."""
     group = parse.add_argument_group("measuring")
+    if chooses_metrics:
+        group.add_argument("--metrics", metavar="LIST", help="only these of the protocol's, such as fvd,kvd")
+        group.add_argument("--extrapolate", action="store_true", help="also FVD at infinitely many clips, free of bias")
     group.add_argument("--set", nargs="+", action="extend", default=[], metavar="KEY=VALUE", dest="overrides",
                        help="change the protocol, which then is called custom: frames=32 split=train+test ...")  # fmt: skip
-    group.add_argument("--metrics", metavar="LIST", help="only these of the protocol's, such as fvd,kvd")
     group.add_argument("--features", metavar="NAME", help=f"random, which needs no weights and is not comparable; or one of "
                        f"{', '.join(EXTRACTORS)}")  # fmt: skip
     group.add_argument("--feature-width", type=float, default=1.0, metavar="W", help="of random ones: a fraction of the channels")
@@ -57,7 +60,6 @@ def add_measuring(parse: argparse.ArgumentParser) -> None:
                        help="measure on fewer clips than the protocol takes, at most N of each; renames the metric")  # fmt: skip
     group.add_argument("--replay", type=Path, metavar="MANIFEST", help="take just these real clips, and check their pixels")
     group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N resamples")
-    group.add_argument("--extrapolate", action="store_true", help="also FVD at infinitely many clips, free of bias")
     group.add_argument("--batch-size", type=int, default=8, metavar="B", help="clips through the extractor at once (default 8)")
     group.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read videos (default 0)")
     group.add_argument("--no-cache", action="store_true", help="neither take nor keep features of real clips (LVDM_CACHE)")
@@ -65,13 +67,16 @@ def add_measuring(parse: argparse.ArgumentParser) -> None:
     command.add_allow_module(group)
 
 
-def add_sampling(parse: argparse.ArgumentParser) -> None:
+def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> None:
+    """`is_long`: whether videos may be longer than the model's window."""
     group = parse.add_argument_group("a model as --fake (the model file says what is best for it)")
-    group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
+    if is_long:
+        group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
     group.add_argument("--sampler", metavar="NAME", help="ddim, ddpm or dpmpp")
     group.add_argument("--steps", type=int, help="sampling steps")
     group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
-    group.add_argument("--guidance", type=float, metavar="W", help="of long videos, against the pass that is given no frames")
+    against = "of long videos, against the pass that is given no frames" if is_long else "against the empty prompt"
+    group.add_argument("--guidance", type=float, metavar="W", help=against)
     group.add_argument("--seed", type=int, default=0, help="video i of a seed is always the same (default 0)")
     group.add_argument("--sample-batch", type=int, metavar="B", help="videos made at once")
 
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> command.Report:
         args.json = process.report_file(args.json)
         report = result.as_dict()
         if process.rank == 0:
-            out = args.out or Path("results") / f"{_plain(args.fake)}-{protocol.based_on}.json"
+            out = args.out or Path("results") / f"{plain_name(args.fake)}-{protocol.based_on}.json"
             tell(result, manifest, out)
             report["result"] = str(out)
     return report
@@ -141,12 +146,8 @@ def open_real(args: argparse.Namespace, protocol: EvalProtocol) -> Source | None
 
 
 def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | ModelSource:
-    asked = {"--infill": args.infill, "--sampler": args.sampler, "--steps": args.steps, "--eta": args.eta,
-             "--guidance": args.guidance, "--sample-batch": args.sample_batch, "--seed": args.seed or None}  # fmt: skip
     if args.fake.suffix != ".safetensors":
-        idle = [option for option, value in asked.items() if value is not None]
-        if idle:
-            raise UserError(f"{idle[0]} has no effect on videos that are there already; leave it out or give a model as --fake")
+        refuse_sampling(args)
         return open_source(args.fake, split=protocol.split, allow=args.allow_module)
     device = command.device(args.device)
     model = load(args.fake, device, allow=args.allow_module)
@@ -157,13 +158,22 @@ def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | Mode
     return source
 
 
+def refuse_sampling(args: argparse.Namespace) -> None:
+    """Options of a model are none of files."""
+    options = ("infill", "sampler", "steps", "eta", "guidance", "sample_batch")
+    idle = [option for option in options if getattr(args, option, None) is not None] + ["seed"] * bool(args.seed)
+    if idle:
+        said = f"--{idle[0].replace('_', '-')}"
+        raise UserError(f"{said} has no effect on videos that are there already; leave it out or give a model as --fake")
+
+
 def extractor_of(args: argparse.Namespace, protocol: EvalProtocol) -> Extractor:
     return make_extractor(
         protocol.extractor, device=command.device(args.device), seed=args.feature_seed, width=args.feature_width
     )
 
 
-def _plain(path: Path) -> str:
+def plain_name(path: Path) -> str:
     """runs/short/model.safetensors -> short; videos.npz -> videos."""
     return path.resolve().parent.name if path.name == "model.safetensors" else path.stem
 

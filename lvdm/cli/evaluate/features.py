@@ -48,6 +48,10 @@ class ClipPixels(Dataset[tuple[np.ndarray, str]]):
         pixels = prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.protocol).numpy()
         return pixels, pixels_sha256(pixels)
 
+    def batches(self, size: int, *, workers: int) -> Iterable[tuple[Tensor, list[str]]]:
+        """In order: clips uint8 (b, t, h, w, 3) and their hashes."""
+        return DataLoader(self, batch_size=size, num_workers=workers, collate_fn=_stacked)
+
 
 def measure(
     source: Source,
@@ -63,11 +67,10 @@ def measure(
     process = Process.this()
     share = process.share(len(clips))
     mine = ClipPixels(source, [clips[i] for i in share], protocol, of)
-    loader = DataLoader(mine, batch_size=batch_size, num_workers=workers, collate_fn=_stacked)
     hashes: list[str] = []
 
     def pixels() -> Iterator[Tensor]:
-        for batch, told in loader:
+        for batch, told in mine.batches(batch_size, workers=workers):
             hashes.extend(told)
             yield batch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from lvdm.cli import command
 from lvdm.evaluation.protocols import PROTOCOLS, get_protocol
 from lvdm.evaluation.report import compare
-from lvdm.evaluation.results import read_result
+from lvdm.evaluation.text_result import read_any_result
 from lvdm.models.features.weights import KNOWN, weights_folder
 
 Part = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], command.Report]]
@@ -28,7 +28,7 @@ def compare_command() -> Part:
 
 
 def _compare(args: argparse.Namespace) -> command.Report:
-    found = compare(read_result(args.a), read_result(args.b))
+    found = compare(read_any_result(args.a), read_any_result(args.b))
     for metric, each in found.items():
         within = "" if each.interval is None else f" [{each.interval[0]:+.4g}, {each.interval[1]:+.4g}] ({each.level:.0%})"
         print(f"{metric}: {each.a:.6g} and {each.b:.6g}, difference {each.difference:+.4g}{within}")

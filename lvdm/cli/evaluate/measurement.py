@@ -56,14 +56,9 @@ def evaluate(
     settings: Settings,
 ) -> tuple[Result, Manifest | None]:
     """Every process takes its share and comes to the same result."""
-    real_clips, num_real = _real_clips(protocol, real, settings)
+    real_clips, num_real = choose_real(protocol, real, settings)
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
-    of_real = [_measure_real(real, clips, protocol, extractor, settings) for clips in real_clips if real is not None]
-    manifest = None
-    if real is not None:
-        manifest = _manifest(protocol, real, real_clips, of_real)
-        if settings.replay is not None:
-            _check_replay(read_manifest(settings.replay), manifest)
+    of_real, manifest = ([], None) if real is None else measure_real(protocol, real, real_clips, extractor, settings)
     found: dict[tuple[Clip, ...], np.ndarray] = {}
     for clips in fake_clips:
         if tuple(clips) not in found:  # runs that keep the generated clips measure them once
@@ -96,8 +91,8 @@ def _count(wanted: int, most: int, settings: Settings) -> int:
     return min(wanted, most, settings.fewer or wanted)
 
 
-def _real_clips(protocol: EvalProtocol, real: Source | None, settings: Settings) -> tuple[list[list[Clip]], int]:
-    """Of every run."""
+def choose_real(protocol: EvalProtocol, real: Source | None, settings: Settings) -> tuple[list[list[Clip]], int]:
+    """The real clips of every run, and how many a run has."""
     if real is None:
         return [], 0
     if settings.replay is not None:
@@ -131,6 +126,17 @@ def _found_again(lines: Sequence[ManifestClip], real: Source) -> list[Clip]:
     if missing:
         raise UserError(f"{real.name} has no {missing[0]}, which the manifest names; give the data set that it was made of")
     return [Clip(numbers[line.file], line.start) for line in lines]
+
+
+def measure_real(
+    protocol: EvalProtocol, real: Source, runs: Sequence[Sequence[Clip]], extractor: Extractor, settings: Settings
+) -> tuple[list[Measured], Manifest]:
+    """The real clips of every run, with their manifest; those of a replay have the pixels that they had."""
+    found = [_measure_real(real, clips, protocol, extractor, settings) for clips in runs]
+    manifest = _manifest(protocol, real, runs, found)
+    if settings.replay is not None:
+        _check_replay(read_manifest(settings.replay), manifest)
+    return found, manifest
 
 
 def _measure_real(

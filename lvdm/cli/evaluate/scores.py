@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ def scores(
         if metric == "is":
             made |= _inception(protocol, fake, options)
             continue
-        distance: Callable[[Any, Any], float] = polynomial_mmd if metric == "kvd" else _frechet(protocol)
+        distance = _distance(metric, protocol)
         values = [distance(x, y) for x, y in zip(real, fake, strict=True)]
         made[metric] = _over_runs(values) if len(values) > 1 else _with_interval(values[0], distance, (real[0], fake[0]), options)
         if options.extrapolate and metric in ("fvd", "cdfvd"):
@@ -59,7 +59,26 @@ def scores(
     return made
 
 
-def _frechet(protocol: EvalProtocol) -> Callable[[np.ndarray, np.ndarray], float]:
+def paired_distances(protocol: EvalProtocol, originals: np.ndarray, made: np.ndarray, options: ScoreOptions) -> dict[str, Value]:
+    """R-FVD and its like, of features (n, d) of clips and of what was made of each; a resample draws both of a clip together."""
+    pairs = np.stack([originals, made], axis=1)  # (n, 2, d)
+    found = {}
+    for metric in options.metrics:
+        distance = _distance(metric, protocol)
+        of_pairs = lambda pairs, distance=distance: distance(pairs[:, 0], pairs[:, 1])  # noqa: E731
+        found[f"r_{metric}"] = _with_interval(of_pairs(pairs), of_pairs, (pairs,), options)
+    return found
+
+
+def mean_over(values: np.ndarray, options: ScoreOptions, *, over: str) -> Value:
+    """Mean and deviation of one number for each of the `over`."""
+    values = np.asarray(values, np.float64)
+    return replace(_with_interval(float(values.mean()), np.mean, (values,), options), std=float(values.std()), over=over)
+
+
+def _distance(metric: str, protocol: EvalProtocol) -> Callable[[Any, Any], float]:
+    if metric == "kvd":
+        return polynomial_mmd
     return lambda real, fake: frechet_distance(Moments.of(real), Moments.of(fake), ddof=protocol.ddof)
 
 

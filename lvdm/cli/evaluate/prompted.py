@@ -1,0 +1,154 @@
+"""Videos with a prompt each, from files or from a text-to-video model, and how well each shows its prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.model_source import Sampling
+from lvdm.cli.evaluate.sources import PARTS, Source, VideoSource, open_source
+from lvdm.cli.process import Process
+from lvdm.evaluation.pixels import to_levels
+from lvdm.evaluation.results import FakeSource
+from lvdm.models.features.clip import ClipSimilarity
+from lvdm.models.features.extractors import full_precision
+from lvdm.models.features.weights import sha256_of
+from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.types import TextEncoder, UserError
+
+QUANTISE = "round"  # floats of a model to levels, as sample_short writes them
+
+
+class Prompted(Protocol):
+    """Videos, whole, each with its prompt."""
+
+    prompts: list[str]
+
+    def videos(self) -> Iterator[tuple[int, Tensor]]: ...  # those of this process: number and uint8 (t, h, w, 3)
+
+    def facts(self) -> FakeSource: ...
+
+
+@dataclass(frozen=True)
+class PromptedFiles:
+    source: Source
+    prompts: list[str]
+    workers: int = 0
+
+    def videos(self) -> Iterator[tuple[int, Tensor]]:
+        share = Process.this().share(len(self.prompts))
+        loader = DataLoader(_Whole(self.source, share), batch_size=None, num_workers=self.workers)
+        return zip(share, loader, strict=True)
+
+    def facts(self) -> FakeSource:
+        return FakeSource(self.source.kind, self.source.name, self.source.fingerprint())
+
+
+class _Whole(Dataset[np.ndarray]):
+    """Videos from their first to their last frame."""
+
+    def __init__(self, source: Source, numbers: Sequence[int]) -> None:
+        self.source, self.numbers = source, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        number = self.numbers[index]
+        return np.array(self.source.read(number, range(self.source.lengths[number])))
+
+
+@dataclass(frozen=True)
+class PromptedModel:
+    """Video i of a seed shows prompt i; it is never stored."""
+
+    path: Path
+    model: VideoModel
+    text_encoder: TextEncoder
+    sampling: Sampling
+    prompts: list[str]
+
+    def videos(self) -> Iterator[tuple[int, Tensor]]:
+        """Each process makes as many batches as every other, for a model in parts is put together by all of them at once."""
+        process, how, count = Process.this(), self.sampling, len(self.prompts)
+        size, each = self._batch_size(), -(-count // process.count)
+        share = range(process.rank * each, (process.rank + 1) * each)
+        options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance, "seed": how.seed}
+        for first in range(share.start, share.stop, size):
+            rows = range(first, min(first + size, share.stop))
+            context = self.text_encoder([self.prompts[min(row, count - 1)] for row in rows])
+            latents = self.model.sample_latents(len(rows), first=first, batch_size=len(rows), context=context, **options)
+            for row, latent in zip(rows, latents.split(1), strict=True):
+                if row < count:
+                    yield row, to_levels(self.model.codec.decode(latent)[0], QUANTISE).permute(1, 2, 3, 0)
+
+    def facts(self) -> FakeSource:
+        settings, how = self.model.trained_settings(), self.sampling
+        solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
+        guidance = settings.guidance if how.guidance is None else how.guidance
+        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed, "is_ema": True}
+        return FakeSource("model", f"{self.path.parent.name}/{self.path.name}", sha256_of(self.path), guidance=guidance, **told)
+
+    def _batch_size(self) -> int:
+        if self.sampling.batch_size is not None:
+            return self.sampling.batch_size
+        return min(of_all(auto_batch(2 * math.prod(self.model.trained_settings().latent_shape), self.model.device)))
+
+
+def similarities(videos: Prompted, similarity: ClipSimilarity) -> tuple[np.ndarray, list[int]]:
+    """(n,) of all videos, and how many frames each has. One goes through CLIP at a time, so that they may differ in size."""
+    found: list[tuple[int, float, int]] = []
+    process = Process.this()
+    total = len(process.share(len(videos.prompts)))
+    with tqdm(total=total, desc="videos", unit="video", delay=2.0, mininterval=1.0, disable=process.rank > 0) as bar:
+        for number, video in videos.videos():
+            with full_precision(similarity.device):
+                found.append((number, similarity(video[None], [videos.prompts[number]]).item(), len(video)))
+            bar.update()
+    everything = sorted(row for part in of_all(found) for row in part)
+    return np.array([score for _, score, _ in everything]), [frames for _, _, frames in everything]
+
+
+def open_prompted(path: Path, prompts: Sequence[str], *, each: int | None, workers: int) -> PromptedFiles:
+    """Videos of a folder or an array with `each` videos of every prompt in turn; without prompts, with a folder's captions."""
+    below = [part for part in PARTS["train+test"] if (path / part).is_dir()]
+    if below:
+        raise UserError(f"{path} holds {' and '.join(below)}; give the folder whose videos are meant, such as {path / below[-1]}")
+    if path.suffix in (".yaml", ".yml"):
+        raise UserError(f"{path} is a config; give the folder of its videos, whose metadata.jsonl holds the captions")
+    source = open_source(path, split="train")
+    found = [video for part in source.parts for video in part.everything] if isinstance(source, VideoSource) else []
+    if not prompts:
+        return PromptedFiles(source, _captions(source), workers)
+    names = [video.name for video in found] or source.names  # of broken ones too, for they have their prompts
+    prompt_of = dict(zip(names, spread(prompts, 1 if each is None else each, len(names)), strict=True))
+    return PromptedFiles(source, [prompt_of[name] for name in source.names], workers)
+
+
+def spread(prompts: Sequence[str], each: int, count: int | None = None) -> list[str]:
+    """Every prompt `each` times in turn, for `count` videos where that is known."""
+    if each < 1:
+        raise UserError(f"--num is {each}; give the number of videos of each prompt, 1 or more")
+    if count is not None and count != each * len(prompts):
+        many, rest = divmod(count, len(prompts))
+        how = f"give --num {many}" if many and not rest else "give a prompt for each video, or its number of videos by --num"
+        raise UserError(f"{count} videos came with {len(prompts)} prompts and {each} videos of each; {how}")
+    return [prompt for prompt in prompts for _ in range(each)]
+
+
+def _captions(source: Source) -> list[str]:
+    if not isinstance(source, VideoSource):
+        raise UserError(f"{source.name} holds no prompts; give them by --prompts, one a line")
+    without = [video.name for video in source.videos if not video.known.caption]
+    if without:
+        raise UserError(f"{without[0]} has no caption in a metadata.jsonl of {source.name}; add it, or give --prompts FILE")
+    return [video.known.caption or "" for video in source.videos]
