@@ -15,8 +15,8 @@ from tiny_codecs import ALLOW, in_two_processes, write_codec
 from tiny_training import AUTOENCODER, UNET
 
 from lvdm.checkpoints.model_file import read_model, save_model
+from lvdm.cli.eval import main
 from lvdm.cli.evaluate import distances
-from lvdm.cli.evaluate.main import main
 from lvdm.config import instantiate
 from lvdm.evaluation import Moments, frechet_distance, polynomial_mmd
 from lvdm.evaluation.reconstruction import clip_scores

@@ -16,7 +16,7 @@ from tiny_training import AUTOENCODER, UNET
 
 import lvdm
 from lvdm.checkpoints.model_file import read_model, save_model
-from lvdm.cli.evaluate.main import main
+from lvdm.cli.eval import main
 from lvdm.cli.evaluate.model_source import Sampling
 from lvdm.cli.evaluate.prompted import PromptedModel, open_prompted, similarities
 from lvdm.config import instantiate
