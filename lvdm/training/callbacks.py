@@ -142,16 +142,23 @@ class StopAtNonFiniteLoss(Callback):
         self._look(trainer)
 
     def _look(self, trainer: pl.Trainer) -> None:
+        """All processes at once: one that stopped alone would leave the others waiting for its gradients."""
         seen, self._unseen = self._unseen, []
-        if not seen or bool(torch.stack([each.loss for each in seen]).isfinite().all()):
+        if not seen:
             return
-        bad = next(each for each in seen if not torch.isfinite(each.loss))
+        losses = trainer.strategy.all_gather(torch.stack([each.loss for each in seen])).reshape(-1, len(seen))
+        is_bad = ~losses.isfinite()  # (processes, batches)
+        if not bool(is_bad.any()):
+            return
+        first = int(is_bad.any(dim=0).int().argmax())
+        bad, where = seen[first], is_bad[:, first]
+        indices = trainer.strategy.all_gather(torch.as_tensor(bad.indices, device=losses.device)).reshape(len(losses), -1)
         path = self.folder / "non-finite.ckpt"
         trainer.save_checkpoint(path)
         failed = getattr(trainer.strategy.checkpoint_io, "error", None)
         saved = f"the state is saved in {path}" if failed is None else f"the state could not be saved in {path} ({failed})"
-        indices = ", ".join(str(int(index)) for index in bad.indices)
+        samples = ", ".join(str(index) for index in indices[where].flatten().tolist())
         raise UserError(
-            f"the loss is {float(bad.loss)} at step {bad.step} on samples {indices}; {saved}; "
+            f"the loss is {float(losses[where, first][0])} at step {bad.step} on samples {samples}; {saved}; "
             "lower the learning rate, clip gradients (trainer.gradient_clip_val), or look at these samples"
         )
