@@ -98,11 +98,12 @@ def test_the_fingerprint_is_of_weights_settings_and_vocabulary_and_not_of_the_pl
     monkeypatch.setenv("LVDM_WEIGHTS", str(clip.parent))
     same = {ClipText(clip).fingerprint(), ClipText("clip").fingerprint(), ClipText(tmp_path / "gone" / "clip").fingerprint()}
     assert len(same) == 1, "found by its path, its name, and its name where the path is another machine's"
-    others = {"seed": write_clip(tmp_path / "seed", seed=1), "heads": write_clip(tmp_path / "heads", num_attention_heads=4)}
+    settings = {"num_attention_heads": 4, "hidden_act": "gelu", "layer_norm_eps": 1e-3}
+    others = {name: write_clip(tmp_path / name, **{name: value}) for name, value in {"seed": 1, **settings}.items()}
     others["vocabulary"] = write_clip(tmp_path / "vocabulary")
     swapped = {token: number for number, token in enumerate(["b", "a", *VOCABULARY[2:]])}
     (others["vocabulary"] / "vocab.json").write_text(json.dumps(swapped))
-    assert len(same | {ClipText(folder).fingerprint() for folder in others.values()}) == 4
+    assert len(same | {ClipText(folder).fingerprint() for folder in others.values()}) == 1 + len(others)
 
 
 def test_loading_draws_nothing_and_a_copy_is_the_same_encoder(clip):
