@@ -4,7 +4,7 @@
 #   MODEL=runs/short_sky/model.safetensors bash shellscripts/sample_short.sh --num 16
 #
 # Hardware  a GPU, or patience; the toy's model: CPU. Several GPUs share the videos: NPROC=8
-# Time      not measured here for published sizes; the toy's: docs/benchmarks.md
+# Time      4 clips of short_sky in 2.6 s on an H200, decoding apart; the toy's: docs/benchmarks.md
 # Result    samples/NAME/seed0-00000.mp4 and so on; video i of a seed is the same for any batch size and number of processes
 #
 # What follows goes on to scripts/sample_short.py; its --help lists all.

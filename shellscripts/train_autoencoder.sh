@@ -3,8 +3,8 @@
 #
 #   VIDEOS=/path/to/sky_timelapse bash shellscripts/train_autoencoder.sh
 #
-# Hardware  GPUs; what they need is not measured here (--dry-run estimates it)
-# Time      200,000 steps of 2 clips for each GPU; its time is not measured here
+# Hardware  GPUs; 12.7 GiB on each, as --dry-run estimates it (docs/autoencoder.md); torchvision's VGG16 file, fetched once
+# Time      200,000 steps of 2 clips for each GPU; its time with LPIPS and the adversary is not measured here
 # Result    runs/autoencoder_sky: model.safetensors; val/psnr of reconstruction in metrics.csv
 #
 # NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.

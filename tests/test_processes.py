@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import imageio.v3 as iio
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tiny_training import (
     Config,
     adversarial_config,
@@ -37,11 +39,13 @@ def config_of(name: str, made: Path, out: Path) -> Config:
     return config
 
 
-def train_in_two(config: str, *settings: str) -> None:
+def train_in_two(config: str, *settings: str, status: int = 0) -> str:
+    """What both said to stderr."""
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), config, *settings, "trainer.devices=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == status, done.stderr[-3000:]
+    return done.stderr
 
 
 @pytest.mark.parametrize("name", ["joint", "autoencoder", "adversarial"])
@@ -76,3 +80,19 @@ def test_processes_share_the_preview(name: str, made: Path, tmp_path: Path) -> N
     assert one.shape == two.shape and one.shape[2] == 3 * 16
     if name == "joint":
         assert abs(one - two).mean() < 2, "of 255 levels: the weights differ by rounding, mp4 by more"
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_both(made: Path, tmp_path: Path) -> None:
+    """By itself the one would wait for the other at the checkpoint, and the other for the gradients of the one, for ever."""
+    shutil.copytree(made / "latents", tmp_path / "latents")
+    file = tmp_path / "latents" / "train" / "latents-00000.safetensors"
+    latents = load_file(file)
+    with safe_open(file, "pt") as shard:
+        metadata = shard.metadata()
+    save_file({**latents, "2.mp4": torch.full_like(latents["2.mp4"], torch.nan)}, file, metadata)
+    config = diffusion_config(tmp_path / "latents", tmp_path, made / "autoencoder" / "model.safetensors")
+    written = write_config(tmp_path / "config.yaml", config)
+    said = train_in_two(written, "data.params.batch_size=1", "trainer.max_steps=4", "--name", "run", status=2)
+    assert "the loss is nan" in said and "on samples 2; the state is saved in" in said
+    saved = checkpoint(tmp_path / "run", "non-finite")
+    assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())

@@ -16,6 +16,7 @@ from tiny_training import checkpoint
 ROOT = Path(__file__).resolve().parents[1]
 JOB = ROOT / "shellscripts" / "slurm_train.sbatch"
 SRUN = """#!/usr/bin/env bash
+[ "$SRUN_CPUS_PER_TASK" = "$SLURM_CPUS_PER_TASK" ] || { echo "a task has one core, and its workers share it"; exit 9; }
 export SLURM_NTASKS=2 SLURM_NODEID=0 SLURM_NODELIST=127.0.0.1
 for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task "$@" & tasks+=($!); done
 trap 'kill -USR1 "${tasks[@]}"' USR1
@@ -33,6 +34,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
         (tmp_path / "bin" / name).chmod(0o755)
     job = {"SLURM_JOB_ID": str(20_000 + os.getpid() % 10_000), "SLURM_JOB_NAME": "lvdm", "SLURM_JOB_NUM_NODES": "1"}
     own = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_SUBMIT_DIR": str(ROOT), "SLURM_NTASKS_PER_NODE": "2"}
+    own["SLURM_CPUS_PER_TASK"] = "8"
     return {**os.environ, "LVDM_PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **job, **own}
 
 

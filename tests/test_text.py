@@ -6,6 +6,7 @@ import copy
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -38,8 +39,10 @@ from lvdm.diffusion.schedule import Cosine
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers import UNet3D
 from lvdm.models.text import ClipText
-from lvdm.training import LatentDiffusion
+from lvdm.sampling.pipeline import SamplingSettings
+from lvdm.training import LatentDiffusion, previews
 from lvdm.training.draws import Share, generator_for
+from lvdm.training.previews import Previews
 from lvdm.training.tasks import Task
 from lvdm.types import UserError
 
@@ -95,11 +98,12 @@ def test_the_fingerprint_is_of_weights_settings_and_vocabulary_and_not_of_the_pl
     monkeypatch.setenv("LVDM_WEIGHTS", str(clip.parent))
     same = {ClipText(clip).fingerprint(), ClipText("clip").fingerprint(), ClipText(tmp_path / "gone" / "clip").fingerprint()}
     assert len(same) == 1, "found by its path, its name, and its name where the path is another machine's"
-    others = {"seed": write_clip(tmp_path / "seed", seed=1), "heads": write_clip(tmp_path / "heads", num_attention_heads=4)}
+    settings = {"num_attention_heads": 4, "hidden_act": "gelu", "layer_norm_eps": 1e-3}
+    others = {name: write_clip(tmp_path / name, **{name: value}) for name, value in {"seed": 1, **settings}.items()}
     others["vocabulary"] = write_clip(tmp_path / "vocabulary")
     swapped = {token: number for number, token in enumerate(["b", "a", *VOCABULARY[2:]])}
     (others["vocabulary"] / "vocab.json").write_text(json.dumps(swapped))
-    assert len(same | {ClipText(folder).fingerprint() for folder in others.values()}) == 4
+    assert len(same | {ClipText(folder).fingerprint() for folder in others.values()}) == 1 + len(others)
 
 
 def test_loading_draws_nothing_and_a_copy_is_the_same_encoder(clip):
@@ -234,6 +238,17 @@ def test_what_has_no_effect_or_nothing_to_read_is_refused(clip):
         module_of(clip).draw(batch, [Task()], generator_for(0))
     told = {**batch, "context": torch.zeros(1, TOKENS, WIDTH), "caption": ["red"]}
     assert module_of(clip, denoiser=deaf, text_encoder=None).draw(told, [Task()], generator_for(0)).cond.context is None
+
+
+@pytest.mark.parametrize(("guidance", "passes"), [(0.0, 1), (7.5, 2)])
+def test_a_guided_preview_reckons_with_the_memory_of_both_passes(guidance, passes, clip, monkeypatch):
+    module, asked = module_of(clip), []
+    module.all_gather = lambda size: size
+    trainer = SimpleNamespace(global_rank=0, val_dataloaders=[{"context": torch.zeros(2, TOKENS, WIDTH)}])
+    monkeypatch.setattr(previews, "auto_batch", lambda elements, device: asked.append(elements) or 1)
+    settings = SamplingSettings([2, 4, 2, 2], fps=8, guidance=guidance, steps=1)
+    assert len(Previews(Path(), settings)._sample(trainer, module, 2)) == 2
+    assert asked == [passes * 2 * 4 * 2 * 2]
 
 
 # From captions to a video ------------------------------------------------------------------------------------------------------

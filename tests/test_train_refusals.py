@@ -119,6 +119,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "gap steps": ("sampling.gap_steps: ", set_("sampling.gap_steps", 2000)),
     "condition noise": ("sampling.condition_noise is 1000", set_("sampling.condition_noise", 1000)),
     "sharded weights": ("trainer.strategy is deepspeed, which is not supported", set_("trainer.strategy", "deepspeed")),
+    "Lightning's own parts": ("trainer.strategy is FSDP, which is not supported", set_("trainer.strategy", "FSDP")),
     "weights in parts in float16": (
         "has no scaling of gradients in parts; take bf16-mixed",
         lambda config, at: config["trainer"].update(strategy="fsdp", precision="16-mixed"),

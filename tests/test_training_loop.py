@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import pytest
 import pytorch_lightning as pl
@@ -183,6 +184,20 @@ def test_the_time_cap_ends_training_and_the_falling_rate_with_it(monkeypatch):
     assert resumed.progress(0.0) == pytest.approx(0.75)
     with pytest.raises(UserError, match="max_minutes is 0"):
         TimeCap(0)
+
+
+def test_processes_with_clocks_of_their_own_fall_and_end_alike(monkeypatch):
+    """Rates that differed by the clocks would part the weights of the processes, which only their gradients hold together."""
+    told = []
+    strategy = SimpleNamespace(broadcast=lambda mine: told.append(mine) or told[0])  # what the first process says
+    for seconds in (61.0, 7.0):
+        cap, trainer = TimeCap(1.0), SimpleNamespace(strategy=strategy, should_stop=False, global_step=1)
+        monkeypatch.setattr("lvdm.training.callbacks.time.monotonic", lambda now=cap.start + seconds: now)
+        cap.on_before_optimizer_step(trainer, None, None)
+        assert cap.progress(0.0) == pytest.approx(61 / 60, rel=1e-6)
+        cap.on_train_batch_end(trainer, None, None, {}, 0)
+        assert trainer.should_stop
+        monkeypatch.undo()
 
 
 def test_a_falling_rate_knows_the_end_by_epochs_too():

@@ -64,13 +64,13 @@ def check_seed(key: str, seed: int) -> None:
 def check_strategy(trainer: Mapping[str, Any], module: Module) -> None:
     """Weights in parts (fsdp) are for denoisers; averages, checkpoints and the model file are of whole weights, which other
     strategies of that kind would lose."""
-    strategy = str(trainer.get("strategy", "auto")).lower()
+    strategy = str(trainer.get("strategy", "auto"))
     if strategy == "fsdp":
         if not isinstance(module, LatentDiffusion):
             raise UserError("trainer.strategy fsdp parts a denoiser over the processes, and an autoencoder has none; take ddp")
         if str(trainer.get("precision")) in ("16-mixed", "16"):
             raise UserError(f"trainer.precision {trainer['precision']} has no scaling of gradients in parts; take bf16-mixed")
-    elif strategy.startswith(("fsdp", "deepspeed", "model_parallel")):
+    elif strategy.lower().startswith(("fsdp", "deepspeed", "model_parallel")):  # Lightning reads FSDP as its own fsdp
         raise UserError(f"trainer.strategy is {strategy}, which is not supported; take ddp, or fsdp for a large denoiser")
 
 

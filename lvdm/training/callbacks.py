@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lvdm.types import Batch, UserError
 
@@ -80,12 +81,12 @@ class TimeCap(Callback):
         if minutes <= 0:
             raise UserError(f"max_minutes is {minutes}; give more than 0, or leave it out")
         self.seconds = minutes * 60
-        self.spent_before = 0.0
+        self.spent_before = self.spent = 0.0  # in earlier starts, and with this one as of the last step
         self.start = time.monotonic()
 
     def progress(self, steps_done: float) -> float:
         """What is done of the training in [0, 1]: by steps or by time, whichever is further."""
-        return max(steps_done, (self.spent_before + time.monotonic() - self.start) / self.seconds)
+        return max(steps_done, self.spent / self.seconds)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start = time.monotonic()
@@ -93,19 +94,25 @@ class TimeCap(Callback):
         pl_module.progress = lambda: self.progress(by_steps())
         trainer.should_stop = trainer.should_stop or self.progress(0.0) >= 1  # a complete run, started again
 
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
+        """The first process's time is everyone's: by clocks of their own the rates, and with them the weights, would part."""
+        self.spent = trainer.strategy.broadcast(self._time())
+
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        is_over = trainer.strategy.reduce_boolean_decision(self.progress(0.0) >= 1, all=False)
-        if is_over and not trainer.should_stop:
+        if self.progress(0.0) >= 1 and not trainer.should_stop:
             trainer.should_stop = True
             logger.info("time cap of %.1f minutes reached at step %d", self.seconds / 60, trainer.global_step)
 
     def state_dict(self) -> dict[str, float]:
-        return {"spent": self.spent_before + time.monotonic() - self.start}
+        return {"spent": self._time()}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        self.spent_before = state_dict["spent"]
+        self.spent_before = self.spent = state_dict["spent"]
+
+    def _time(self) -> float:
+        return self.spent_before + time.monotonic() - self.start
 
 
 @dataclass(frozen=True)
@@ -142,16 +149,23 @@ class StopAtNonFiniteLoss(Callback):
         self._look(trainer)
 
     def _look(self, trainer: pl.Trainer) -> None:
+        """All processes at once: one that stopped alone would leave the others waiting for its gradients."""
         seen, self._unseen = self._unseen, []
-        if not seen or bool(torch.stack([each.loss for each in seen]).isfinite().all()):
+        if not seen:
             return
-        bad = next(each for each in seen if not torch.isfinite(each.loss))
+        losses = trainer.strategy.all_gather(torch.stack([each.loss for each in seen])).reshape(-1, len(seen))
+        is_bad = ~losses.isfinite()  # (processes, batches)
+        if not bool(is_bad.any()):
+            return
+        first = int(is_bad.any(dim=0).int().argmax())
+        bad, where = seen[first], is_bad[:, first]
+        indices = trainer.strategy.all_gather(torch.as_tensor(bad.indices, device=losses.device)).reshape(len(losses), -1)
         path = self.folder / "non-finite.ckpt"
         trainer.save_checkpoint(path)
         failed = getattr(trainer.strategy.checkpoint_io, "error", None)
         saved = f"the state is saved in {path}" if failed is None else f"the state could not be saved in {path} ({failed})"
-        indices = ", ".join(str(int(index)) for index in bad.indices)
+        samples = ", ".join(str(index) for index in indices[where].flatten().tolist())
         raise UserError(
-            f"the loss is {float(bad.loss)} at step {bad.step} on samples {indices}; {saved}; "
+            f"the loss is {float(losses[where, first][0])} at step {bad.step} on samples {samples}; {saved}; "
             "lower the learning rate, clip gradients (trainer.gradient_clip_val), or look at these samples"
         )

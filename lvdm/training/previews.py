@@ -84,9 +84,11 @@ class Previews(Callback):
             context = module.context_of(next(iter(trainer.val_dataloaders)), module.device)[:num]
             num = len(context)
         assert self.settings is not None
-        size = torch.tensor(auto_batch(int(np.prod(self.settings.latent_shape)), module.device), device=module.device)
+        passes = 2 if context is not None and self.settings.guidance else 1
+        most = auto_batch(passes * int(np.prod(self.settings.latent_shape)), module.device)
+        size = int(module.all_gather(torch.tensor(most, device=module.device)).min())
         options = {"steps": self.steps, "sampler": self.settings.sampler, "context": context}
-        size = int(module.all_gather(size).min())  # all processes in step, for each may hold a part of the weights
+        # the same size in all processes: in step, for each may hold a part of the weights
         return model.sample(num, first=trainer.global_rank * num, batch_size=size, **options)
 
     def _gather(self, videos: np.ndarray, module: pl.LightningModule) -> np.ndarray:
