@@ -223,7 +223,7 @@ class LatentDiffusion(SteppedModule):
         """(1, n, d) of the empty caption."""
         if self._empty is None:
             assert self.text_encoder is not None
-            self._empty = self.text_encoder([""])
+            self._empty = self.text_encoder([""]).to(self.device)
         return self._empty
 
     # Validation: the same samples, times and noise in every run ------------------------------------------------------
