@@ -59,7 +59,7 @@ def add_measuring(parse: argparse.ArgumentParser) -> None:
     group.add_argument("--replay", type=Path, metavar="MANIFEST", help="take just these real clips, and check their pixels")
     group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N resamples")
     group.add_argument("--extrapolate", action="store_true", help="also FVD at infinitely many clips, free of bias")
-    group.add_argument("--batch-size", type=int, default=8, metavar="B", help="clips through the extractor at once (default 8)")
+    group.add_argument("--batch-size", type=int, default=8, metavar="B", help="clips that are read at once (default 8)")
     group.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read videos (default 0)")
     group.add_argument("--no-cache", action="store_true", help="neither take nor keep features of real clips (LVDM_CACHE)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")

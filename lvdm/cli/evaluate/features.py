@@ -83,12 +83,14 @@ def measure(
 
 
 def extract(batches: Iterable[Tensor], extractor: Extractor, *, total: int, what: str) -> np.ndarray:
-    """(n, d) float32 of batches of uint8 clips (b, t, h, w, 3)."""
+    """(n, d) float32 of batches of uint8 clips (b, t, h, w, 3), clip by clip: in a batch, kernels are chosen by its size, and the
+    rounding of a clip would tell how many others there were."""
     made = [np.empty((0, extractor.dim), np.float32)]
     with tqdm(total=total, desc=what, unit="clip", delay=2.0, mininterval=1.0, disable=Process.this().rank > 0) as bar:
         for batch in batches:
-            made.append(extractor(batch).cpu().numpy())
-            bar.update(len(batch))
+            for clip in batch.split(1):
+                made.append(extractor(clip).cpu().numpy())
+                bar.update()
     return np.concatenate(made)
 
 

@@ -30,7 +30,7 @@ class Settings:
     """How it is measured, which no number depends on, but for `replay` and `fewer`.
 
     Args:
-        batch_size, workers: of reading and the extractor.
+        batch_size, workers: of reading.
         fewer: at most so many clips of each where the sources have less than the protocol takes; 0 takes all there are, None is
             not allowed.
         replay: the manifest whose real clips are taken.
