@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
+import runpy
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +20,11 @@ import torch
 from tiny_training import CODEC, autoencoder_config, diffusion_config, video_set, write_config
 
 from lvdm.cli import train
+from lvdm.evaluation.protocols import get_protocol
+from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result, Value
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {script.stem: import_module(f"lvdm.cli.{script.stem}") for script in sorted((ROOT / "scripts").glob("*.py"))}
+COMMANDS = {script.stem: runpy.run_path(str(script))["main"] for script in sorted((ROOT / "scripts").glob("*.py"))}
 
 
 class Bomb:
@@ -90,12 +94,64 @@ class Place:
         config = {"codec": CODEC, "codec_weights": weights, "data": data, "out": str(self.at / "latents"), **changed}
         return write_config(self.at / "encode.yaml", config)
 
+    @property
+    def clips(self) -> str:
+        return self.array("clips.npy", np.zeros((2, 16, 8, 8, 3), np.uint8))
+
+    def array(self, name: str, content: Any) -> str:
+        np.save(self.at / name, content, allow_pickle=True)
+        return str(self.at / name)
+
+    def arrays(self, name: str, **content: Any) -> str:
+        np.savez_compressed(self.at / name, **content)
+        return str(self.at / name)
+
+    def with_text(self, name: str, member: str, text: str) -> str:
+        """An npz with a member that numpy did not write."""
+        with zipfile.ZipFile(self.at / name, "w") as file:
+            file.writestr(member, text)
+        return str(self.at / name)
+
+    def broken_inside(self, name: str) -> str:
+        """An npz that opens, but whose content is damaged."""
+        content = bytearray(Path(self.arrays(name, a=np.zeros((2, 16, 8, 8, 3), np.uint8))).read_bytes())
+        content[60:80] = bytes(20)
+        return self.file(name, bytes(content))
+
+    def empty(self) -> str:
+        (self.at / "empty").mkdir()
+        return str(self.at / "empty")
+
+    def only_test(self) -> str:
+        shutil.copytree(self.made / "videos", self.at / "set" / "test")
+        return str(self.at / "set")
+
+    def manifest(self, **changed: object) -> str:
+        """Of the first two videos, by hand."""
+        protocol = get_protocol("tats", extractor="random-i3d", num_real=4, num_fake=4)
+        lines = [{"file": f"{i}.mp4", "start": 0, "stride": 1, "frames": 16, "sha256": "0" * 64, "run": 0} for i in range(2)]
+        header = {"lvdm_manifest": 1, "clips": 2, "data": "", "protocol": protocol.as_dict()}
+        lines[1] |= changed
+        return self.file("clips.jsonl", "".join(json.dumps(line) + "\n" for line in [header, *lines]))
+
+    def result(self, name: str = "a.json", **changed: object) -> str:
+        extractor = ExtractorFacts("i3d", 400, True, "i3d.pt", "ab" * 32)
+        values, fake = {"fvd": Value(9.0), "kvd": Value(1.0)}, FakeSource("array", "a.npy", "cd" * 32)
+        made = Result(get_protocol("tats"), values, extractor, 2048, 2048, fake, RealSource("sky", "f0", "12" * 32))
+        return self.file(name, json.dumps({**made.as_dict(), **changed}))
+
     def broken_videos(self) -> Path:
         folder = self.at / "videos"
         folder.mkdir()
         for number in range(3):
             (folder / f"{number}.mp4").write_bytes(b"" if number else b"not a video")
         return folder
+
+
+def score(p: Place, *more: str, real: str = "", fake: str = "", protocol: str = "tats", features: str = "random") -> list[str]:
+    """Arguments of scripts/eval.py that are right but for 2048 clips, of which there are not so many."""
+    named = ["--features", features] if features else []
+    return ["--real", real or str(p.made / "videos"), "--fake", fake or p.clips, "--protocol", protocol, *named, *more]
 
 
 LONG = ["--frames", "20", "--num", "1"]
@@ -147,6 +203,102 @@ CASES: list[Case] = [
     ("score_toy", lambda p: [str(p.at / "nothing")], "nothing"),
     ("score_toy", lambda p: [p.file("v.mp4", b"none")], "v.mp4"),
     ("score_toy", lambda p: [str(p.broken_videos())], "0.mp4"),
+    *[
+        ("eval", lambda p, made=made, side=side: score(p, **{side: made(p)}), words)
+        for made, words in [
+            (lambda p: str(p.at / "none.npy"), "none.npy"),
+            (lambda p: str(p.at / "none"), "there is no"),
+            (lambda p: p.file("a_file.txt"), "a_file.txt is no source"),
+            (lambda p: p.file("a.npy"), "a.npy"),
+            (lambda p: p.file("a.npz", b"PK\x03\x04 and then nothing"), "a.npz"),
+            (lambda p: p.file("a.npy", Path(p.clips).read_bytes()[:-100]), "a.npy"),
+            (lambda p: p.file("a.npz", Path(p.arrays("whole.npz", a=np.zeros(9))).read_bytes()[:-60]), "a.npz"),
+            (lambda p: p.broken_inside("a.npz"), "a.npz"),
+            (lambda p: p.with_text("a.npz", "note.txt", "no array"), "a.npz holds note.txt"),
+            (lambda p: p.arrays("a.npz"), "a.npz holds nothing"),
+            (lambda p: p.arrays("a.npz", a=np.zeros(2), b=np.zeros(2)), "a.npz holds a, b"),
+            (lambda p: p.array("a.npy", np.zeros((2, 16, 8, 8, 3))), "a.npy holds float64 (2, 16, 8, 8, 3)"),
+            (lambda p: p.array("a.npy", np.zeros((2, 16, 8, 8, 4), np.uint8)), "expected uint8 (n, t, h, w, 3)"),
+            (lambda p: p.array("a.npy", np.zeros((0, 16, 8, 8, 3), np.uint8)), "holds uint8 (0, 16, 8, 8, 3)"),
+            (lambda p: p.array("a.npy", np.array([Bomb(p.at / "BOOM")])), "a.npy"),
+            (lambda p: p.arrays("a.npz", a=np.array([Bomb(p.at / "BOOM")])), "a.npz"),
+            (lambda p: str(Path(p.bomb).rename(p.at / "a.npz")), "a.npz"),
+            (lambda p: str(Path(p.bomb_in_zip).rename(p.at / "a.npz")), "a.npz"),
+            (lambda p: p.empty(), "no videos under"),
+            (lambda p: str(p.broken_videos()), "3 of 3 videos"),
+            (lambda p: p.only_test(), "set has no train, and the protocol reads train"),
+            (lambda p: p.file("a.yaml", "out: here"), "a.yaml has no `data`"),
+            (lambda p: p.file("a.yaml", "data: [1"), "a.yaml"),
+            (lambda p: p.config(), "is LatentClips, expected a VideoFolder"),
+            (lambda p: p.encode_config(), "encode.yaml cannot be read as data: data is"),
+        ]
+        for side in ("real", "fake")
+    ],
+    *[
+        ("eval", lambda p, made=made: score(p, fake=getattr(p, made)), words)
+        for made, words in [("truncated", "truncated"), ("foreign", "foreign.safetensors")]
+    ],
+    ("eval", lambda p: score(p, real=p.model), "a model file is one for --fake alone"),
+    ("eval", lambda p: score(p, fake=str(p.made / "autoencoder" / "model.safetensors")), "autoencoder alone"),
+    ("eval", lambda p: score(p), "2048 real clips were asked for, but 4 videos hold 100"),
+    ("eval", lambda p: score(p, "--allow-fewer", real=p.array("s.npy", np.zeros((3, 9, 8, 8, 3), np.uint8))), "3 have fewer"),
+    ("eval", lambda p: score(p, "--allow-fewer", "1"), "--allow-fewer 1: no score"),
+    ("eval", lambda p: score(p, "--allow-fewer", "-4"), "--allow-fewer -4: no score"),
+    ("eval", lambda p: score(p, protocol="lvdm-fdv2048"), "did you mean lvdm-fvd2048"),
+    ("eval", lambda p: score(p, "--metrics", "fvd,is"), "measures fvd, kvd, not is"),
+    ("eval", lambda p: score(p, "--set", "fraems=9"), "did you mean frames"),
+    ("eval", lambda p: score(p, "--set", "frames"), "--set frames: expected KEY=VALUE"),
+    ("eval", lambda p: score(p, "--set", "frames=[9"), "--set frames=[9: the value is no YAML"),
+    ("eval", lambda p: score(p, "--set", "metrics=kvd"), "metrics is 'kvd', expected a list of names"),
+    ("eval", lambda p: score(p, "--set", "metrics=3"), "3 has no random features"),
+    ("eval", lambda p: score(p, "--set", "metrics=[[fvd]]"), "has no random features"),
+    ("eval", lambda p: score(p, "--set", "metrics=[[fvd]]", features=""), "expected a list of names"),
+    ("eval", lambda p: score(p, "--set", "seed=4294967296"), "seed is 4294967296, expected 0 to 4294967295"),
+    ("eval", lambda p: score(p, "--set", "extractor=i3d"), "say the same; give one"),
+    ("eval", lambda p: score(p, protocol="custom", features=""), "a custom protocol changes something"),
+    ("eval", lambda p: score(p, protocol="cdfvd2048"), "cdfvd has no random features"),
+    ("eval", lambda p: score(p, features="i3d-eps"), "did you mean i3d"),
+    ("eval", lambda p: score(p, features=""), "i3d_pretrained_400.pt is not there and LVDM_OFFLINE=1"),
+    ("eval", lambda p: score(p, "--feature-width", "0"), "width 0"),
+    ("eval", lambda p: score(p, "--feature-seed", "1", features="i3d"), "have no effect"),
+    ("eval", lambda p: score(p, protocol="tgan2-is"), "looks at no real videos"),
+    ("eval", lambda p: score(p)[2:], "compares with real videos; give --real"),
+    ("eval", lambda p: [*score(p, protocol="styleganv-is")[2:], "--allow-fewer"], "2 clips cannot be scored in 10 splits"),
+    ("eval", lambda p: [*score(p, protocol="tgan2-is")[2:], "--allow-fewer"], "2048 generated clips in each of 10 runs"),
+    ("eval", lambda p: score(p, "--allow-fewer", "--extrapolate"), "give 802 clips, not 2"),
+    ("eval", lambda p: score(p, "--bootstrap", "1"), "--bootstrap 1: an interval needs 2 resamples"),
+    ("eval", lambda p: score(p, "--bootstrap", "9", protocol="lvdm-fvd2048"), "tells its spread over 10 runs"),
+    ("eval", lambda p: score(p, "--batch-size", "0"), "give at least 1 clip at once"),
+    ("eval", lambda p: score(p, "--device", "cuda:99"), "cuda:99"),
+    ("eval", lambda p: score(p, "--out", p.below_a_file), "a_file is a file"),
+    ("eval", lambda p: score(p, "--out", str(p.at)), "it is a folder"),
+    ("eval", lambda p: score(p, "--guidance", "1"), "--guidance has no effect on videos that are there already"),
+    ("eval", lambda p: score(p, "--guidance", "1", fake=p.model), "guidance 1 has no effect on clips without label or text"),
+    ("eval", lambda p: score(p, "--infill", p.model, fake=p.model), "--infill has no effect on 16 frames"),
+    ("eval", lambda p: score(p, "--sample-batch", "0", fake=p.model), "--sample-batch 0"),
+    ("eval", lambda p: score(p, "--steps", "0", fake=p.model), "0"),
+    ("eval", lambda p: score(p, "--sampler", "euler", fake=p.model), "the sampler is 'euler'"),
+    ("eval", lambda p: score(p, "--set", "fake_clips=every window", fake=p.model), "'every window' has no effect on a model"),
+    ("eval", lambda p: score(p, "--allow-fewer", fake=p.model), "--allow-fewer needs a number with a model"),
+    *[
+        ("eval", lambda p, made=made, more=more: score(p, "--set", "num_real=4", "num_fake=4", *more, "--replay", made(p)), words)
+        for made, more, words in [
+            (lambda p: str(p.at / "none.jsonl"), [], "none.jsonl"),
+            (lambda p: p.file("a.jsonl", "{}"), [], "a.jsonl, line 1: this is no manifest"),
+            (lambda p: p.manifest(sha256="0"), [], "clips.jsonl, line 3"),
+            (lambda p: p.manifest(file="9.mp4"), [], "videos has no 9.mp4"),
+            (lambda p: p.manifest(start=30), [], "1.mp4 has 40 frames, and the manifest names frame 45"),
+            (lambda p: p.manifest(), [], "holds 2 clips a run, and custom (from tats) takes 4; give --allow-fewer"),
+            (lambda p: p.manifest(), ["--allow-fewer", "--feature-width", "0.03"], "0.mp4 from frame 0 has other pixels"),
+            (lambda p: p.manifest(), ["ddof=0"], "ddof 1 and 0"),
+        ]
+    ],
+    ("eval", lambda p: ["compare", p.result("a.json"), p.file("b.json", "{")], "b.json is no JSON"),
+    ("eval", lambda p: ["compare", p.result("a.json"), p.bomb], "bomb.ckpt"),
+    ("eval", lambda p: ["compare", p.result("a.json"), str(p.at / "none.json")], "none.json"),
+    ("eval", lambda p: ["compare", p.result("a.json"), p.result("b.json", num_fake=9)], "it was changed by hand"),
+    ("eval", lambda p: ["compare", p.result("a.json"), p.result("b.json", metrics={})], "share no metric"),
+    ("eval", lambda p: ["protocols", "tat"], "did you mean tats"),
     ("benchmark", lambda p: [p.config(nothing=1)], "nobody reads nothing"),
     ("benchmark", lambda p: [p.config(), "--steps", "0"], "--steps 0"),
     ("benchmark", lambda p: [p.config(), "--stage", "data", "--compile"], "have no effect on --stage data"),
@@ -174,11 +326,13 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     monkeypatch.setattr("sys.argv", ["it"])
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LVDM_CACHE", str(tmp_path.with_name(f"{tmp_path.name}_cache")))
+    monkeypatch.setenv("LVDM_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("LVDM_OFFLINE", "1")
     given = arguments(Place(whole, tmp_path))
     before, made_before = files(tmp_path), files(whole)
-    module: ModuleType = COMMANDS[command]
-    assert module.main(given) == 2
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("it: ")]
+    assert COMMANDS[command](given) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("it: ", "it compare: ", "it protocols: "))]
     assert len(said) == 1 and words in said[0], said
     assert "Traceback" not in said[0] and len(said[0]) < 600
     left = {name for name in files(tmp_path) if name not in before and not name.endswith("skipped_files.txt")}
@@ -226,7 +380,7 @@ def test_a_full_disk_is_one_sentence(command: str, full_disk: Path, whole: Path,
         "make_toy": [out, "--videos", "4", "--val", "1", "--frames", "40"],
         "train": [place.config(out=out)],
     }[command]
-    assert COMMANDS[command].main(arguments) == 2
+    assert COMMANDS[command](arguments) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("it: ")]
     assert len(said) == 1 and "No space left" in said[0], said
     whole_files = [path for path in Path(out).rglob("*") if path.is_file() and path.suffix in (".safetensors", ".npz", ".ckpt")]

@@ -75,6 +75,8 @@ def _work(args: argparse.Namespace) -> command.Report:
     sampling = _sampling(settings) if is_diffusion else None
     node = settings["model"]["params"].get("text_encoder")
     text_encoder = None if node is None else instantiate(node, allow=args.allow_module)
+    if args.raw:
+        settings["average"] = 0  # results tell by it whose weights were measured
     known = {"data_fingerprint": "", "text_encoder": text_encoder}
     info = model_info(settings, codec, sampling, step=checkpoint.get("global_step", 0), **known)
     save_model(args.out, tensors, info)

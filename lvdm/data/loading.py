@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import distributed
@@ -15,6 +15,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from lvdm.data.draws import Draw, generator
 from lvdm.types import UserError
+
+Batch = TypeVar("Batch")
 
 
 @runtime_checkable
@@ -91,7 +93,7 @@ class ClipLoader(DataLoader[dict[str, Any]]):
             self._position = resumed
             self.sampler.skip(resumed.batches * self.batch_size)  # type: ignore
         batches = super().__iter__()
-        while (batch := _next(batches)) is not None:
+        while (batch := next_batch(batches)) is not None:
             self._position = replace(self._position, batches=self._position.batches + 1)
             yield batch
 
@@ -104,7 +106,7 @@ class ClipLoader(DataLoader[dict[str, Any]]):
         self._resumed = self._position = Position(**state)
 
 
-def _next(batches: Iterator[dict[str, Any]]) -> dict[str, Any] | None:
+def next_batch(batches: Iterator[Batch]) -> Batch | None:
     """The next batch, None at the end; a worker's UserError comes with a traceback before it, and is one sentence again."""
     try:
         return next(batches, None)

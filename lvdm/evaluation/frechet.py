@@ -84,18 +84,22 @@ def extrapolated(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int, po
     Chong and Forsyth hold the real set fixed, and with it the bias that it brings; here both shrink together, and both biases go.
     """
     real, fake = checked_features(real), checked_features(fake)
-    most, dim = min(len(real), len(fake)), real.shape[1]
-    least = int(most * SMALLEST)
-    if least <= dim:
-        need = int(dim / SMALLEST) + 2
-        raise UserError(f"the line in 1/n is straight only where n is above the {dim} features: give {need} clips, not {most}")
+    most = min(len(real), len(fake))
+    require_enough(most, real.shape[1])
     if points < 3:
         raise UserError(f"a line with its error needs 3 points or more, got {points}; {POINTS} are usual")
     rng = np.random.default_rng(seed)
-    sizes = np.linspace(least, most, points).round().astype(int)
+    sizes = np.linspace(int(most * SMALLEST), most, points).round().astype(int)
     distances = np.array([frechet_distance(_some(real, n, rng), _some(fake, n, rng), ddof=ddof) for n in sizes])
     value, slope, fit_error = _line(1 / sizes, distances)
     return Extrapolation(value=value, fit_error=fit_error, slope=slope, sizes=sizes, distances=distances)
+
+
+def require_enough(most: int, dim: int) -> None:
+    """Whether the line can be drawn through sets of `most` clips and fewer."""
+    if int(most * SMALLEST) <= dim:
+        need = int(dim / SMALLEST) + 2
+        raise UserError(f"the line in 1/n is straight only where n is above the {dim} features: give {need} clips, not {most}")
 
 
 def _some(features: np.ndarray, n: int, rng: np.random.Generator) -> Moments:

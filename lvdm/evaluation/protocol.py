@@ -28,7 +28,8 @@ CHOICES = {
     "split": ("train", "test", "train+test"),
     "ddof": (0, 1),
 }
-LEAST = {"version": 1, "frames": 1, "stride": 1, "fake_stride": 1, "num_fake": 2, "runs": 1, "splits": 1, "seed": 0, "eps": 0}
+LEAST = {"version": 1, "frames": 1, "stride": 1, "fake_stride": 1, "num_fake": 2, "runs": 1, "splits": 1, "eps": 0}
+SEEDS = 2**32  # how many numpy's RandomState has
 IS_FIELDS = ("splits", "split_seed", "eps")
 REAL_FIELDS = ("stride", "real_clips", "order", "num_real", "split")
 TYPES = {
@@ -115,6 +116,9 @@ class EvalProtocol:
         for key, least in LEAST.items():
             if getattr(self, key) < least:
                 raise UserError(f"{key} is {getattr(self, key)}, expected {least} or more")
+        for key in ("seed", "split_seed"):
+            if not 0 <= (getattr(self, key) or 0) < SEEDS:
+                raise UserError(f"{key} is {getattr(self, key)}, expected 0 to {SEEDS - 1}")
         _check_metrics(self)
         _check_pixels(self)
         _check_effects(self)
@@ -173,7 +177,8 @@ def hint(name: str, options: Iterable[str]) -> str:
 def _check_types(protocol: EvalProtocol) -> None:
     for key, kind in get_type_hints(EvalProtocol).items():
         value, (accepted, words) = getattr(protocol, key), TYPES[kind]
-        if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        is_kind = isinstance(value, accepted) and (kind is bool or not isinstance(value, bool))
+        if not is_kind or (isinstance(value, tuple) and not all(isinstance(part, str) for part in value)):
             raise UserError(f"{key} is {value!r}, expected {words}")
 
 

@@ -30,6 +30,15 @@ def write_whole(path: str | Path, text: str) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
 
 
+def require_writable(path: str | Path) -> None:
+    """A sentence now where `write_whole` would have one after hours of work; makes nothing."""
+    path = Path(path).absolute()
+    nearest = next(folder for folder in path.parents if folder.exists())
+    if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        why = "it is a folder" if path.is_dir() else f"{nearest} is a file" if nearest.is_file() else f"{nearest} is read-only"
+        raise UserError(f"cannot write {path}: {why}; choose another place")
+
+
 def read_whole(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")

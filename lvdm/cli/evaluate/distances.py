@@ -17,7 +17,8 @@ from lvdm.cli.evaluate.scores import ScoreOptions
 from lvdm.cli.evaluate.sources import Source, open_source
 from lvdm.evaluation.manifest import Manifest, write_manifest
 from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.protocols import get_protocol
+from lvdm.evaluation.protocols import CUSTOM_BASE, get_protocol
+from lvdm.evaluation.records import require_writable
 from lvdm.evaluation.report import table_line
 from lvdm.evaluation.results import Result, write_result
 from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
@@ -60,7 +61,7 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
                        help="measure on fewer clips than the protocol takes, at most N of each; renames the metric")  # fmt: skip
     group.add_argument("--replay", type=Path, metavar="MANIFEST", help="take just these real clips, and check their pixels")
     group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N resamples")
-    group.add_argument("--batch-size", type=int, default=8, metavar="B", help="clips through the extractor at once (default 8)")
+    group.add_argument("--batch-size", type=int, default=8, metavar="B", help="clips that are read at once (default 8)")
     group.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read videos (default 0)")
     group.add_argument("--no-cache", action="store_true", help="neither take nor keep features of real clips (LVDM_CACHE)")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
@@ -84,6 +85,8 @@ def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> Non
 def run(args: argparse.Namespace) -> command.Report:
     with together() as process:
         protocol = protocol_of(args)
+        out = args.out or Path("results") / f"{plain_name(args.fake)}-{_plain_name(protocol)}.json"
+        require_writable(out)  # before hours of measuring
         options = ScoreOptions(metrics_of(args, protocol), args.bootstrap, args.extrapolate)
         options.check(protocol)
         real, fake = open_real(args, protocol), open_fake(args, protocol)
@@ -92,7 +95,6 @@ def run(args: argparse.Namespace) -> command.Report:
         args.json = process.report_file(args.json)
         report = result.as_dict()
         if process.rank == 0:
-            out = args.out or Path("results") / f"{plain_name(args.fake)}-{protocol.based_on}.json"
             tell(result, manifest, out)
             report["result"] = str(out)
     return report
@@ -100,9 +102,9 @@ def run(args: argparse.Namespace) -> command.Report:
 
 def tell(result: Result, manifest: Manifest | None, out: Path) -> None:
     """The files, and the lines to look at."""
-    write_result(out, result)
-    if manifest is not None:
+    if manifest is not None:  # first: a result that is there is complete
         write_manifest(out.with_suffix(".manifest.jsonl"), manifest)
+    write_result(out, result)
     line = table_line(result, result.fake.name)
     print(f"| {' | '.join(line.columns)} |\n|{'---|' * len(line.columns)}\n{line.markdown}\n{line.latex}")
     for warning in result.warnings:
@@ -115,16 +117,22 @@ def tell(result: Result, manifest: Manifest | None, out: Path) -> None:
 
 def protocol_of(args: argparse.Namespace) -> EvalProtocol:
     """The named one, with what --set and --features change."""
-    changes: dict[str, Any] = {}
-    for word in args.overrides:
-        key, equals, value = word.partition("=")
-        if not equals:
-            raise UserError(f"--set {word}: expected KEY=VALUE, such as frames=32")
-        changes[key] = yaml.safe_load(value)
+    changes = dict(map(_setting, args.overrides))
     if args.features is not None:
-        metrics = changes.get("metrics") or (get_protocol(args.protocol).metrics if args.protocol != "custom" else ["fvd"])
-        changes["extractor"] = _random(metrics[0]) if args.features == "random" else args.features
+        if "extractor" in changes:
+            raise UserError(f"--features {args.features} and --set extractor={changes['extractor']} say the same; give one")
+        changes["extractor"] = _random(args, changes) if args.features == "random" else args.features
     return get_protocol(args.protocol, **changes)
+
+
+def _setting(word: str) -> tuple[str, Any]:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(f"--set {word}: expected KEY=VALUE, such as frames=32")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {word}: the value is no YAML; expected such as frames=32 or metrics=[fvd,kvd]") from error
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -154,7 +162,7 @@ def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | Mode
     infill = None if args.infill is None else load(args.infill, device, allow=args.allow_module)
     how = Sampling(args.sampler, args.steps, args.eta, args.guidance, args.seed, args.sample_batch)
     source = ModelSource(args.fake, model, how, infill)
-    source.facts(protocol)  # what cannot be sampled is said before anything is measured
+    source.check(protocol)
     return source
 
 
@@ -175,10 +183,18 @@ def extractor_of(args: argparse.Namespace, protocol: EvalProtocol) -> Extractor:
 
 def plain_name(path: Path) -> str:
     """runs/short/model.safetensors -> short; videos.npz -> videos."""
-    return path.resolve().parent.name if path.name == "model.safetensors" else path.stem
+    return path.resolve().parent.name if path.name == "model.safetensors" else path.resolve().stem
 
 
-def _random(metric: str) -> str:
+def _plain_name(protocol: EvalProtocol) -> str:
+    """tats, or tats-custom, which never takes the place of a result of tats."""
+    return protocol.based_on + ("" if protocol.based_on == protocol.name else "-custom")
+
+
+def _random(args: argparse.Namespace, changes: dict[str, Any]) -> str:
+    """The random extractor of the metrics that are to be measured."""
+    asked = changes.get("metrics") or get_protocol(CUSTOM_BASE if args.protocol == "custom" else args.protocol).metrics
+    metric = str(asked[0] if isinstance(asked, list | tuple) else asked)
     if metric not in RANDOM:
         raise UserError(f"{metric} has no random features, which are those of {', '.join(RANDOM)}; leave --features out")
     return RANDOM[metric]

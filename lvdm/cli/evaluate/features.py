@@ -17,6 +17,7 @@ from tqdm import tqdm
 from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sources import Source
 from lvdm.cli.process import Process
+from lvdm.data.loading import next_batch
 from lvdm.evaluation.clip_choice import Clip, Side, frame_numbers
 from lvdm.evaluation.manifest import pixels_sha256
 from lvdm.evaluation.pixels import prepare
@@ -45,12 +46,17 @@ class ClipPixels(Dataset[tuple[np.ndarray, str]]):
     def __getitem__(self, index: int) -> tuple[np.ndarray, str]:
         clip = self.clips[index]
         frames = self.source.read(clip.video, frame_numbers(clip, self.protocol, self.of))
-        pixels = prepare(torch.from_numpy(np.ascontiguousarray(frames)), self.protocol).numpy()
+        pixels = prepare(torch.from_numpy(np.array(frames)), self.protocol).numpy()
         return pixels, pixels_sha256(pixels)
 
-    def batches(self, size: int, *, workers: int) -> Iterable[tuple[Tensor, list[str]]]:
-        """In order: clips uint8 (b, t, h, w, 3) and their hashes."""
-        return DataLoader(self, batch_size=size, num_workers=workers, collate_fn=_stacked)
+    def batches(self, size: int, *, workers: int) -> Iterator[tuple[Tensor, list[str]]]:
+        """In order: clips uint8 (b, t, h, w, 3), all of one size, and their hashes."""
+        loaded = iter(DataLoader(self, batch_size=size, num_workers=workers, collate_fn=list))
+        sizes: set[tuple[int, ...]] = set()
+        while (batch := next_batch(loaded)) is not None:
+            sizes.update(clip.shape for clip, _ in batch)
+            _check_one_size(sizes)
+            yield torch.from_numpy(np.stack([clip for clip, _ in batch])), [told for _, told in batch]
 
 
 def measure(
@@ -68,30 +74,34 @@ def measure(
     share = process.share(len(clips))
     mine = ClipPixels(source, [clips[i] for i in share], protocol, of)
     hashes: list[str] = []
+    sizes: set[tuple[int, ...]] = set()
 
     def pixels() -> Iterator[Tensor]:
         for batch, told in mine.batches(batch_size, workers=workers):
+            sizes.add(tuple(batch.shape[1:]))
             hashes.extend(told)
             yield batch
 
     features = extract(pixels(), extractor, total=len(mine), what=f"{of} clips")
-    parts = of_all((features, hashes))
-    return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
+    parts = of_all((features, hashes, sizes))
+    _check_one_size(set().union(*(found for *_, found in parts)))
+    return Measured(np.concatenate([part for part, *_ in parts]), [told for _, part, _ in parts for told in part])
 
 
 def extract(batches: Iterable[Tensor], extractor: Extractor, *, total: int, what: str) -> np.ndarray:
-    """(n, d) float32 of batches of uint8 clips (b, t, h, w, 3)."""
+    """(n, d) float32 of batches of uint8 clips (b, t, h, w, 3), clip by clip: in a batch, kernels are chosen by its size, and the
+    rounding of a clip would tell how many others there were."""
     made = [np.empty((0, extractor.dim), np.float32)]
     with tqdm(total=total, desc=what, unit="clip", delay=2.0, mininterval=1.0, disable=Process.this().rank > 0) as bar:
         for batch in batches:
-            made.append(extractor(batch).cpu().numpy())
-            bar.update(len(batch))
+            for clip in batch.split(1):
+                made.append(extractor(clip).cpu().numpy())
+                bar.update()
     return np.concatenate(made)
 
 
-def _stacked(items: Sequence[tuple[np.ndarray, str]]) -> tuple[Tensor, list[str]]:
-    shapes = {pixels.shape for pixels, _ in items}
+def _check_one_size(shapes: set[tuple[int, ...]]) -> None:
+    """Over all batches and processes alike."""
     if len(shapes) > 1:
         sizes = " and ".join(f"{width} x {height}" for _, height, width, _ in sorted(shapes))
         raise UserError(f"clips are of several sizes, {sizes}; give --set resolution=SIDE resize='crop, bilinear'")
-    return torch.from_numpy(np.stack([pixels for pixels, _ in items])), [told for _, told in items]

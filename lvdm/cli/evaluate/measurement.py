@@ -22,13 +22,15 @@ from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Resu
 from lvdm.models.features.extractors import Extractor
 from lvdm.types import UserError
 
+LEAST = 2  # clips of which there is a covariance, or a mean of pairs
+
 
 @dataclass(frozen=True)
 class Settings:
     """How it is measured, which no number depends on, but for `replay` and `fewer`.
 
     Args:
-        batch_size, workers: of reading and the extractor.
+        batch_size, workers: of reading.
         fewer: at most so many clips of each where the sources have less than the protocol takes; 0 takes all there are, None is
             not allowed.
         replay: the manifest whose real clips are taken.
@@ -42,9 +44,13 @@ class Settings:
     is_cached: bool = True
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0 or (self.fewer or 0) < 0:
-            counts = f"{self.batch_size} clips at once, {self.workers} workers and {self.fewer or 0} clips"
-            raise UserError(f"{counts} were asked for; give at least 1 clip at once, and none of the others below 0")
+        if self.batch_size < 1 or self.workers < 0:
+            counts = f"{self.batch_size} clips at once and {self.workers} workers"
+            raise UserError(f"{counts} were asked for; give at least 1 clip at once, and no workers below 0")
+        if self.fewer is not None and self.fewer != 0 and self.fewer < LEAST:
+            raise UserError(
+                f"--allow-fewer {self.fewer}: no score can be told of less than {LEAST} clips; give more, or no number"
+            )
 
 
 def evaluate(
@@ -58,6 +64,7 @@ def evaluate(
     """Every process takes its share and comes to the same result."""
     real_clips, num_real = choose_real(protocol, real, settings)
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
+    options.check_counts(protocol, min(num_real, num_fake) if real is not None else num_fake, extractor.dim)
     of_real, manifest = ([], None) if real is None else measure_real(protocol, real, real_clips, extractor, settings)
     found: dict[tuple[Clip, ...], np.ndarray] = {}
     for clips in fake_clips:
@@ -86,7 +93,7 @@ def facts_of(extractor: Extractor) -> ExtractorFacts:
 
 def _count(wanted: int, most: int, settings: Settings) -> int:
     """How many clips are taken; `choose_clips` says what is wrong where that is too many."""
-    if settings.fewer is None:
+    if settings.fewer is None or most < LEAST:
         return wanted
     return min(wanted, most, settings.fewer or wanted)
 
@@ -99,7 +106,7 @@ def choose_real(protocol: EvalProtocol, real: Source | None, settings: Settings)
         replayed = read_manifest(settings.replay)
         replayed.check_protocol(protocol)
         runs = [_found_again(replayed.of_run(run), real) for run in range(protocol.runs)]
-        return runs, len(runs[0])
+        return runs, _replayed_count([len(clips) for clips in runs], protocol, settings)
     return _chosen(real.lengths, protocol, "real", protocol.num_real, settings)
 
 
@@ -120,11 +127,25 @@ def _chosen(
     return [choose_clips(lengths, protocol, of=of, count=count, run=run) for run in range(protocol.runs)], count
 
 
+def _replayed_count(counts: Sequence[int], protocol: EvalProtocol, settings: Settings) -> int:
+    """Of each run."""
+    held = " and ".join(map(str, sorted(set(counts))))
+    told = f"the manifest holds {held} clips a run, and {protocol.name} takes {protocol.num_real}"
+    if len(set(counts)) > 1 or not LEAST <= counts[0] <= protocol.num_real:
+        raise UserError(f"{told}; it was changed by hand: measure anew")
+    if settings.fewer is None and counts[0] < protocol.num_real:
+        raise UserError(f"{told}; give --allow-fewer, which renames the metric")
+    return counts[0]
+
+
 def _found_again(lines: Sequence[ManifestClip], real: Source) -> list[Clip]:
     numbers = {name: number for number, name in enumerate(real.names)}
-    missing = [line.file for line in lines if line.file not in numbers]
-    if missing:
-        raise UserError(f"{real.name} has no {missing[0]}, which the manifest names; give the data set that it was made of")
+    for line in lines:
+        if line.file not in numbers:
+            raise UserError(f"{real.name} has no {line.file}, which the manifest names; give the data set that it was made of")
+        if line.frame_numbers()[-1] >= (frames := real.lengths[numbers[line.file]]):
+            last = line.frame_numbers()[-1]
+            raise UserError(f"{line.file} has {frames} frames, and the manifest names frame {last}; the file has changed")
     return [Clip(numbers[line.file], line.start) for line in lines]
 
 
@@ -169,5 +190,6 @@ def _manifest(
 
 
 def _check_replay(before: Manifest, now: Manifest) -> None:
-    for then, line in zip(before.clips, now.clips, strict=True):
-        check_clip(then, line.sha256)
+    for run in range(before.protocol.runs):
+        for then, line in zip(before.of_run(run), now.of_run(run), strict=True):
+            check_clip(then, line.sha256)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.checkpoints.model_file import read_info
 from lvdm.cli.evaluate.features import Measured, extract
 from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.process import Process
@@ -23,6 +24,8 @@ from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.types import UserError
+
+GROUP = 16  # videos made at once, where there is room: enough to fill a GPU, few enough to share out evenly
 
 
 @dataclass(frozen=True)
@@ -50,55 +53,84 @@ class ModelSource:
         """Of so many videos, each long enough for one clip and no longer."""
         return [protocol.frames * protocol.fake_stride] * count
 
+    def check(self, protocol: EvalProtocol) -> None:
+        """What cannot be sampled, or would have no effect, in a sentence before anything is measured."""
+        how, span = self.sampling, _span(protocol)
+        if protocol.fake_clips != "first frames":
+            raise UserError(f"fake_clips {protocol.fake_clips!r} has no effect on a model, which makes each clip; leave it out")
+        if how.batch_size is not None and how.batch_size < 1:
+            raise UserError(f"--sample-batch {how.batch_size}: give 1 video at once or more")
+        if self._is_long(span):
+            self._long(span)
+            return
+        self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
+        if self.infill is not None:
+            raise UserError(f"--infill has no effect on {span} frames, which this model makes at once; leave it out")
+        if how.guidance:
+            raise UserError(f"guidance {how.guidance:g} has no effect on clips without label or text; leave it out")
+
     def facts(self, protocol: EvalProtocol) -> FakeSource:
         """What a result says of where its clips came from."""
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
-        is_guided = _span(protocol) > self._own_frames  # short clips without label or text have nothing to be guided by
-        if how.guidance and not is_guided:
-            raise UserError(f"guidance {how.guidance:g} has no effect on clips without label or text; leave it out")
         guidance = settings.guidance if how.guidance is None else how.guidance
-        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed, "is_ema": True}
-        name = f"{self.path.parent.name}/{self.path.name}"
-        return FakeSource("model", name, sha256_of(self.path), guidance=guidance if is_guided else 0.0, **told)
+        files = [self.path] if self.infill is None else [self.path, Path(self.infill.name)]
+        return FakeSource(
+            kind="model",
+            name=" + ".join(f"{path.parent.name}/{path.name}" for path in files),
+            sha256=" + ".join(map(sha256_of, files)),
+            sampler=solver.sampler,
+            steps=len(solver.grid),
+            eta=solver.eta,
+            guidance=guidance if self._is_long(_span(protocol)) else 0.0,  # short clips have nothing to be guided by
+            is_ema=all(read_info(path).config.get("average") != 0 for path in files),
+            seed=how.seed,
+        )
 
     def measure(self, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor) -> Measured:
-        """This process's videos, then those of all. Each process makes as many batches as every other, for a model in parts is
-        put together by all of them at once."""
+        """This process's groups of videos, then those of all. A group is whole and the same whoever makes it, for the rounding of
+        a video depends on how many it is made with. Each process makes as many as every other, since a model in parts is put
+        together by all of them at once."""
         assert [clip.video - clips[0].video for clip in clips] == list(range(len(clips))), "a clip of each video, in order"
         process, span = Process.this(), _span(protocol)
-        size, each = self._batch_size(span), -(-len(clips) // process.count)
-        share = range(process.rank * each, (process.rank + 1) * each)
+        size = self._group_size(len(clips), span)
+        each = -(-len(clips) // (size * process.count))
+        groups = range(process.rank * each, (process.rank + 1) * each)
         hashes: list[str] = []
 
         def pixels() -> Iterator[Tensor]:
-            for first in range(share.start, share.stop, size):
-                rows = range(first, min(first + size, share.stop))
+            for group in groups:
+                rows = range(group * size, (group + 1) * size)
                 made = self._videos([clips[0].video + row for row in rows], span, protocol.quantise)
                 cut = [_cut(video, protocol) for row, video in zip(rows, made, strict=True) if row < len(clips)]
                 hashes.extend(pixels_sha256(clip.numpy()) for clip in cut)
                 if cut:
                     yield torch.stack(cut)
 
-        features = extract(pixels(), extractor, total=max(0, min(share.stop, len(clips)) - share.start), what="generated clips")
+        total = max(0, min(groups.stop * size, len(clips)) - groups.start * size)
+        features = extract(pixels(), extractor, total=total, what="generated clips")
         parts = of_all((features, hashes))
         return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
+
+    def _is_long(self, frames: int) -> bool:
+        return frames > self._own_frames
 
     @property
     def _own_frames(self) -> int:
         return self.model.trained_settings().latent_shape[1] * self.model.codec.temporal_factor
 
-    def _batch_size(self, frames: int) -> int:
+    def _group_size(self, count: int, frames: int) -> int:
+        """The same for any number of processes."""
         if self.sampling.batch_size is not None:
             return self.sampling.batch_size
         windows = -(-frames // self._own_frames)
         elements = int(np.prod(self.model.trained_settings().latent_shape)) * windows
-        return min(of_all(auto_batch(elements, self.model.device)))
+        return min(count, GROUP, *of_all(auto_batch(elements, self.model.device)))
 
     def _videos(self, numbers: Sequence[int], frames: int, quantise: str) -> Iterator[Tensor]:
         """uint8 (t, h, w, 3) of each."""
         how = self.sampling
-        if frames > self._own_frames:
+        if self._is_long(frames):
             chunks = self._long(frames).videos(how.seed, numbers)
             yield from torch.cat([to_levels(chunk, quantise).permute(0, 2, 3, 4, 1).cpu() for chunk in chunks], dim=1)
             return

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lvdm.evaluation import Moments, extrapolated, frechet_distance, inception_score, interval, polynomial_mmd
+from lvdm.evaluation.frechet import require_enough
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import Value
 from lvdm.types import UserError
@@ -35,10 +36,19 @@ class ScoreOptions:
         if strange:
             known = ", ".join(protocol.metrics)
             raise UserError(f"{protocol.name} measures {known}, not {strange[0]}; leave it out or take another protocol")
+        if self.resamples < 0 or self.resamples == 1:
+            raise UserError(f"--bootstrap {self.resamples}: an interval needs 2 resamples or more, and 200 are usual")
         if self.resamples and protocol.runs > 1:
             raise UserError(f"{protocol.name} tells its spread over {protocol.runs} runs; leave --bootstrap out or --set runs=1")
         if self.extrapolate and not {"fvd", "cdfvd"} & set(self.metrics):
             raise UserError("--extrapolate is for Fréchet distances, and none is measured here; leave it out")
+
+    def check_counts(self, protocol: EvalProtocol, fewest: int, dim: int) -> None:
+        """What cannot be scored of so many clips of `dim` features is said before they are measured."""
+        if fewest < protocol.splits:
+            raise UserError(f"{fewest} clips cannot be scored in {protocol.splits} splits; give more, or --set splits={fewest}")
+        if self.extrapolate:
+            require_enough(fewest, dim)
 
 
 def scores(

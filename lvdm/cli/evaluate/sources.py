@@ -6,6 +6,7 @@ A source knows how long each of its videos is and reads frames of one; which fra
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +21,7 @@ from lvdm.data import VideoData, VideoFolder
 from lvdm.data.folders import Video, fingerprint
 from lvdm.data.found import Found, find_usable
 from lvdm.data.layouts import AnyVideos
-from lvdm.data.places import stamp
+from lvdm.data.places import Place, image_files, stamp
 from lvdm.data.readers import TIME_LIMIT, open_video
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
@@ -28,9 +29,9 @@ from lvdm.types import UserError
 IMAGE_FPS = 25.0  # of folders of images; no score asks for it
 MAX_BROKEN = 0.2
 PARTS = {"train": ("train",), "test": ("test",), "train+test": ("train", "test")}  # folders of a split
-
-
-ANY = "a folder of videos, an npy or npz file, the YAML of a data set, or a model file"
+ANY = "a folder of videos, an npy or npz file, or the YAML of a data set; a model file is one for --fake alone"
+SHAPE = "uint8 (n, t, h, w, 3)"
+DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError, MemoryError)  # of what numpy reads
 
 
 class Source(Protocol):
@@ -80,8 +81,13 @@ class VideoSource:
         return fingerprint(self.videos, self.names)
 
     def stamps(self) -> str:
-        told = repr([(name, stamp(video.place)) for name, video in zip(self.names, self.videos, strict=True)])
+        told = repr([(name, _stamps(video.place)) for name, video in zip(self.names, self.videos, strict=True)])
         return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _stamps(place: Place) -> list[list[int]]:
+    """A folder's own stamp does not change when one of its images is written anew in its place."""
+    return [stamp(file) for file in (image_files(place) if isinstance(place, Path) and place.is_dir() else [place])]
 
 
 @dataclass(frozen=True)
@@ -125,19 +131,15 @@ def open_source(path: Path, *, split: str, allow: Sequence[str] = ()) -> Source:
     if path.suffix in (".yaml", ".yml"):
         return _of_config(path, split=split, allow=allow)
     if not path.exists():
-        raise UserError(
-            f"there is no {path}; give a folder of videos, an npy or npz file, the YAML of a data set, or a model file"
-        )
+        raise UserError(f"there is no {path}; give {ANY}")
     if not path.is_dir():
-        raise UserError(
-            f"{path} is no source; give a folder of videos, an npy or npz file, the YAML of a data set, or a model file"
-        )
-    folders = [part for part in PARTS[split] if (path / part).is_dir()]
-    if not folders:
+        raise UserError(f"{path} is no source; give {ANY}")
+    if not any((path / part).is_dir() for part in PARTS["train+test"]):
         return VideoSource(path.name, (_found(path),), ("",))
-    if len(folders) < len(PARTS[split]):
-        raise UserError(f"{path} has {folders[0]} alone, and the protocol reads {split}; add the other, or give --set split=...")
-    return VideoSource(f"{path.name} ({split})", tuple(_found(path / part) for part in folders), tuple(folders))
+    missing = [part for part in PARTS[split] if not (path / part).is_dir()]
+    if missing:
+        raise UserError(f"{path} has no {missing[0]}, and the protocol reads {split}; add that folder, or give --set split=...")
+    return VideoSource(f"{path.name} ({split})", tuple(_found(path / part) for part in PARTS[split]), PARTS[split])
 
 
 def _found(root: Path) -> Found:
@@ -149,8 +151,11 @@ def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
     node = load_config([str(path)], []).get("data")
     if node is None:
         raise UserError(f"{path} has no `data`; give a config that training takes, or the folder itself")
-    check({"data": node}, schema=_DataConfig, allow=allow)
-    data: VideoData = instantiate(node, allow=allow)
+    try:
+        check({"data": node}, schema=_DataConfig, allow=allow)
+        data: VideoData = instantiate(node, allow=allow)
+    except UserError as error:
+        raise UserError(f"{path} cannot be read as data: {error}") from error
     wanted = {"train": data.train, "test": data.val}
     parts = {part: wanted[part] for part in PARTS[split]}
     for part, videos in parts.items():
@@ -176,13 +181,14 @@ def _array(path: Path) -> np.ndarray:
     """Mapped into memory where the file lets us."""
     try:
         loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        if not isinstance(loaded, np.ndarray):
-            names = loaded.files
-            if len(names) != 1:
-                raise UserError(f"{path} holds {', '.join(names) or 'nothing'}; expected one array of videos, such as arr_0")
-            loaded = loaded[names[0]]
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise UserError(f"cannot read {path}: {error}; expected uint8 (n, t, h, w, 3)") from error
-    if loaded.dtype != np.uint8 or loaded.ndim != 5 or loaded.shape[-1] != 3 or 0 in loaded.shape:
-        raise UserError(f"{path} holds {loaded.dtype} {loaded.shape}; expected uint8 (n, t, h, w, 3)")
-    return loaded
+        names = [] if isinstance(loaded, np.ndarray) else loaded.files
+        found = loaded[names[0]] if len(names) == 1 else loaded
+    except DAMAGE as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"cannot read {path} ({reason}): it is cut short or another file; expected {SHAPE}") from error
+    if not isinstance(found, np.ndarray):
+        held = ", ".join(names) or "nothing"
+        raise UserError(f"{path} holds {held}, and one array was expected: {SHAPE}, under any name such as arr_0")
+    if found.dtype != np.uint8 or found.ndim != 5 or found.shape[-1] != 3 or 0 in found.shape:
+        raise UserError(f"{path} holds {found.dtype} {found.shape}; expected {SHAPE}")
+    return found
