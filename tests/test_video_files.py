@@ -212,7 +212,8 @@ def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) ->
         write_video(tmp_path / f"{i}.mp4", length=5 + i)
     code = (
         "import sys; from pathlib import Path; import lvdm.data.scan as s; from lvdm.data.folders import find_videos, Video\n"
-        f"root = Path({str(tmp_path)!r}); look, s.look_at = s.look_at, lambda place: (print(place.name), look(place))[1]\n"
+        f"root = Path({str(tmp_path)!r}); say = lambda name: sys.stdout.write(name + ' ')\n"  # at once, for threads say it
+        "look, s.look_at = s.look_at, lambda place: (say(place.name), look(place))[1]\n"
         "s.scan([Video(name, root / name) for name in find_videos(root)], root, time_limit=9)"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]

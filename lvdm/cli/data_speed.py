@@ -95,10 +95,12 @@ def take_all(items: Any) -> int:
 
 
 def memory_mib() -> float:
-    """Of this process and its workers; what they share is counted once."""
+    """Of this process and its workers; what they share is counted once. Without the files that are mapped, such as libraries: a
+    program's share of those changes as others that use them come and go."""
     processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
     texts = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in processes]
-    return sum(int(match[1]) for text in texts if (match := re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE))) / 1024
+    kib = (int(size) for text in texts for size in re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", text, re.MULTILINE))
+    return sum(kib) / 1024
 
 
 def plain_clip(data: VideoFolder, draw: Draw) -> Tensor:
