@@ -55,7 +55,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         metadata: JSONL of captions and classes; left out, `metadata.jsonl` in root is read where it exists.
         image_fps: frames per second of folders of images, which do not say it themselves.
         max_broken: the fraction of the videos that may be broken or too short before that is an error.
-        time_limit: seconds that a library may take to open a video file or to read a clip of it.
+        time_limit: seconds that it may take to open a video or to read a clip of it.
     """
 
     def __init__(
