@@ -58,9 +58,7 @@ def test_draws_depend_on_seed_epoch_and_sample_only(root: Path) -> None:
 
 def test_whole_videos_can_be_read_at_the_stride(root: Path) -> None:
     data = VideoFolder(root, num_frames=4, size=16, stride=5)
-    assert data.frame_count(0) == 5
     assert frames_seen(data.read(0)["video"]) == [0, 5, 10, 15, 20]
-    assert frames_seen(data.read(0, range(2, 4))["video"]) == [10, 15]
 
 
 def test_videos_held_in_memory_give_the_same_items(root: Path) -> None:

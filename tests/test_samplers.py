@@ -14,7 +14,7 @@ import torch
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.objective import EpsObjective, VObjective, X0Objective
-from lvdm.diffusion.process import eps_from_x0, v_from_x0_eps
+from lvdm.diffusion.process import v_from_x0_eps
 from lvdm.diffusion.schedule import Cosine, Linear, SqrtLinear
 from lvdm.sampling.grid import SamplingGrid, full_grid, make_grid, published_grid, trailing_grid
 from lvdm.sampling.random import VideoNoise
@@ -45,7 +45,7 @@ class ExactNetwork:
         x0 = MEAN + alpha * STD**2 / (alpha**2 * STD**2 + sigma**2) * (x - alpha * MEAN)
         if self.says == "x0":
             return x0
-        eps = eps_from_x0(x0, x, t, self.schedule)
+        eps = (x - alpha * x0) / sigma
         return eps if self.says == "eps" else v_from_x0_eps(x0, eps, t, self.schedule)
 
 

@@ -18,7 +18,7 @@ import pytest
 from test_readers import CODECS
 from video_files import LENGTH, write_images, write_video
 
-from lvdm.data import VideoFolder, video_file
+from lvdm.data import VideoFolder, readers, video_file
 from lvdm.data.folders import Video
 from lvdm.data.notebook import FILE, Notebook
 from lvdm.data.patience import within
@@ -126,9 +126,9 @@ def test_what_neither_reads_is_named_once_with_the_reason(tmp_path: Path, monkey
 
 
 def test_patience_gives_results_and_errors_as_they_come() -> None:
-    assert within(5, lambda: 7) == 7
+    assert within(5, lambda: 7, reading="x") == 7
     with pytest.raises(KeyError, match="lost"):
-        within(5, lambda: {}["lost"])
+        within(5, lambda: {}["lost"], reading="x")
 
 
 def test_files_that_never_answer_are_skipped_and_named_before_training_and_within(tmp_path: Path) -> None:
@@ -146,6 +146,47 @@ def test_files_that_never_answer_are_skipped_and_named_before_training_and_withi
     assert data.found.broken.reasons["1.mp4"] == f"cannot read {pipes[1]}: no answer within 0.5 s"
     for pipe in pipes:  # let the threads that were left behind go on, to an error
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
+@pytest.mark.parametrize("kind", ["images", "gif", "folder"])
+def test_pictures_that_never_answer_are_skipped_and_named_within_the_limit(kind: str, tmp_path: Path, monkeypatch) -> None:
+    """A named pipe in place of an image or a gif after the look, or a folder whose list of files does not come."""
+    for i in range(3):
+        write_images(tmp_path / str(i)) if kind != "gif" else write_video(tmp_path / f"{i}.gif")
+    data = VideoFolder(tmp_path, num_frames=4, size=8, time_limit=0.5, random_clip=False, max_broken=0.5)
+    place, *_ = (video.place for video in data.found.videos)
+    pipe, answered = place / "frame11.png" if place.is_dir() else place, threading.Event()
+    if kind == "folder":
+        listed = readers.image_files
+        monkeypatch.setattr(readers, "image_files", lambda at: (at == place and answered.wait(30), listed(at))[1])
+    else:
+        pipe.unlink()
+        os.mkfifo(pipe)
+    start = time.perf_counter()
+    assert data[1]["index"] == 1 and time.perf_counter() - start < 0.5
+    assert data[0]["index"] in (1, 2) and 0.5 <= time.perf_counter() - start < 5
+    assert data.found.broken.reasons == {place.name: f"cannot read {place}: no answer within 0.5 s"}
+    answered.set()
+    if kind != "folder":
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+
+
+def test_all_reads_are_of_one_thread_until_it_is_left_behind_and_ends() -> None:
+    thread, answered = within(5, threading.current_thread, reading="x"), threading.Event()
+    assert {within(5, threading.current_thread, reading="x") for _ in range(9)} == {thread}
+    with pytest.raises(UserError, match="cannot read x: no answer within 0.1 s"):
+        within(0.1, answered.wait, reading="x")
+    assert within(5, threading.current_thread, reading="x") is not thread and thread.is_alive()
+    answered.set()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
+def test_a_forked_process_reads_by_a_thread_of_its_own() -> None:
+    assert within(5, lambda: 3, reading="x") == 3
+    if (child := os.fork()) == 0:
+        os._exit(within(5, lambda: 7, reading="x"))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
 def test_a_reader_that_failed_is_gone_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +253,8 @@ def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) ->
         write_video(tmp_path / f"{i}.mp4", length=5 + i)
     code = (
         "import sys; from pathlib import Path; import lvdm.data.scan as s; from lvdm.data.folders import find_videos, Video\n"
-        f"root = Path({str(tmp_path)!r}); look, s.look_at = s.look_at, lambda place: (print(place.name), look(place))[1]\n"
+        f"root = Path({str(tmp_path)!r}); say = lambda name: sys.stdout.write(name + ' ')\n"  # at once, for threads say it
+        "look, s.look_at = s.look_at, lambda place: (say(place.name), look(place))[1]\n"
         "s.scan([Video(name, root / name) for name in find_videos(root)], root, time_limit=9)"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]

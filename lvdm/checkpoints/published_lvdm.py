@@ -7,7 +7,6 @@ the autoencoder are stored twice, and averaged weights lie under names with ever
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,16 +23,6 @@ AVERAGED = "model_ema."
 COUNTERS = ("model_ema.decay", "model_ema.num_updates")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a published checkpoint holds; `ignored` names what lvdm takes nothing from (losses, tables, text encoders)."""
-
-    has_autoencoder: bool
-    has_denoiser: bool
-    has_averaged: bool
-    ignored: tuple[str, ...]
-
-
 def state_dict(checkpoint: Mapping[str, Any]) -> Weights:
     """The tensors of a checkpoint, which lie under `state_dict` or are the file itself."""
     inner = checkpoint.get("state_dict", checkpoint)
@@ -43,15 +32,10 @@ def state_dict(checkpoint: Mapping[str, Any]) -> Weights:
     return tensors
 
 
-def describe(weights: Mapping[str, Tensor]) -> Parts:
-    """Which parts are there, and which names belong to none of them."""
+def ignored_names(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """What lvdm takes nothing from: losses, tables, text encoders."""
     used = (AUTOENCODER, *ALONE, DENOISER, AVERAGED)
-    return Parts(
-        has_autoencoder=any(name.startswith((AUTOENCODER, *ALONE)) for name in weights),
-        has_denoiser=any(name.startswith(DENOISER) for name in weights),
-        has_averaged=any(name.startswith(AVERAGED) and name not in COUNTERS for name in weights),
-        ignored=tuple(name for name in weights if not name.startswith(used) or name in COUNTERS),
-    )
+    return tuple(name for name in weights if not name.startswith(used) or name in COUNTERS)
 
 
 def autoencoder_weights(weights: Mapping[str, Tensor]) -> Weights:

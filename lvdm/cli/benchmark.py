@@ -1,8 +1,9 @@
 """`scripts/benchmark.py CONFIG...`: how fast a training config runs here, stage by stage, on random weights and random batches.
 
-No data and no trained weights are needed, but for `--stage data` (data_speed.py). Each figure stands beside the machine's own
-rate of matrix products, measured in the same run and type, so that machines and layouts can be compared. FLOP are counted on the
-stage's own call: those of training include the optimizer's products and what checkpointing computes again.
+No trained weights are needed, and no data but videos for `--stage data` (data_speed.py) and `cache` (cache_speed.py). Each
+figure stands beside the machine's own rate of matrix products, measured in the same run and type, so that machines and layouts
+can be compared. FLOP are counted on the stage's own call: those of training include the optimizer's products and what
+checkpointing computes again.
 Letters: b batch, c channels, t frames or latents, h w.
 """
 
@@ -19,38 +20,41 @@ import torch
 from torch import Tensor
 
 from lvdm.cli import command, speed
+from lvdm.cli.cache_speed import measure_cache
 from lvdm.cli.data_speed import measure_data
 from lvdm.cli.random_text import RandomText
 from lvdm.cli.run_checks import Module, check_run, clip_shapes
-from lvdm.cli.speed import Call, Figures, Machine
+from lvdm.cli.speed import Call, Figures, Machine, print_table
 from lvdm.cli.train import compile_network, read
 from lvdm.config import instantiate, to_dict
-from lvdm.data import LatentClips, VideoFolder
+from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.types import Batch, UserError
 
 PRECISIONS = {"32": "float32", "32-true": "float32", "bf16": "bfloat16", "bf16-mixed": "bfloat16"}  # Lightning's names and ours
+READING = ("data", "cache")  # stages that read videos
+WARMUP = 2  # steps
 FPS = 8  # that the networks are told; no speed depends on it
 
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Measure how fast a training config runs on this machine, on random weights and random batches: no data is needed, "
-        "but for --stage data, which measures reading it. The average of the weights, validation and checkpoints are not in the "
-        "figures.",
+        "Measure how fast a training config runs on this machine, on random weights and random batches. Two stages read the "
+        "config's videos: data measures reading them; cache encodes them, all, and measures training steps fed from the files in "
+        "turn with steps fed from their latents. The weights' average, validation and checkpoints are not in the figures.",
         example="scripts/benchmark.py configs/lvdm/joint_toy.yaml --stage train --steps 20 --json joint.json",
     )
     parse.add_argument("config", nargs="+", help="YAML files of training, merged left to right, then key=value overrides")
     parse.add_argument(
         "--stage",
-        choices=(*STAGES, "data", "all"),
+        choices=(*STAGES, *READING, "all"),
         default="all",
-        help="what to measure (default: all that the config has, without data); data reads the config's videos",
+        help="what to measure (default: all that the config has without data); data and cache: one turn of warming up, then four",
     )
     parse.add_argument("--published", action="store_true", help="of data: in turn with the published data sets' way of reading")
-    parse.add_argument("--steps", type=int, default=10, help="steps measured; training's are one batch each (default 10)")
-    parse.add_argument("--warmup", type=int, default=2, help="steps before them that are not (default 2)")
+    parse.add_argument("--steps", type=int, default=10, help="steps measured, in each turn of data and cache (default 10)")
+    parse.add_argument("--warmup", type=int, default=WARMUP, help=f"steps before them that are not (default {WARMUP})")
     parse.add_argument("--batch-size", type=int, metavar="B", help="videos at once (default: data.params.batch_size)")
     parse.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     parse.add_argument("--precision", choices=("float32", "bfloat16"), help="bfloat16 by autocast (default: trainer.precision)")
@@ -83,24 +87,29 @@ def benchmark(args: argparse.Namespace) -> command.Report:
         device=command.device(args.device),
         precision=args.precision or precision_of(settings["trainer"]),
     )
-    names, compiled = stages_of(module, args.stage), []
+    names, compiled = stages_of(module, "train" if args.stage == "cache" else args.stage), []
     module.to(subject.device)
     if getattr(module, "reads_text", False):
         module.text_encoder = RandomText(module.denoiser.context_dim).to(subject.device)
     if args.compile or settings["compile"]:
         compiled = compiled_stages(module, names, asked=args.compile)
         compile_network(module)
-    figures = {name: measure_stage(name, subject, args, is_compiled=name in compiled) for name in names}
     device = torch.cuda.get_device_name(subject.device) if subject.device.type == "cuda" else str(subject.device)
+    facts = {"device": device, "precision": subject.precision, "batch_size": subject.batch_size, "compiled": compiled}
+    if args.stage == "cache":
+        print(f"{device}, {subject.precision}, batch {subject.batch_size}")
+        return {"config": args.config, **facts, **measure_training(subject, data, steps=args.steps)}
+    figures = {name: measure_stage(name, subject, args, is_compiled=name in compiled) for name in names}
     print_table(figures, f"{device}, {subject.precision}, batch {subject.batch_size}, median of {args.steps} steps (quartiles)")
-    facts = {"device": device, "precision": subject.precision, "batch_size": subject.batch_size, "matmul_side": speed.MATMUL_SIDE}
-    stages = {name: asdict(each) for name, each in figures.items()}
-    return {"config": args.config, **facts, "steps": args.steps, "warmup": args.warmup, "compiled": compiled, "stages": stages}
+    facts |= {"matmul_side": speed.MATMUL_SIDE, "steps": args.steps, "warmup": args.warmup}
+    return {"config": args.config, **facts, "stages": {name: asdict(each) for name, each in figures.items()}}
 
 
 def check_numbers(args: argparse.Namespace) -> None:
     if args.steps < 1 or args.warmup < 0 or (args.batch_size is not None and args.batch_size < 1):
         raise UserError(f"--steps {args.steps}, --warmup {args.warmup}, --batch-size {args.batch_size}: at least 1, 0 and 1")
+    if args.stage in READING and args.warmup != WARMUP:
+        raise UserError(f"--warmup has no effect on --stage {args.stage}, whose first turn does not count; leave it out")
     if args.published and args.stage != "data":
         raise UserError(f"--published has no effect on --stage {args.stage}; give --stage data or leave it out")
     if args.stage == "data" and (args.compile or args.precision or args.device != "auto"):
@@ -230,14 +239,20 @@ def sampling(subject: Subject) -> Call:
 
 
 def training(subject: Subject) -> Call:
+    """The same batch again and again."""
+    batch, step = subject.batch(), stepping(subject)
+    return lambda: step(batch)
+
+
+def stepping(subject: Subject) -> Callable[[Batch], None]:
     """Forward, backward, clip and optimizer step of the module's own training step."""
-    module, batch, trainer = subject.module, subject.batch(), subject.settings["trainer"]
+    module, trainer = subject.module, subject.settings["trainer"]
     module.setup("fit")
     optimizers = module.build_optimizers()
     limit, is_by_value = trainer.get("gradient_clip_val"), trainer.get("gradient_clip_algorithm") == "value"
     clip = torch.nn.utils.clip_grad_value_ if is_by_value else torch.nn.utils.clip_grad_norm_
 
-    def step() -> None:
+    def step(batch: Batch) -> None:
         for optimizer in optimizers:
             optimizer.zero_grad()
         for loss in losses(subject, batch):
@@ -277,6 +292,13 @@ def measure_stage(name: str, subject: Subject, args: argparse.Namespace, *, is_c
         return speed.measure(STAGES[name](subject), machine, name=name, **counts, is_compiled=is_compiled)
 
 
+def measure_training(subject: Subject, data: VideoData, *, steps: int) -> dict[str, Any]:
+    """From videos and from their latents."""
+    subject.module.train()
+    with quiet(), enough_memory("train", subject):
+        return measure_cache(data, subject.module, stepping(subject), subject.device, steps=steps, batch_size=subject.batch_size)
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """A training step logs to a trainer, and here is none."""
@@ -293,15 +315,3 @@ def enough_memory(name: str, subject: Subject) -> Iterator[None]:
         raise UserError(
             f"{name} at batch {subject.batch_size} does not fit the GPU's memory; lower --batch-size, or set checkpointing: true"
         ) from error
-
-
-def print_table(figures: dict[str, Figures], caption: str) -> None:
-    head = ("stage", "s/step", "(25%", "75%)", "videos/s", "GFLOP/step", "GFLOP/s", "matmul's", "share", "peak GiB")
-    rows = [head]
-    for name, f in figures.items():
-        numbers = (f.seconds, *f.seconds_quartiles, f.videos_per_second, f.gflop, f.gflop_per_second, f.matmul_gflop_per_second)
-        rows.append((name, *(f"{number:.4g}" for number in numbers), f"{f.share_of_matmul:.1%}", f"{f.peak_memory_gib:.2f}"))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(caption)
-    for stage, *cells in rows:
-        print(stage.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)), sep="  ")

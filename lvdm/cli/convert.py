@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, save_model
-from lvdm.checkpoints.published_lvdm import autoencoder_weights, denoiser_weights, describe, state_dict
+from lvdm.checkpoints.published_lvdm import autoencoder_weights, denoiser_weights, ignored_names, state_dict
 from lvdm.cli import command
 from lvdm.cli.model_info import model_info
 from lvdm.cli.run_config import RunConfig
@@ -80,7 +80,7 @@ def _work(args: argparse.Namespace) -> command.Report:
     known = {"data_fingerprint": "", "text_encoder": text_encoder}
     info = model_info(settings, codec, sampling, step=checkpoint.get("global_step", 0), **known)
     save_model(args.out, tensors, info)
-    return _report(args, info.kind, tensors, describe(weights).ignored)
+    return _report(args, info.kind, tensors, ignored_names(weights))
 
 
 def _tensors(weights: dict[str, Tensor], args: argparse.Namespace, is_diffusion: bool) -> dict[str, Tensor]:

@@ -26,9 +26,12 @@ from tqdm import tqdm
 
 from lvdm.data import Draw, VideoData, VideoFolder
 from lvdm.data.frames import covering_size
+from lvdm.data.loading import ClipSet
 from lvdm.types import UserError
 
 TURNS = 4  # of each way
+
+Way = Callable[[], object]  # all of a turn's clips
 
 
 @dataclass
@@ -48,19 +51,36 @@ class Turn(Sampler[Draw]):
 
 
 def measure_data(data: VideoData, *, batches: int, batch_size: int, published: bool) -> dict[str, Any]:
-    """Clips a second of each turn, and the memory of all our processes after the first and the last."""
-    train = data.train
-    if not isinstance(train, VideoFolder):
-        raise UserError(f"--stage data measures reading videos, but data.params.train is {type(train).__name__}")
-    if train.in_memory:
-        raise UserError("--stage data measures reading from disk; set data.params.train.params.in_memory=false")
-    train.prepare()
+    """Clips a second of reading, and of the published way where it is asked for."""
+    train = videos_on_disk(data, "data")
     turn = Turn(batches * batch_size, len(train))
-    ahead = {"persistent_workers": data.num_workers > 0, "prefetch_factor": data.prefetch_factor}
-    loader = DataLoader(train, batch_size, sampler=turn, num_workers=data.num_workers, **ahead)  # type: ignore[arg-type]
-    ways: dict[str, Callable[[], object]] = {"ours": lambda: take_all(loader)}
+    loader = loader_of(train, data, turn, batch_size)
+    ways: dict[str, Way] = {"ours": lambda: take_all(loader)}
     if published:
         ways["published"] = lambda: take_all(plain_clip(train, draw) for draw in turn)
+    return in_turn(ways, turn, workers=data.num_workers)
+
+
+def videos_on_disk(data: VideoData, stage: str) -> VideoFolder:
+    """The data set of training, looked at, where it is one that reads video files again and again."""
+    train = data.train
+    if not isinstance(train, VideoFolder):
+        raise UserError(f"--stage {stage} measures reading videos, but data.params.train is {type(train).__name__}")
+    if train.in_memory:
+        raise UserError(f"--stage {stage} measures reading from disk; set data.params.train.params.in_memory=false")
+    train.prepare()
+    return train
+
+
+def loader_of(clips: ClipSet, data: VideoData, turn: Turn, batch_size: int) -> DataLoader[dict[str, Any]]:
+    """Batches as training reads them, with the workers of the config."""
+    ahead = {"persistent_workers": data.num_workers > 0, "prefetch_factor": data.prefetch_factor}
+    pinned = torch.cuda.is_available()
+    return DataLoader(clips, batch_size, sampler=turn, num_workers=data.num_workers, pin_memory=pinned, **ahead)  # type: ignore[arg-type]
+
+
+def in_turn(ways: dict[str, Way], turn: Turn, *, workers: int) -> dict[str, Any]:
+    """Clips a second of each way's turns, and the memory of all our processes after the first and the last."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     memory = []
     for number in tqdm(range(TURNS + 1), desc="turns", unit="turn", leave=False):
@@ -70,7 +90,7 @@ def measure_data(data: VideoData, *, batches: int, batch_size: int, published: b
             way()
             rates[name].append(turn.samples / (time.perf_counter() - start))
         memory.append(memory_mib())
-    return report(rates, memory, turn.samples, data.num_workers)
+    return report(rates, memory, turn.samples, workers)
 
 
 def report(rates: dict[str, list[float]], memory: list[float], clips: int, workers: int) -> dict[str, Any]:
@@ -80,10 +100,10 @@ def report(rates: dict[str, list[float]], memory: list[float], clips: int, worke
     print(f"{clips} clips a turn, {TURNS} turns in turn, {workers} workers")
     for name, each in rates.items():
         print(f"  {name:<10} {median(each):.1f} clips/s ({min(each):.1f} to {max(each):.1f})")
-    if "published" in rates:
-        ratios = [ours / theirs for ours, theirs in zip(rates["ours"], rates["published"], strict=True)]
-        found["ratios"] = ratios
-        print(f"  ours is {median(ratios):.1f} times as fast ({min(ratios):.1f} to {max(ratios):.1f})")
+    if len(rates) == 2:
+        (one, ours), (other, theirs) = rates.items()
+        found["ratios"] = ratios = [first / second for first, second in zip(ours, theirs, strict=True)]
+        print(f"  {one} is {median(ratios):.2f} times as fast as {other} ({min(ratios):.2f} to {max(ratios):.2f})")
     first, last, all_clips = memory[0], memory[-1], clips * len(memory)
     print(f"  memory of all processes: {first:.0f} MiB after {clips} clips, {last:.0f} MiB after {all_clips}")
     return found
@@ -95,10 +115,12 @@ def take_all(items: Any) -> int:
 
 
 def memory_mib() -> float:
-    """Of this process and its workers; what they share is counted once."""
+    """Of this process and its workers; what they share is counted once. Without the files that are mapped, such as libraries: a
+    program's share of those changes as others that use them come and go."""
     processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
     texts = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in processes]
-    return sum(int(match[1]) for text in texts if (match := re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE))) / 1024
+    kib = (int(size) for text in texts for size in re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", text, re.MULTILINE))
+    return sum(kib) / 1024
 
 
 def plain_clip(data: VideoFolder, draw: Draw) -> Tensor:

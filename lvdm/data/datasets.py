@@ -55,7 +55,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         metadata: JSONL of captions and classes; left out, `metadata.jsonl` in root is read where it exists.
         image_fps: frames per second of folders of images, which do not say it themselves.
         max_broken: the fraction of the videos that may be broken or too short before that is an error.
-        time_limit: seconds that a library may take to open a video file or to read a clip of it.
+        time_limit: seconds that it may take to open a video or to read a clip of it.
     """
 
     def __init__(
@@ -144,15 +144,10 @@ class VideoFolder(Dataset[dict[str, Any]]):
                 return item
         raise AssertionError("not reached")
 
-    def frame_count(self, video: int) -> int:
-        """Frames of a whole video at this stride."""
-        return -(-self._open(video).num_frames // self.stride)
-
-    def read(self, video: int, frames: Sequence[int] | None = None) -> dict[str, Any]:
-        """An item of a whole video, or of these of its frames (counted at this stride); UserError when it cannot be read."""
+    def read(self, video: int) -> dict[str, Any]:
+        """An item of a whole video at this stride; UserError when it cannot be read."""
         reader = self._open(video)
-        wanted = range(0, reader.num_frames, self.stride) if frames is None else [frame * self.stride for frame in frames]
-        return self._item(video, reader, crop(self._pixels(reader, wanted), self.size))
+        return self._item(video, reader, crop(self._pixels(reader, range(0, reader.num_frames, self.stride)), self.size))
 
     def report_broken(self, video: int, error: UserError) -> None:
         """Count, name and skip a video that `read` could not read; UserError when there are too many."""

@@ -1,6 +1,7 @@
 """Reading frames of one video as uint8 (t, h, w, c): video files (video_file.py), gif and images (PIL), frames held in memory.
 
-A reader is opened where it is used and dropped afterwards, so that data sets can travel to worker processes.
+A reader is opened where it is used and dropped afterwards, so that data sets can travel to worker processes. Opening and each
+read have a time limit, for a folder may lie on a machine that does not answer, and a library may not come back.
 Whatever is wrong with a file comes out as one `UserError` that names it.
 """
 
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lvdm.data.patience import within
 from lvdm.data.places import Place, Source, as_file, image_files, label_of, suffix_of
 from lvdm.types import UserError
 
-TIME_LIMIT = 60.0  # seconds that opening a video file, or reading a clip of it, may take
+TIME_LIMIT = 60.0  # seconds that opening a video, or reading a clip of it, may take
 
 Frames = NDArray[np.uint8]  # (t, h, w, 3)
 
@@ -35,16 +37,33 @@ class Reader(Protocol):
 
 def open_video(place: Place, *, image_fps: float, time_limit: float = TIME_LIMIT) -> Reader:
     """The reader for this place; images carry no rate, so theirs is given."""
+    pictures = within(time_limit, lambda: _open_pictures(place, image_fps), reading=label_of(place))
+    if pictures is not None:
+        return Patient(pictures, place, time_limit=time_limit)
+    from lvdm.data.video_file import VideoFile  # which imports what stands below
+
+    return VideoFile(place, time_limit=time_limit)
+
+
+def _open_pictures(place: Place, image_fps: float) -> Reader | None:
+    """What PIL reads; None for a video file."""
     if isinstance(place, tuple):
         return Images(place, fps=image_fps)
     if isinstance(place, Path) and place.is_dir():
         with naming(place, OSError):
             return Images(image_files(place), fps=image_fps)
-    if suffix_of(place) == ".gif":
-        return GifFile(place)
-    from lvdm.data.video_file import VideoFile  # which imports what stands below
+    return GifFile(place) if suffix_of(place) == ".gif" else None
 
-    return VideoFile(place, time_limit=time_limit)
+
+class Patient:
+    """A reader with `time_limit` seconds a read: one limit for all images of a clip, since each costs a thread."""
+
+    def __init__(self, reader: Reader, place: Place, *, time_limit: float) -> None:
+        self.reader, self.place, self.time_limit = reader, place, time_limit
+        self.num_frames, self.fps = reader.num_frames, reader.fps
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        return within(self.time_limit, lambda: self.reader.read(frames), reading=label_of(self.place))
 
 
 class HeldVideo:

@@ -92,9 +92,9 @@ def _look_at_all(
 
 def _patiently(place: Place, time_limit: float) -> Look:
     try:
-        return within(time_limit, lambda: look_at(place))
+        return within(time_limit, lambda: look_at(place), reading=label_of(place))
     except UserError as error:
-        return str(error) if label_of(place) in str(error) else f"cannot read {label_of(place)}: {error}"
+        return str(error)
 
 
 def look_at(place: Place) -> VideoFacts:

@@ -41,25 +41,22 @@ class VideoFile:
         return self._ask(lambda reader: reader.read(frames))
 
     def _ask(self, question: Callable[[Reader], Answer]) -> Answer:
+        name = label_of(self.place)
         while True:
             library = self._libraries[0]
             try:
-                return within(self.time_limit, lambda library=library: question(self._open(library)))
+                return within(self.time_limit, lambda library=library: question(self._open(library)), reading=name)
             except UserError as error:
                 self._libraries = self._libraries[1:]
                 if not self._libraries:
-                    raise _naming_once(error, self.place) from error
-                _not_for_decord.add(label_of(self.place))
-                logger.info("PyAV reads what decord did not: %s", _naming_once(error, self.place))
+                    raise
+                _not_for_decord.add(name)
+                logger.info("PyAV reads what decord did not: %s", error)
 
     def _open(self, library: type) -> Reader:
         if library not in self._readers:
             self._readers[library] = library(self.place)
         return self._readers[library]
-
-
-def _naming_once(error: UserError, place: Source) -> UserError:
-    return error if label_of(place) in str(error) else UserError(f"cannot read {label_of(place)}: {error}")
 
 
 class DecordFile:

@@ -6,10 +6,9 @@ Letters: x0 clean, eps noise, x_t = alpha x0 + sigma eps, v = alpha eps - sigma 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from lvdm.diffusion.schedule import NoiseSchedule, expand_to
+from lvdm.diffusion.schedule import NoiseSchedule
 
 
 def q_sample(x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:  # DDPM eq. 4
@@ -28,35 +27,13 @@ def x0_from_eps(eps: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule) ->
     return (x_t - sigma * eps) / alpha
 
 
-def eps_from_x0(x0: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    alpha, sigma = schedule.alpha_sigma(t, x_t)
-    return (x_t - alpha * x0) / sigma
-
-
 def x0_from_v(v: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
     alpha, sigma = schedule.alpha_sigma(t, x_t)
     return alpha * x_t - sigma * v
 
 
-def eps_from_v(v: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    alpha, sigma = schedule.alpha_sigma(t, x_t)
-    return sigma * x_t + alpha * v
-
-
-def posterior_mean(x0: Tensor, x_t: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:  # DDPM eq. 7
-    """Mean of q(x_{t-1} | x_t, x0)."""
-    alpha_bar, alpha_bar_next = schedule.alpha_bar(t), _alpha_bar_below(t, schedule)
-    coef_x0 = posterior_coef_x0(alpha_bar, alpha_bar_next)
-    coef_xt = posterior_coef_xt(alpha_bar, alpha_bar_next)
-    return expand_to(coef_x0, x_t) * x0 + expand_to(coef_xt, x_t) * x_t
-
-
-def posterior_variance(t: Tensor, schedule: NoiseSchedule) -> Tensor:  # DDPM eq. 7, beta tilde
-    """Variance of q(x_{t-1} | x_t, x0): float64, shaped like t; 0 at t = 0."""
-    return posterior_beta(schedule.alpha_bar(t), _alpha_bar_below(t, schedule))
-
-
-# The same between any two times of a sampler's grid, from alpha_bar down to the cleaner alpha_bar_next; on floats or tensors.
+# The posterior between any two times of a sampler's grid, from alpha_bar down to the cleaner alpha_bar_next (DDPM eq. 7 has t
+# and t - 1): its mean is coef_x0 x0 + coef_xt x_t, its variance beta. On floats or tensors.
 
 
 def posterior_coef_x0(alpha_bar: Tensor | float, alpha_bar_next: Tensor | float) -> Tensor | float:
@@ -69,8 +46,3 @@ def posterior_coef_xt(alpha_bar: Tensor | float, alpha_bar_next: Tensor | float)
 
 def posterior_beta(alpha_bar: Tensor | float, alpha_bar_next: Tensor | float) -> Tensor | float:
     return (1 - alpha_bar / alpha_bar_next) * (1 - alpha_bar_next) / (1 - alpha_bar)
-
-
-def _alpha_bar_below(t: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """alpha_bar at t - 1, and 1 (no noise) below t = 0."""
-    return torch.where(t > 0, schedule.alpha_bar((t - 1).clamp(min=0)), 1.0)
