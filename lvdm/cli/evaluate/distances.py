@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,15 @@ def protocol_of(args: argparse.Namespace) -> EvalProtocol:
         if not equals:
             raise UserError(f"--set {word}: expected KEY=VALUE, such as frames=32")
         changes[key] = yaml.safe_load(value)
-    if args.features is not None:
-        metrics = changes.get("metrics") or (get_protocol(args.protocol).metrics if args.protocol != "custom" else ["fvd"])
-        changes["extractor"] = _random(metrics[0]) if args.features == "random" else args.features
-    return get_protocol(args.protocol, **changes)
+    return changed_protocol(args.protocol, changes, args.features)
+
+
+def changed_protocol(name: str, changes: Mapping[str, Any], features: str | None) -> EvalProtocol:
+    """`features` is what --features says."""
+    if features is None:
+        return get_protocol(name, **changes)
+    metrics = changes.get("metrics") or (get_protocol(name).metrics if name != "custom" else ["fvd"])
+    return get_protocol(name, **{**changes, "extractor": _random(metrics[0]) if features == "random" else features})
 
 
 def settings_of(args: argparse.Namespace) -> Settings:
@@ -153,7 +159,7 @@ def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | Mode
     infill = None if args.infill is None else load(args.infill, device, allow=args.allow_module)
     how = Sampling(args.sampler, args.steps, args.eta, args.guidance, args.seed, args.sample_batch)
     source = ModelSource(args.fake, model, how, infill)
-    source.facts(protocol)  # what cannot be sampled is said before anything is measured
+    source.check(protocol)
     return source
 
 

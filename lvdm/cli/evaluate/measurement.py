@@ -47,6 +47,16 @@ class Settings:
             raise UserError(f"{counts} were asked for; give at least 1 clip at once, and none of the others below 0")
 
 
+@dataclass(frozen=True)
+class RealSide:
+    """The real clips of a protocol, measured: models are held against them, one or one after another."""
+
+    source: RealSource
+    manifest: Manifest
+    features: list[np.ndarray]  # of every run
+    num_clips: int  # of a run
+
+
 def evaluate(
     protocol: EvalProtocol,
     real: Source | None,
@@ -56,30 +66,48 @@ def evaluate(
     settings: Settings,
 ) -> tuple[Result, Manifest | None]:
     """Every process takes its share and comes to the same result."""
-    real_clips, num_real = _real_clips(protocol, real, settings)
+    check_counts(protocol, real, fake, settings)
+    side = None if real is None else measure_real(protocol, real, extractor, settings)
+    result = measure_fake(protocol, side, fake, extractor, options, settings)
+    return result, None if side is None else side.manifest
+
+
+def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSide:
+    """The first half, which is the same for every model."""
+    runs, count = _real_clips(protocol, real, settings)
+    found = [_measure_real(real, clips, protocol, extractor, settings) for clips in runs]
+    manifest = _manifest(protocol, real, runs, found)
+    if settings.replay is not None:
+        _check_replay(read_manifest(settings.replay), manifest)
+    source = RealSource(real.name, real.fingerprint(), manifest.sha256())
+    return RealSide(source, manifest, [one.features for one in found], count)
+
+
+def measure_fake(
+    protocol: EvalProtocol,
+    real: RealSide | None,
+    fake: Source | ModelSource,
+    extractor: Extractor,
+    options: ScoreOptions,
+    settings: Settings,
+) -> Result:
+    """The second half: generated clips against the real ones, where there are any."""
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
-    of_real = [_measure_real(real, clips, protocol, extractor, settings) for clips in real_clips if real is not None]
-    manifest = None
-    if real is not None:
-        manifest = _manifest(protocol, real, real_clips, of_real)
-        if settings.replay is not None:
-            _check_replay(read_manifest(settings.replay), manifest)
     found: dict[tuple[Clip, ...], np.ndarray] = {}
     for clips in fake_clips:
         if tuple(clips) not in found:  # runs that keep the generated clips measure them once
             found[tuple(clips)] = _measure_fake(fake, clips, protocol, extractor, settings).features
     of_fake = [found[tuple(clips)] for clips in fake_clips]
-    result = Result(
+    return Result(
         protocol=protocol,
-        values=scores(protocol, [one.features for one in of_real], of_fake, options),
+        values=scores(protocol, [] if real is None else real.features, of_fake, options),
         extractor=facts_of(extractor),
-        num_real=num_real,
+        num_real=0 if real is None else real.num_clips,
         num_fake=num_fake,
         fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
-        real=None if real is None or manifest is None else RealSource(real.name, real.fingerprint(), manifest.sha256()),
+        real=None if real is None else real.source,
         machine=command.machine() | {"processes": Process.this().count},
     )
-    return result, manifest
 
 
 def facts_of(extractor: Extractor) -> ExtractorFacts:
@@ -87,6 +115,17 @@ def facts_of(extractor: Extractor) -> ExtractorFacts:
 
 
 # Clips -------------------------------------------------------------------------------------------------------------------
+
+
+def check_counts(protocol: EvalProtocol, real: Source | None, fake: Source | ModelSource, settings: Settings) -> None:
+    """Too few clips are told of before anything is measured."""
+    counts = {"generated": _fake_clips(protocol, fake, settings)[1]}
+    if real is not None:
+        counts["real"] = _real_clips(protocol, real, settings)[1]
+    least = max(2, protocol.splits)
+    for what, count in counts.items():
+        if count < least:
+            raise UserError(f"{count} {what} clips cannot be scored by {protocol.name}; give or allow {least} or more")
 
 
 def _count(wanted: int, most: int, settings: Settings) -> int:

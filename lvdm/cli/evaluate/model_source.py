@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from lvdm.evaluation.manifest import pixels_sha256
 from lvdm.evaluation.pixels import prepare, to_levels
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import FakeSource
+from lvdm.models.codec import Codec
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
@@ -38,10 +40,21 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class RunningModel:
+    """A model that is no file yet, for it is in training."""
+
+    run: str
+    step: int
+    weights_sha256: str  # that of `weights_sha256`
+    config_sha256: str
+    is_ema: bool
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """A model as a source; clips longer than its window are made as long videos."""
 
-    path: Path
+    origin: Path | RunningModel
     model: VideoModel
     sampling: Sampling
     infill: VideoModel | None = None
@@ -50,17 +63,26 @@ class ModelSource:
         """Of so many videos, each long enough for one clip and no longer."""
         return [protocol.frames * protocol.fake_stride] * count
 
+    def check(self, protocol: EvalProtocol) -> None:
+        """What this model cannot make is told of before anything is measured."""
+        self.model.solver(sampler=self.sampling.sampler, steps=self.sampling.steps, eta=self.sampling.eta)
+        if self._is_long(protocol):
+            self._long(_span(protocol))
+        elif self.sampling.guidance:  # short clips without label or text have nothing to be guided by
+            raise UserError(f"guidance {self.sampling.guidance:g} has no effect on clips without label or text; leave it out")
+
     def facts(self, protocol: EvalProtocol) -> FakeSource:
         """What a result says of where its clips came from."""
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
-        is_guided = _span(protocol) > self._own_frames  # short clips without label or text have nothing to be guided by
-        if how.guidance and not is_guided:
-            raise UserError(f"guidance {how.guidance:g} has no effect on clips without label or text; leave it out")
         guidance = settings.guidance if how.guidance is None else how.guidance
-        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed, "is_ema": True}
-        name = f"{self.path.parent.name}/{self.path.name}"
-        return FakeSource("model", name, sha256_of(self.path), guidance=guidance if is_guided else 0.0, **told)
+        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed}
+        told["guidance"] = guidance if self._is_long(protocol) else 0.0
+        if isinstance(self.origin, RunningModel):
+            run = asdict(self.origin)
+            return FakeSource("run", run.pop("run"), run.pop("weights_sha256"), **run, **told)
+        name = f"{self.origin.parent.name}/{self.origin.name}"
+        return FakeSource("model", name, sha256_of(self.origin), is_ema=True, **told)
 
     def measure(self, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor) -> Measured:
         """This process's videos, then those of all. Each process makes as many batches as every other, for a model in parts is
@@ -83,6 +105,9 @@ class ModelSource:
         features = extract(pixels(), extractor, total=max(0, min(share.stop, len(clips)) - share.start), what="generated clips")
         parts = of_all((features, hashes))
         return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
+
+    def _is_long(self, protocol: EvalProtocol) -> bool:
+        return _span(protocol) > self._own_frames
 
     @property
     def _own_frames(self) -> int:
@@ -111,6 +136,15 @@ class ModelSource:
         how = self.sampling
         options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance}
         return prepare_long_video(self.model, self.infill, LongOptions(frames=frames, **options))
+
+
+def weights_sha256(codec: Codec, denoiser: Mapping[str, Tensor]) -> str:
+    """Of the codec and of a denoiser's tensors by name: those of a model in training and of its model file are equal."""
+    digest = hashlib.sha256(codec.fingerprint().encode())
+    for name, weight in sorted(denoiser.items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _span(protocol: EvalProtocol) -> int:
