@@ -83,7 +83,8 @@ class EvaluateInTraining(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if validations_so_far(trainer) % self.planned.every and not is_last_step(trainer):
+        every = self.planned.every
+        if every > 1 and validations_so_far(trainer) % every and not is_last_step(trainer):
             return
         try:
             result = self._measure(pl_module, trainer.global_step)  # what fails for one process fails for all
