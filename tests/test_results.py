@@ -18,6 +18,7 @@ RANDOM = ExtractorFacts("i3d random seed 0", 400, False)
 C3D = ExtractorFacts("c3d", 101, True, "conv3d_deepnetA_ucf.npz", "cd" * 32)
 REAL = RealSource("sky", "f00d", "12" * 32)
 MODEL = FakeSource("model", "model.safetensors", "34" * 32, "ddim", 50, 1.0, 0.0, True, 7)
+RUN = FakeSource("run", "sky", "34" * 32, "ddim", 50, 1.0, 0.0, False, 7, step=2000, config_sha256="56" * 32)
 FVD = {"fvd": Value(95.234, std=1.306, over="runs"), "kvd": Value(12.3456, interval=(11.0, 14.0), level=0.95)}
 
 
@@ -31,7 +32,7 @@ def inception(**changes: object) -> Result:
     return replace(Result(PROTOCOLS["tgan2-is"], values, C3D, 0, 2048, FakeSource("array", "a.npz", "56" * 32)), **changes)
 
 
-@pytest.mark.parametrize("made", [result(), result(num_real=512, num_fake=512, extractor=RANDOM), inception()])
+@pytest.mark.parametrize("made", [result(), result(num_real=512, num_fake=512, extractor=RANDOM), inception(), result(fake=RUN)])
 def test_a_result_survives_its_file(tmp_path: Path, made: Result) -> None:
     write_result(tmp_path / "runs" / "fvd.json", made)
     assert read_result(tmp_path / "runs" / "fvd.json") == made
@@ -57,6 +58,12 @@ def test_fewer_clips_rename_every_metric(real: int, fake: int, name: str) -> Non
     assert list(made.metrics) == [name, name.replace("fvd", "kvd", 1)]
     assert any("generated clips where lvdm-fvd2048 takes 2048" in warning for warning in made.warnings) == (name != "fvd")
     assert list(inception(num_fake=100).metrics) == ["is_n100"]
+
+
+@pytest.mark.parametrize("change", [{"kind": "model"}, {"step": None}, {"seed": None}, {"kind": "videos"}])
+def test_a_model_in_training_says_its_step_and_how_it_was_sampled(change: dict[str, object]) -> None:
+    with pytest.raises(AssertionError, match="and only a"):
+        replace(RUN, **change)
 
 
 @pytest.mark.parametrize(("count", "is_singular"), [(401, False), (400, True), (30, True)])

@@ -6,10 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import distributed
+
 
 @dataclass(frozen=True)
 class Process:
-    """Which process this is of those that torchrun or SLURM started; alone it is 0 of 1."""
+    """Which process this is of those that torchrun, SLURM or Lightning started; alone it is 0 of 1."""
 
     rank: int
     count: int
@@ -20,10 +22,13 @@ class Process:
         def number(*names: str, otherwise: int) -> int:
             return next((int(os.environ[name]) for name in names if name in os.environ), otherwise)
 
+        on_machine = number("LOCAL_RANK", "SLURM_LOCALID", otherwise=0)
+        if distributed.is_initialized():  # those that Lightning started know their rank by nothing else
+            return Process(distributed.get_rank(), distributed.get_world_size(), on_machine)
         return Process(
             rank=number("RANK", "SLURM_PROCID", otherwise=0),
             count=number("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", otherwise=1),
-            on_machine=number("LOCAL_RANK", "SLURM_LOCALID", otherwise=0),
+            on_machine=on_machine,
         )
 
     def share(self, num: int) -> range:

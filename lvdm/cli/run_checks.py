@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lvdm.cli.evaluate.in_training import check_evaluation
 from lvdm.cli.resume import read_checkpoint
 from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.diffusion.masks import NoMask
@@ -36,6 +37,7 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
         raise UserError("`sampling` has no effect on an autoencoder, which makes no videos; leave it out")
     elif settings["previews"]["steps"] is not None:
         raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
+    check_evaluation(settings, module)
     check_seed("model.params.seed", module.seed)
     check_strategy(settings["trainer"], module)
     if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):

@@ -24,6 +24,23 @@ class Previews:
 
 
 @dataclass
+class Evaluation:
+    """What `scripts/eval.py --protocol` measures, of the model in training; its --help tells more of each option."""
+
+    protocol: str  # a named one, or custom, with `set`; `scripts/eval.py protocols` lists them
+    real: str | None = None  # real videos, as --real takes them; None: those of data.params.val, the test part of the data
+    set: dict[str, Any] = field(default_factory=dict)  # changes of the protocol, which then is called custom
+    features: str | None = None  # random, which needs no weights and is not comparable, or the name of an extractor
+    feature_width: float = 1.0  # of random ones: a fraction of the channels
+    feature_seed: int = 0  # of random ones
+    fewer: int | None = None  # at most so many clips of each, where the protocol takes more; renames the metric: fvd_n256
+    every: int = 1  # validations from one evaluation to the next; the last one of a run is always evaluated
+    steps: int | None = None  # sampling steps; None takes sampling.steps
+    seed: int = 0  # of the clips, which begin with the same noise at every evaluation
+    batch_size: int | None = None  # clips made and measured at once; None: as many as are useful
+
+
+@dataclass
 class RunConfig:
     """One training run."""
 
@@ -40,6 +57,7 @@ class RunConfig:
     compile: bool = False  # torch.compile the network
     checkpoints: Checkpoints = field(default_factory=Checkpoints)
     previews: Previews = field(default_factory=Previews)
+    evaluation: Evaluation | None = None  # of a diffusion stage at validations; None, the default, measures nothing
     sampling: SamplingSettings | None = None  # what the model file tells sample_short and sample_long
 
 

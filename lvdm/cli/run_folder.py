@@ -1,4 +1,4 @@
-"""The files that a run leaves: config, checkpoints, model file, metrics, previews."""
+"""The files that a run leaves: config, checkpoints, model file, metrics, previews, evaluations."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ class RunFolder:
     @property
     def previews(self) -> Path:
         return self.path / "previews"
+
+    @property
+    def evaluations(self) -> Path:
+        return self.path / "evaluations"
 
     @property
     def skipped(self) -> Path:

@@ -23,6 +23,7 @@ from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
 from lvdm.cli.check_data import check_data
 from lvdm.cli.dry_run import describe, num_processes
+from lvdm.cli.evaluate.in_training import EvaluateInTraining, Planned, planned
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
 from lvdm.cli.resume import check_unchanged, checkpoint_to_resume
 from lvdm.cli.run_checks import (
@@ -96,10 +97,11 @@ def train(args: argparse.Namespace) -> command.Report:
     module = build_module(config, allow=args.allow_module)
     data = instantiate(config.data, allow=args.allow_module)
     check_all(settings, module, data, checkpoint)
+    evaluation = planned(settings, module, data, allow=args.allow_module)
     take_stepping(module, trainer_settings := dict(settings["trainer"]))
     fingerprint = data.train.fingerprint()
     checkpoints = SaveCheckpoints(folder.checkpoints, **settings["checkpoints"])
-    callbacks = [*build_callbacks(settings, folder, fingerprint), checkpoints, SaveOnSignal(checkpoints)]
+    callbacks = [*build_callbacks(settings, folder, fingerprint, evaluation), checkpoints, SaveOnSignal(checkpoints)]
     trainer = build_trainer(trainer_settings, folder, callbacks, resume=checkpoint is not None)
     facts = {"data": fingerprint, "samples of a batch of all processes": data.batch_size * trainer.world_size}
     if (text := getattr(module, "text_encoder", None)) is not None:
@@ -223,7 +225,9 @@ def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[C
         raise UserError(f"trainer: {_first_line(error)}; mend the keys below `trainer`") from error
 
 
-def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprint: str) -> Iterator[Callback]:
+def build_callbacks(
+    settings: dict[str, Any], folder: RunFolder, data_fingerprint: str, evaluation: Planned | None
+) -> Iterator[Callback]:
     """In this order: what uses the averaged weights stands before the averaging; what saves the state of a step comes behind."""
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
@@ -241,6 +245,8 @@ def build_callbacks(settings: dict[str, Any], folder: RunFolder, data_fingerprin
     if settings["previews"]["num"] > 0:
         yield Previews(folder.previews, sampling, **settings["previews"])
     yield WriteModelFile(write, written=written)
+    if evaluation is not None:
+        yield EvaluateInTraining(evaluation, folder, settings)
     if settings["average"] != 0:
         yield ExponentialAverage(settings["average"])
     if settings["max_minutes"] is not None:

@@ -73,24 +73,28 @@ class RealSource:
 
 @dataclass(frozen=True)
 class FakeSource:
-    """The measured videos: files ("videos", "array"), a "model", which says how it was sampled, or a "reconstruction", which says
-    whose codec."""
+    """The measured videos: files ("videos", "array"), a "model" (its file) or a "run" (a model in training), which say how they
+    were sampled, or a "reconstruction", which says whose codec."""
 
     kind: str
     name: str
-    sha256: str  # of the folder's content, the array's or the model's file
+    sha256: str  # of the folder's content, the array's or the model's file, a run's weights
     sampler: str | None = None
     steps: int | None = None
     eta: float | None = None
     guidance: float | None = None  # w of eps_c + w (eps_c - eps_u); 0 is off
     is_ema: bool | None = None  # averaged weights
     seed: int | None = None
+    step: int | None = None  # of a run
+    config_sha256: str | None = None  # of a run's resolved config
 
     def __post_init__(self) -> None:
         sampled = [self.sampler, self.steps, self.eta, self.guidance, self.is_ema, self.seed]
-        assert self.kind in ("videos", "array", "model", "reconstruction"), f"a source of kind {self.kind!r}"
-        is_told = [value is not None for value in sampled]
-        assert all(is_told) if self.kind == "model" else not any(is_told), "a model, and only a model, says how it was sampled"
+        assert self.kind in ("videos", "array", "model", "run", "reconstruction"), f"a source of kind {self.kind!r}"
+        is_sampled, is_run = self.kind in ("model", "run"), self.kind == "run"
+        assert {value is not None for value in sampled} == {is_sampled}, "a model, and only a model, says how it was sampled"
+        in_run = {value is not None for value in (self.step, self.config_sha256)}
+        assert in_run == {is_run}, "a run, and only a run, says its step and config"
 
 
 def package_versions() -> dict[str, str]:

@@ -77,13 +77,11 @@ class Previews(Callback):
 
     def _sample(self, trainer: pl.Trainer, module: LatentDiffusion, num: int) -> np.ndarray:
         """A network that reads text is shown the first captions of validation, as many as there are in a batch."""
-        parts = (module.codec, module.denoiser, module.schedule, module.objective, self.settings)
-        model = VideoModel(*parts, device=module.device, text_encoder=module.text_encoder)
-        context = None
+        assert self.settings is not None
+        model, context = video_model(module, self.settings), None
         if module.reads_text:
             context = module.context_of(next(iter(trainer.val_dataloaders)), module.device)[:num]
             num = len(context)
-        assert self.settings is not None
         passes = 2 if context is not None and self.settings.guidance else 1
         most = auto_batch(passes * int(np.prod(self.settings.latent_shape)), module.device)
         size = int(module.all_gather(torch.tensor(most, device=module.device)).min())
@@ -95,6 +93,12 @@ class Previews(Callback):
         """Those of all processes, one process after the other."""
         parts = module.all_gather(torch.from_numpy(videos).to(module.device))
         return parts.reshape(-1, *videos.shape[1:]).cpu().numpy()
+
+
+def video_model(module: LatentDiffusion, settings: SamplingSettings) -> VideoModel:
+    """The model in training, to be sampled from with the weights that it has by then."""
+    parts = (module.codec, module.denoiser, module.schedule, module.objective, settings)
+    return VideoModel(*parts, device=module.device, text_encoder=module.text_encoder)
 
 
 def gif_summary(tag: str, video: np.ndarray, fps: float) -> Summary:

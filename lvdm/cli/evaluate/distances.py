@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +118,16 @@ def tell(result: Result, manifest: Manifest | None, out: Path) -> None:
 
 def protocol_of(args: argparse.Namespace) -> EvalProtocol:
     """The named one, with what --set and --features change."""
-    changes = dict(map(_setting, args.overrides))
-    if args.features is not None:
-        if "extractor" in changes:
-            raise UserError(f"--features {args.features} and --set extractor={changes['extractor']} say the same; give one")
-        changes["extractor"] = _random(args, changes) if args.features == "random" else args.features
-    return get_protocol(args.protocol, **changes)
+    return changed_protocol(args.protocol, dict(map(_setting, args.overrides)), args.features)
+
+
+def changed_protocol(name: str, changes: Mapping[str, Any], features: str | None) -> EvalProtocol:
+    """`features` is what --features says."""
+    if features is None:
+        return get_protocol(name, **changes)
+    if "extractor" in changes:
+        raise UserError(f"--features {features} and --set extractor={changes['extractor']} say the same; give one")
+    return get_protocol(name, **{**changes, "extractor": _random(name, changes) if features == "random" else features})
 
 
 def _setting(word: str) -> tuple[str, Any]:
@@ -191,9 +196,9 @@ def _plain_name(protocol: EvalProtocol) -> str:
     return protocol.based_on + ("" if protocol.based_on == protocol.name else "-custom")
 
 
-def _random(args: argparse.Namespace, changes: dict[str, Any]) -> str:
+def _random(name: str, changes: Mapping[str, Any]) -> str:
     """The random extractor of the metrics that are to be measured."""
-    asked = changes.get("metrics") or get_protocol(CUSTOM_BASE if args.protocol == "custom" else args.protocol).metrics
+    asked = changes.get("metrics") or get_protocol(CUSTOM_BASE if name == "custom" else name).metrics
     metric = str(asked[0] if isinstance(asked, list | tuple) else asked)
     if metric not in RANDOM:
         raise UserError(f"{metric} has no random features, which are those of {', '.join(RANDOM)}; leave --features out")

@@ -53,6 +53,16 @@ class Settings:
             )
 
 
+@dataclass(frozen=True)
+class RealSide:
+    """The real clips of a protocol, measured: models are held against them, one or one after another."""
+
+    source: RealSource
+    manifest: Manifest
+    features: list[np.ndarray]  # of every run
+    num_clips: int  # of a run
+
+
 def evaluate(
     protocol: EvalProtocol,
     real: Source | None,
@@ -62,26 +72,48 @@ def evaluate(
     settings: Settings,
 ) -> tuple[Result, Manifest | None]:
     """Every process takes its share and comes to the same result."""
-    real_clips, num_real = choose_real(protocol, real, settings)
+    check_counts(protocol, real, fake, options, extractor, settings)
+    side = None if real is None else measure_real(protocol, real, extractor, settings)
+    result = measure_fake(protocol, side, fake, extractor, options, settings)
+    return result, None if side is None else side.manifest
+
+
+def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSide:
+    """The first half, which is the same for every model; the clips of a replay have the pixels that they had."""
+    runs, count = choose_real(protocol, real, settings)
+    found = [_measure_real(real, clips, protocol, extractor, settings) for clips in runs]
+    manifest = _manifest(protocol, real, runs, found)
+    if settings.replay is not None:
+        _check_replay(read_manifest(settings.replay), manifest)
+    source = RealSource(real.name, real.fingerprint(), manifest.sha256())
+    return RealSide(source, manifest, [one.features for one in found], count)
+
+
+def measure_fake(
+    protocol: EvalProtocol,
+    real: RealSide | None,
+    fake: Source | ModelSource,
+    extractor: Extractor,
+    options: ScoreOptions,
+    settings: Settings,
+) -> Result:
+    """The second half: generated clips against the real ones, where there are any."""
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
-    options.check_counts(protocol, min(num_real, num_fake) if real is not None else num_fake, extractor.dim)
-    of_real, manifest = ([], None) if real is None else measure_real(protocol, real, real_clips, extractor, settings)
     found: dict[tuple[Clip, ...], np.ndarray] = {}
     for clips in fake_clips:
         if tuple(clips) not in found:  # runs that keep the generated clips measure them once
             found[tuple(clips)] = _measure_fake(fake, clips, protocol, extractor, settings).features
     of_fake = [found[tuple(clips)] for clips in fake_clips]
-    result = Result(
+    return Result(
         protocol=protocol,
-        values=scores(protocol, [one.features for one in of_real], of_fake, options),
+        values=scores(protocol, [] if real is None else real.features, of_fake, options),
         extractor=facts_of(extractor),
-        num_real=num_real,
+        num_real=0 if real is None else real.num_clips,
         num_fake=num_fake,
         fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
-        real=None if real is None or manifest is None else RealSource(real.name, real.fingerprint(), manifest.sha256()),
+        real=None if real is None else real.source,
         machine=command.machine() | {"processes": Process.this().count},
     )
-    return result, manifest
 
 
 def facts_of(extractor: Extractor) -> ExtractorFacts:
@@ -91,6 +123,19 @@ def facts_of(extractor: Extractor) -> ExtractorFacts:
 # Clips -------------------------------------------------------------------------------------------------------------------
 
 
+def check_counts(
+    protocol: EvalProtocol,
+    real: Source | None,
+    fake: Source | ModelSource,
+    options: ScoreOptions,
+    extractor: Extractor,
+    settings: Settings,
+) -> None:
+    """Too few clips are told of before anything is measured."""
+    counts = [_fake_clips(protocol, fake, settings)[1], *([] if real is None else [choose_real(protocol, real, settings)[1]])]
+    options.check_counts(protocol, min(counts), extractor.dim)
+
+
 def _count(wanted: int, most: int, settings: Settings) -> int:
     """How many clips are taken; `choose_clips` says what is wrong where that is too many."""
     if settings.fewer is None or most < LEAST:
@@ -98,10 +143,8 @@ def _count(wanted: int, most: int, settings: Settings) -> int:
     return min(wanted, most, settings.fewer or wanted)
 
 
-def choose_real(protocol: EvalProtocol, real: Source | None, settings: Settings) -> tuple[list[list[Clip]], int]:
+def choose_real(protocol: EvalProtocol, real: Source, settings: Settings) -> tuple[list[list[Clip]], int]:
     """The real clips of every run, and how many a run has."""
-    if real is None:
-        return [], 0
     if settings.replay is not None:
         replayed = read_manifest(settings.replay)
         replayed.check_protocol(protocol)
@@ -147,17 +190,6 @@ def _found_again(lines: Sequence[ManifestClip], real: Source) -> list[Clip]:
             last = line.frame_numbers()[-1]
             raise UserError(f"{line.file} has {frames} frames, and the manifest names frame {last}; the file has changed")
     return [Clip(numbers[line.file], line.start) for line in lines]
-
-
-def measure_real(
-    protocol: EvalProtocol, real: Source, runs: Sequence[Sequence[Clip]], extractor: Extractor, settings: Settings
-) -> tuple[list[Measured], Manifest]:
-    """The real clips of every run, with their manifest; those of a replay have the pixels that they had."""
-    found = [_measure_real(real, clips, protocol, extractor, settings) for clips in runs]
-    manifest = _manifest(protocol, real, runs, found)
-    if settings.replay is not None:
-        _check_replay(read_manifest(settings.replay), manifest)
-    return found, manifest
 
 
 def _measure_real(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from lvdm.evaluation.manifest import pixels_sha256
 from lvdm.evaluation.pixels import prepare, to_levels
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import FakeSource
+from lvdm.models.codec import Codec
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
@@ -41,10 +43,21 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class RunningModel:
+    """A model that is no file yet, for it is in training."""
+
+    run: str
+    step: int
+    weights_sha256: str  # that of `weights_sha256`
+    config_sha256: str
+    is_ema: bool
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """A model as a source; clips longer than its window are made as long videos."""
 
-    path: Path
+    origin: Path | RunningModel
     model: VideoModel
     sampling: Sampling
     infill: VideoModel | None = None
@@ -59,7 +72,7 @@ class ModelSource:
         if protocol.fake_clips != "first frames":
             raise UserError(f"fake_clips {protocol.fake_clips!r} has no effect on a model, which makes each clip; leave it out")
         if how.batch_size is not None and how.batch_size < 1:
-            raise UserError(f"--sample-batch {how.batch_size}: give 1 video at once or more")
+            raise UserError(f"{how.batch_size} videos at once: give 1 or more")
         if self._is_long(span):
             self._long(span)
             return
@@ -74,17 +87,18 @@ class ModelSource:
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
         guidance = settings.guidance if how.guidance is None else how.guidance
-        files = [self.path] if self.infill is None else [self.path, Path(self.infill.name)]
+        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed}
+        told["guidance"] = guidance if self._is_long(_span(protocol)) else 0.0  # short clips have nothing to be guided by
+        if isinstance(self.origin, RunningModel):
+            run = asdict(self.origin)
+            return FakeSource("run", run.pop("run"), run.pop("weights_sha256"), **run, **told)
+        files = [self.origin] if self.infill is None else [self.origin, Path(self.infill.name)]
         return FakeSource(
             kind="model",
             name=" + ".join(f"{path.parent.name}/{path.name}" for path in files),
             sha256=" + ".join(map(sha256_of, files)),
-            sampler=solver.sampler,
-            steps=len(solver.grid),
-            eta=solver.eta,
-            guidance=guidance if self._is_long(_span(protocol)) else 0.0,  # short clips have nothing to be guided by
             is_ema=all(read_info(path).config.get("average") != 0 for path in files),
-            seed=how.seed,
+            **told,
         )
 
     def measure(self, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor) -> Measured:
@@ -143,6 +157,15 @@ class ModelSource:
         how = self.sampling
         options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance}
         return prepare_long_video(self.model, self.infill, LongOptions(frames=frames, **options))
+
+
+def weights_sha256(codec: Codec, denoiser: Mapping[str, Tensor]) -> str:
+    """Of the codec and of a denoiser's tensors by name: those of a model in training and of its model file are equal."""
+    digest = hashlib.sha256(codec.fingerprint().encode())
+    for name, weight in sorted(denoiser.items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def _span(protocol: EvalProtocol) -> int:

@@ -33,7 +33,7 @@ from lvdm.evaluation.manifest import Manifest
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.protocols import PROTOCOLS
 from lvdm.evaluation.reconstruction import check_side
-from lvdm.evaluation.results import FakeSource, RealSource, Result
+from lvdm.evaluation.results import FakeSource, Result
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
 from lvdm.models.features.weights import sha256_of, weights_folder
@@ -90,21 +90,21 @@ def evaluate(
     """Every process takes its share and comes to the same result."""
     (clips,), count = choose_real(protocol, real, settings)
     _check_fit(protocol, ClipPixels(real, clips[:1], protocol, "real")[0][0].shape, trip, extractor)
-    (originals,), manifest = measure_real(protocol, real, [clips], extractor, settings)
+    originals = measure_real(protocol, real, extractor, settings)
     made = reconstruct(trip, real, clips, protocol, extractor, settings)
     of_clips = {name: mean_over(scores, options, over="clips") for name, scores in made.scores.items()}
     result = Result(
         protocol=protocol,
-        values=of_clips | paired_distances(protocol, originals.features, made.features, options),
+        values=of_clips | paired_distances(protocol, originals.features[0], made.features, options),
         extractor=facts_of(extractor),
         num_real=count,
         num_fake=count,
         fake=FakeSource("reconstruction", f"{trip.path.parent.name}/{trip.path.name}", sha256_of(trip.path)),
-        real=RealSource(real.name, real.fingerprint(), manifest.sha256()),
+        real=originals.source,
         networks={file: sha256_of(weights_folder() / file) for file in _trunks(trip)},
         machine=command.machine() | {"processes": Process.this().count},
     )
-    return result, manifest
+    return result, originals.manifest
 
 
 # What the arguments say --------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -162,8 +162,13 @@ def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
         if not isinstance(videos, VideoFolder):
             key = {"train": "train", "test": "val"}[part]
             raise UserError(f"data.params.{key} of {path} is {type(videos).__name__}, expected a VideoFolder; give the videos")
+    return videos_of(f"{path.name} ({split})", parts)
+
+
+def videos_of(name: str, parts: Mapping[str, VideoFolder]) -> VideoSource:
+    """The videos of data sets, whole and as they lie on the disk, whatever clips the data sets cut from them."""
     found = tuple(_usable(videos) for videos in parts.values())
-    return VideoSource(f"{path.name} ({split})", found, tuple(parts) if len(parts) > 1 else ("",))
+    return VideoSource(name, found, tuple(parts) if len(parts) > 1 else ("",))
 
 
 @dataclass

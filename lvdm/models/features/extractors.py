@@ -69,17 +69,20 @@ class FrozenFeatures:
         self.network.to(self.device)
         return self
 
-    @torch.no_grad()
-    def __call__(self, clips: Tensor) -> Tensor:
-        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
-            got = f"{str(clips.dtype).removeprefix('torch.')} {tuple(clips.shape)}"
-            raise UserError(f"{self.name} takes clips as uint8 (b, t, h, w, 3), not {got}")
-        frames = clips.shape[1]
+    def check_frames(self, frames: int) -> None:
+        """Whether it takes clips of so many."""
         if frames < self.min_frames or (self.max_frames is not None and frames > self.max_frames):
             wanted = f"{self.min_frames}" + ("" if self.max_frames == self.min_frames else " or more")
             raise UserError(
                 f"{self.name} takes clips of {wanted} frames, not {frames}; choose another number of frames or extractor"
             )
+
+    @torch.no_grad()
+    def __call__(self, clips: Tensor) -> Tensor:
+        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
+            got = f"{str(clips.dtype).removeprefix('torch.')} {tuple(clips.shape)}"
+            raise UserError(f"{self.name} takes clips as uint8 (b, t, h, w, 3), not {got}")
+        self.check_frames(clips.shape[1])
         with full_precision(self.device):
             video = clips.to(self.device).permute(0, 4, 1, 2, 3)  # (b, 3, t, h, w)
             return self.network(self.prepare(video)).float()
@@ -194,7 +197,7 @@ RANDOM: dict[str, Callable[[int, float], FrozenFeatures]] = {"random-i3d": _rand
 EXTRACTORS: dict[str, Callable[..., FrozenFeatures]] = TRAINED | RANDOM
 
 
-def make_extractor(name: str, *, device: torch.device | str = "cpu", seed: int = 0, width: float = 1.0) -> Extractor:
+def make_extractor(name: str, *, device: torch.device | str = "cpu", seed: int = 0, width: float = 1.0) -> FrozenFeatures:
     """The extractor of a name in EXTRACTORS, on a device.
 
     Args:

@@ -1,0 +1,204 @@
+"""`evaluation:` of a training config: a protocol at validations, on the averaged weights, measured by all processes together.
+
+Nothing of training depends on it: no random number of training's is drawn, and a run ends with the weights that it would have
+without.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.utilities.seed import isolate_rng
+
+from lvdm.cli.evaluate.distances import changed_protocol
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.measurement import RealSide, Settings, check_counts, measure_fake, measure_real
+from lvdm.cli.evaluate.model_source import ModelSource, RunningModel, Sampling, weights_sha256
+from lvdm.cli.evaluate.scores import ScoreOptions
+from lvdm.cli.evaluate.sources import Source, open_source, videos_of
+from lvdm.cli.run_config import Evaluation
+from lvdm.cli.run_folder import RunFolder
+from lvdm.data import VideoData, VideoFolder
+from lvdm.evaluation.manifest import write_manifest
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.results import Result, write_result
+from lvdm.models.features.extractors import FrozenFeatures, make_extractor
+from lvdm.sampling.pipeline import SamplingSettings
+from lvdm.training.autoencoder import AutoencoderTraining
+from lvdm.training.callbacks import is_last_step
+from lvdm.training.diffusion import LatentDiffusion
+from lvdm.training.parts import gathered
+from lvdm.training.previews import video_model
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+Config = Mapping[str, Any]  # the resolved one of the run
+LEAST = {"fewer": 2, "every": 1, "seed": 0, "batch_size": 1}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """An evaluation that can be done: what stays the same from one to the next."""
+
+    protocol: EvalProtocol
+    real: Source | None
+    extractor: FrozenFeatures
+    settings: Settings
+    sampling: Sampling
+    every: int  # validations
+
+
+class EvaluateInTraining(Callback):
+    """Logs eval/<metric> and writes evaluations/step=N.json, and once evaluations/real.manifest.jsonl.
+
+    It stands before the averaging callback, which gives the trained weights back when validation ends. What goes wrong in an
+    evaluation is told of, and training goes on.
+    """
+
+    def __init__(self, planned: Planned, folder: RunFolder, config: Config) -> None:
+        self.planned, self.folder, self.config = planned, folder, config
+        self._real: RealSide | None = None
+
+    @isolate_rng()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The real clips are measured before the first step: what is wrong with them is said then."""
+        its = self.planned
+        its.extractor.to(pl_module.device)
+        if its.real is None:
+            return
+        self._real = measure_real(its.protocol, its.real, its.extractor, its.settings)
+        if trainer.is_global_zero:
+            write_manifest(self.folder.evaluations / "real.manifest.jsonl", self._real.manifest)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        every = self.planned.every
+        if every > 1 and validations_so_far(trainer) % every and not is_last_step(trainer):
+            return
+        try:
+            result = self._measure(pl_module, trainer.global_step)  # what fails for one process fails for all
+            for name, value in result.metrics.items():
+                pl_module.log(f"eval/{name}", value.value, sync_dist=True)
+            if trainer.is_global_zero:
+                write_result(self.folder.evaluations / f"step={trainer.global_step}.json", result)
+        except UserError as error:
+            logger.error("cannot evaluate step %d (%s): training goes on", trainer.global_step, error)
+
+    @isolate_rng()
+    def _measure(self, module: pl.LightningModule, step: int) -> Result:
+        assert isinstance(module, LatentDiffusion), "check_evaluation lets no other through"
+        its = self.planned
+        weights = weights_sha256(module.codec, gathered(module.denoiser.state_dict()))
+        running = RunningModel(
+            run=self.folder.path.name,
+            step=step,
+            weights_sha256=of_all(weights)[0],  # the first process has them whole
+            config_sha256=hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest(),
+            is_ema=self.config["average"] != 0,
+        )
+        fake = _source(running, module, self.config, its.sampling)
+        return measure_fake(its.protocol, self._real, fake, its.extractor, ScoreOptions(its.protocol.metrics), its.settings)
+
+
+def validations_so_far(trainer: pl.Trainer) -> int:
+    """How many were due, this one among them: counted by where training is and not by what this process has seen, for a run that
+    goes on from a checkpoint of a step goes on behind that step's validation."""
+    batches = int(trainer.val_check_batch)
+    if trainer.check_val_every_n_epoch is None:
+        return (trainer.fit_loop.total_batch_idx + 1) // batches
+    of_epoch = int(trainer.num_training_batches) // batches
+    return trainer.current_epoch // trainer.check_val_every_n_epoch * of_epoch + (trainer.fit_loop.batch_idx + 1) // batches
+
+
+# Before the run leaves its first file ------------------------------------------------------------------------------------
+
+
+def check_evaluation(config: Config, module: AutoencoderTraining | LatentDiffusion) -> None:
+    """What can be refused without a look at the disk."""
+    if config["evaluation"] is None:
+        return
+    with _told():
+        if not isinstance(module, LatentDiffusion):
+            raise UserError(
+                "an autoencoder makes no videos, and val/psnr and val/ssim tell how well it keeps given ones; leave it out"
+            )
+        if module.reads_text:
+            raise UserError("clips are sampled without captions, and the denoiser reads some; leave it out")
+        if config["data"]["params"].get("val") is None or config["trainer"].get("limit_val_batches") == 0:
+            raise UserError("it is a part of validation, and there is none; give data.params.val, or leave it out")
+        asked = Evaluation(**config["evaluation"])
+        for key, least in LEAST.items():
+            number = getattr(asked, key)
+            if number is not None and number < least:
+                raise UserError(f"{key} is {number}, expected {least} or more")
+        if asked.every > 1 and isinstance(config["trainer"].get("val_check_interval"), (str, dict)):
+            raise UserError("every counts validations that come every so many batches, and these come by time; leave it out")
+        _source(Path("model.safetensors"), module, config, _sampling(asked)).check(_protocol(asked))
+
+
+@isolate_rng()
+def planned(config: Config, module: LatentDiffusion, data: VideoData, *, allow: Sequence[str]) -> Planned | None:
+    """What `check_evaluation` let through, once the real videos are found and the extractor has its weights."""
+    if config["evaluation"] is None:
+        return None
+    asked = Evaluation(**config["evaluation"])
+    with _told():
+        protocol, sampling = _protocol(asked), _sampling(asked)
+        real = _real(asked, protocol, data, allow)
+        settings = Settings(asked.batch_size or Settings.batch_size, data.num_workers, asked.fewer)
+        extractor = make_extractor(protocol.extractor, seed=asked.feature_seed, width=asked.feature_width)
+        extractor.check_frames(protocol.frames)
+        source = _source(Path("model.safetensors"), module, config, sampling)
+        check_counts(protocol, real, source, ScoreOptions(protocol.metrics), extractor, settings)
+    return Planned(protocol, real, extractor, settings, sampling, asked.every)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """A user's error says that it is about evaluation."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"evaluation: {error}") from error
+
+
+def _protocol(asked: Evaluation) -> EvalProtocol:
+    """The one asked for; the videos of data.val are the test part of the data, and the protocol says so."""
+    protocol = changed_protocol(asked.protocol, asked.set, asked.features)
+    if asked.real is not None or not protocol.uses_real or protocol.split == "test":
+        return protocol
+    if "split" in asked.set:
+        raise UserError(f"split {protocol.split} has no effect on the videos of data.params.val; leave it out, or name real ones")
+    return changed_protocol(asked.protocol, {**asked.set, "split": "test"}, asked.features)
+
+
+def _sampling(asked: Evaluation) -> Sampling:
+    return Sampling(steps=asked.steps, seed=asked.seed, batch_size=asked.batch_size)
+
+
+def _source(origin: Path | RunningModel, module: LatentDiffusion, config: Config, sampling: Sampling) -> ModelSource:
+    return ModelSource(origin, video_model(module, SamplingSettings(**config["sampling"])), sampling)
+
+
+def _real(asked: Evaluation, protocol: EvalProtocol, data: VideoData, allow: Sequence[str]) -> Source | None:
+    if not protocol.uses_real:
+        if asked.real is not None:
+            raise UserError(f"{protocol.name} looks at no real videos; leave real out")
+        return None
+    if asked.real is not None:
+        return open_source(Path(asked.real), split=protocol.split, allow=allow)
+    if not isinstance(data.val, VideoFolder):
+        kind = type(data.val).__name__
+        raise UserError(f"{protocol.name} compares with real videos, and data.params.val is {kind}; name some as evaluation.real")
+    return videos_of(f"{data.val.root.name} (val)", {"test": data.val})
