@@ -25,6 +25,7 @@ from lvdm.types import UserError
 FORMAT = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
 NOT_COMPARABLE = "not comparable"
+PLAIN = ("num_real", "num_fake", "video_frames", "machine", "packages", "date")  # fields that a file has as they are
 SUFFIX = re.compile(r"_(n\d+|real\d+_fake\d+)$")
 
 
@@ -116,6 +117,7 @@ class Result:
     num_fake: int
     fake: FakeSource
     real: RealSource | None = None  # None where no metric looks at real videos
+    video_frames: int | None = None  # of each generated video, where it is measured over its whole length
     machine: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=package_versions)
     date: str = field(default_factory=now)
@@ -163,7 +165,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         label = {} if self.extractor.is_comparable else {"label": NOT_COMPARABLE}
         metrics = {name: label | asdict(value) for name, value in self.metrics.items()}
-        parts = {f: getattr(self, f) for f in ("num_real", "num_fake", "machine", "packages", "date")}
+        parts = {f: getattr(self, f) for f in PLAIN}
         return {
             "lvdm_result": FORMAT,
             "metrics": metrics,
@@ -205,7 +207,7 @@ def _result(said: dict[str, Any], path: str) -> Result:
         "extractor": record(ExtractorFacts, said["extractor"], f"{path}: extractor"),
         "fake": record(FakeSource, said["fake"], f"{path}: fake"),
         "real": None if said["real"] is None else record(RealSource, said["real"], f"{path}: real"),
-        **{key: said[key] for key in ("num_real", "num_fake", "machine", "packages", "date")},
+        **{key: said[key] for key in PLAIN},
     }
     suffix = Result(values={}, **parts).suffix
     values = {}

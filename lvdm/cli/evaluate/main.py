@@ -6,9 +6,14 @@ import sys
 from collections.abc import Sequence
 
 from lvdm.cli import command
-from lvdm.cli.evaluate import distances, listing
+from lvdm.cli.evaluate import distances, listing, long
 
-PARTS = {"compare": listing.compare_command, "protocols": listing.protocols_command, "weights": listing.weights_command}
+PARTS = {
+    "long": lambda: (long.parser(), long.run),
+    "compare": listing.compare_command,
+    "protocols": listing.protocols_command,
+    "weights": listing.weights_command,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

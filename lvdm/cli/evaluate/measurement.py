@@ -56,14 +56,8 @@ def evaluate(
     settings: Settings,
 ) -> tuple[Result, Manifest | None]:
     """Every process takes its share and comes to the same result."""
-    real_clips, num_real = _real_clips(protocol, real, settings)
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
-    of_real = [_measure_real(real, clips, protocol, extractor, settings) for clips in real_clips if real is not None]
-    manifest = None
-    if real is not None:
-        manifest = _manifest(protocol, real, real_clips, of_real)
-        if settings.replay is not None:
-            _check_replay(read_manifest(settings.replay), manifest)
+    of_real = None if real is None else measure_real(protocol, real, extractor, settings)
     found: dict[tuple[Clip, ...], np.ndarray] = {}
     for clips in fake_clips:
         if tuple(clips) not in found:  # runs that keep the generated clips measure them once
@@ -71,15 +65,36 @@ def evaluate(
     of_fake = [found[tuple(clips)] for clips in fake_clips]
     result = Result(
         protocol=protocol,
-        values=scores(protocol, [one.features for one in of_real], of_fake, options),
+        values=scores(protocol, of_real.runs if of_real else [], of_fake, options),
         extractor=facts_of(extractor),
-        num_real=num_real,
+        num_real=of_real.count if of_real else 0,
         num_fake=num_fake,
         fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
-        real=None if real is None or manifest is None else RealSource(real.name, real.fingerprint(), manifest.sha256()),
+        real=of_real.facts if of_real else None,
         machine=command.machine() | {"processes": Process.this().count},
     )
-    return result, manifest
+    return result, of_real.manifest if of_real else None
+
+
+@dataclass(frozen=True)
+class RealSet:
+    """The real clips of a protocol, measured: features (n, d) of every run, clips of a run, and which they were."""
+
+    runs: list[np.ndarray]
+    count: int
+    manifest: Manifest
+    facts: RealSource
+
+
+def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSet:
+    """Chosen as the protocol says, or those of a manifest, whose pixels are checked; the same in every process."""
+    clips, count = _real_clips(protocol, real, settings)
+    found = [_measure_real(real, run, protocol, extractor, settings) for run in clips]
+    manifest = _manifest(protocol, real, clips, found)
+    if settings.replay is not None:
+        _check_replay(read_manifest(settings.replay), manifest)
+    facts = RealSource(real.name, real.fingerprint(), manifest.sha256())
+    return RealSet([run.features for run in found], count, manifest, facts)
 
 
 def facts_of(extractor: Extractor) -> ExtractorFacts:
@@ -96,10 +111,8 @@ def _count(wanted: int, most: int, settings: Settings) -> int:
     return min(wanted, most, settings.fewer or wanted)
 
 
-def _real_clips(protocol: EvalProtocol, real: Source | None, settings: Settings) -> tuple[list[list[Clip]], int]:
+def _real_clips(protocol: EvalProtocol, real: Source, settings: Settings) -> tuple[list[list[Clip]], int]:
     """Of every run."""
-    if real is None:
-        return [], 0
     if settings.replay is not None:
         replayed = read_manifest(settings.replay)
         replayed.check_protocol(protocol)

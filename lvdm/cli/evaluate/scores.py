@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -50,20 +49,26 @@ def scores(
         if metric == "is":
             made |= _inception(protocol, fake, options)
             continue
-        distance: Callable[[Any, Any], float] = polynomial_mmd if metric == "kvd" else _frechet(protocol)
+        distance = distance_of(metric, protocol)
         values = [distance(x, y) for x, y in zip(real, fake, strict=True)]
-        made[metric] = _over_runs(values) if len(values) > 1 else _with_interval(values[0], distance, (real[0], fake[0]), options)
+        made[metric] = over_runs(values) if len(values) > 1 else _with_interval(values[0], distance, (real[0], fake[0]), options)
         if options.extrapolate and metric in ("fvd", "cdfvd"):
             infinite = [extrapolated(x, y, ddof=protocol.ddof, seed=protocol.seed).value for x, y in zip(real, fake, strict=True)]
-            made[f"{metric}_infinite"] = _over_runs(infinite) if len(infinite) > 1 else Value(infinite[0])
+            made[f"{metric}_infinite"] = over_runs(infinite)
     return made
 
 
-def _frechet(protocol: EvalProtocol) -> Callable[[np.ndarray, np.ndarray], float]:
+def distance_of(metric: str, protocol: EvalProtocol) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Between features (n, d) of real and of generated clips."""
+    if metric == "kvd":
+        return polynomial_mmd
     return lambda real, fake: frechet_distance(Moments.of(real), Moments.of(fake), ddof=protocol.ddof)
 
 
-def _over_runs(values: Sequence[float]) -> Value:
+def over_runs(values: Sequence[float]) -> Value:
+    """Their mean, with the deviation where there are several."""
+    if len(values) == 1:
+        return Value(float(values[0]))
     return Value(float(np.mean(values)), std=float(np.std(values)), over="runs")
 
 
@@ -81,7 +86,7 @@ def _inception(protocol: EvalProtocol, fake: Sequence[np.ndarray], options: Scor
     how = {"splits": protocol.splits, "shuffle_seed": protocol.split_seed, "eps": protocol.eps}
     found = [inception_score(p, **how) for p in fake]
     if len(found) > 1:
-        return {"is": _over_runs([one.mean for one in found]), "is_whole": _over_runs([one.whole for one in found])}
+        return {"is": over_runs([one.mean for one in found]), "is_whole": over_runs([one.whole for one in found])}
     whole = _with_interval(found[0].whole, lambda p: inception_score(p, **{**how, "splits": 1}).whole, (fake[0],), options)
     if protocol.splits == 1:
         return {"is": whole}

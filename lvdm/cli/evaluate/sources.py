@@ -106,7 +106,7 @@ class ArraySource:
         return [self.videos.shape[1]] * len(self.videos)
 
     def read(self, video: int, frames: range) -> np.ndarray:
-        return np.asarray(self.videos[video, frames.start : frames.stop : frames.step])
+        return np.array(self.videos[video, frames.start : frames.stop : frames.step])
 
     def fingerprint(self) -> str:
         return sha256_of(self.path)

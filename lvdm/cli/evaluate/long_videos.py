@@ -1,0 +1,227 @@
+"""Long videos watched as they come, piece by piece: the curves of their frames and the features of their clips.
+
+Of every video only a piece and a batch of clips are in memory; videos of a model are watched while they are made and never
+stored. Each process watches its own videos, and what is seen of a video depends on that video alone.
+
+Letters: v videos made at once, t frames, h w, k clips of a video, d features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.sources import Source
+from lvdm.cli.process import Process
+from lvdm.cli.sample_long import describe
+from lvdm.evaluation.curves import Curves
+from lvdm.evaluation.frame_curves import FrameFacts, frame_facts
+from lvdm.evaluation.pixels import to_levels
+from lvdm.evaluation.results import FakeSource
+from lvdm.evaluation.video_clips import ClipFeatures, VideoClips
+from lvdm.models.features.extractors import Extractor
+from lvdm.models.features.weights import sha256_of
+from lvdm.sampling.long_pipeline import LongVideo
+from lvdm.sampling.pipeline import auto_batch
+
+PIECE = 128  # frames of a file that are read at once
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is seen of some frames of a video: facts for its curves, and for each protocol the frames of clips."""
+
+    video: int
+    facts: FrameFacts
+    picked: list[Tensor]
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One video: its curves, and for each protocol the features (k, d) of its clips."""
+
+    curves: Curves
+    features: list[np.ndarray]
+
+
+class LongSource(Protocol):
+    """Long videos 0, 1, ...: how long each is, and this process's part of them as pieces, each video's in order."""
+
+    lengths: Sequence[int]
+
+    def facts(self) -> FakeSource: ...
+
+    def plan(self) -> dict[str, Any] | None: ...  # how a model made them
+
+    def name_of(self, video: int) -> str: ...
+
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]: ...
+
+
+def watch(
+    source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor], *, batch_size: int
+) -> dict[str, Watched]:
+    """All videos of the source by name, each process its part; an extractor for each protocol that looks at them."""
+    seen: dict[str, Watched] = {}
+    begun: dict[int, _Video] = {}
+    watched_by_one = sum(source.lengths) // Process.this().count
+    with tqdm(total=watched_by_one, desc="long videos", unit="frame", delay=2.0, disable=Process.this().rank > 0) as bar:
+        for piece in source.pieces(looked_at):
+            if piece.video not in begun:
+                makers = zip(extractors, looked_at, strict=True)
+                clips = [ClipFeatures(each, frames=by.protocol.frames, batch_size=batch_size) for each, by in makers]
+                begun[piece.video] = _Video(clips)
+            begun[piece.video].add(piece)
+            bar.update(len(piece.facts.change))
+            if piece.is_last:
+                seen[source.name_of(piece.video)] = begun.pop(piece.video).watched()
+    return {name: one for part in of_all(seen) for name, one in part.items()}
+
+
+@dataclass
+class _Video:
+    """A video of which some pieces have come."""
+
+    clips: list[ClipFeatures]
+    facts: list[FrameFacts] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        self.facts.append(piece.facts)
+        for each, picked in zip(self.clips, piece.picked, strict=True):
+            each.add(picked)
+
+    def watched(self) -> Watched:
+        return Watched(FrameFacts.joined(self.facts).curves(), [each.features() for each in self.clips])
+
+
+# Videos that are there ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileVideos:
+    """The first `lengths` frames of the first videos of a source, read by workers."""
+
+    source: Source
+    lengths: Sequence[int]
+    workers: int = 0
+
+    def facts(self) -> FakeSource:
+        return FakeSource(self.source.kind, self.source.name, self.source.fingerprint())
+
+    def plan(self) -> None:
+        return None
+
+    def name_of(self, video: int) -> str:
+        return self.source.names[video]
+
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        videos = Process.this().share(len(self.lengths))
+        mine = _FilePieces(self, videos, looked_at)
+        yield from DataLoader(mine, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is)
+
+
+class _FilePieces(Dataset[Piece]):
+    def __init__(self, files: FileVideos, videos: range, looked_at: Sequence[VideoClips]) -> None:
+        self.files, self.looked_at = files, looked_at
+        self.places = [(video, first) for video in videos for first in range(0, files.lengths[video], PIECE)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Piece:
+        video, first = self.places[index]
+        length = self.files.lengths[video]
+        frames = self.files.source.read(video, range(max(0, first - 1), min(first + PIECE, length)))
+        before, frames = (None, frames) if first == 0 else (frames[0], frames[1:])
+        pixels = torch.from_numpy(np.ascontiguousarray(frames))
+        picked = [by.pick(pixels, first) for by in self.looked_at]
+        return Piece(video, frame_facts(frames, before=before), picked, first + len(frames) == length)
+
+
+def _as_it_is(piece: Piece) -> Piece:
+    return piece
+
+
+# Videos of a model -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelVideos:
+    """Videos 0 ... count - 1 of a seed, watched while they are made.
+
+    Args:
+        path: the model file; infill: that of the model which fills gaps.
+        made: how their long videos are made.
+        at_once: videos made at once; None takes as many as are useful.
+    """
+
+    path: Path
+    made: LongVideo
+    frames: int
+    count: int
+    seed: int
+    at_once: int | None = None
+    infill: Path | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        return [self.frames] * self.count
+
+    def facts(self) -> FakeSource:
+        solver = self.made.keys.solver
+        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "guidance": self.made.keys.guidance}
+        name = f"{self.path.parent.name}/{self.path.name}"
+        return FakeSource("model", name, sha256_of(self.path), seed=self.seed, is_ema=True, **told)
+
+    def plan(self) -> dict[str, Any]:
+        return describe(self.made) | {"infill_sha256": None if self.infill is None else sha256_of(self.infill)}
+
+    def name_of(self, video: int) -> str:
+        return f"seed{self.seed}-{video:05d}"
+
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """Each process makes as many batches as every other, for a model in parts is put together by all of them at once."""
+        process, size = Process.this(), self._batch_size()
+        each = -(-self.count // process.count)
+        first, end = process.rank * each, (process.rank + 1) * each
+        for start in range(first, end, size):
+            made = self._pieces_of(range(start, min(start + size, end)), looked_at)
+            yield from (piece for piece in made if piece.video < self.count)
+
+    def _pieces_of(self, videos: range, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """The curves are those of the frames as `sample_long` writes them; each protocol has its own levels."""
+        done = 0
+        before: list[np.ndarray | None] = [None] * len(videos)
+        for chunk in self.made.videos(self.seed, videos):  # (v, 3, t, h, w)
+            if chunk.shape[2] == 0:  # what is decoded beyond the end
+                continue
+            shown = _levels(chunk, "round")
+            by_levels = {quantise: _levels(chunk, quantise) for quantise in {by.protocol.quantise for by in looked_at}}
+            is_last = done + shown.shape[1] == self.frames
+            for row, video in enumerate(videos):
+                frames = shown[row].numpy()
+                picked = [by.pick(by_levels[by.protocol.quantise][row], done) for by in looked_at]
+                yield Piece(video, frame_facts(frames, before=before[row]), picked, is_last)
+                before[row] = frames[-1]
+            done += shown.shape[1]
+
+    def _batch_size(self) -> int:
+        if self.at_once is not None:
+            return self.at_once
+        elements = 2 * int(np.prod(self.made.predict.trained_settings().latent_shape))  # twice, for guidance
+        return min(of_all(auto_batch(elements, self.made.predict.device)))
+
+
+def _levels(video: Tensor, quantise: str) -> Tensor:
+    """(v, 3, t, h, w) in [-1, 1] -> uint8 (v, t, h, w, 3)."""
+    return to_levels(video, quantise).permute(0, 2, 3, 4, 1).contiguous().cpu()
