@@ -157,15 +157,15 @@ def test_chunks_do_not_overlap_and_what_is_left_over_is_dropped():
 
 
 @pytest.mark.parametrize("piece", [1, 7, 50])
-def test_clips_are_the_same_in_any_pieces_and_wait_for_no_more_than_a_batch(piece):
+def test_clips_are_the_same_in_any_pieces_and_go_through_the_network_alone(piece):
     video = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3)
     seen = VideoClips(plain(frames=4, fake_stride=2), chunks(50, plain(frames=4, fake_stride=2)))
 
     def every_frame(clips: torch.Tensor) -> torch.Tensor:
-        assert clips.dtype == torch.uint8 and clips.shape[1:] == (4, 2, 2, 3) and len(clips) <= 2
+        assert clips.dtype == torch.uint8 and clips.shape == (1, 4, 2, 2, 3)
         return clips[..., 0, 0, 0]
 
-    made = ClipFeatures(every_frame, frames=4, batch_size=2)
+    made = ClipFeatures(every_frame, frames=4)
     for first in range(0, 50, piece):
         made.add(seen.pick(video[first : first + piece], first))
     assert made.features().tolist() == [[start, start + 2, start + 4, start + 6] for start in range(0, 48, 8)]

@@ -1,6 +1,7 @@
 """Clips of a long video that comes in pieces: which frames they take, and their features as soon as they are whole.
 
-Letters: t frames, h w, k clips of a video, d features. No more than one batch of clips waits in memory.
+Letters: t frames, h w, k clips of a video, d features. A clip goes through the network alone, for in a batch the rounding of
+its features would tell how many others there were; so no more than one waits in memory.
 """
 
 from __future__ import annotations
@@ -41,29 +42,22 @@ class ClipFeatures:
     Args:
         extractor: uint8 (b, t, h, w, 3) -> (b, d).
         frames: of a clip.
-        batch_size: clips through the extractor at once.
     """
 
-    def __init__(self, extractor: Callable[[Tensor], Tensor], *, frames: int, batch_size: int) -> None:
-        self.extractor, self.frames, self.batch_size = extractor, frames, batch_size
+    def __init__(self, extractor: Callable[[Tensor], Tensor], *, frames: int) -> None:
+        self.extractor, self.frames = extractor, frames
         self._waiting: list[Tensor] = []
         self._done: list[np.ndarray] = []
 
     def add(self, picked: Tensor) -> None:
         """The next frames, uint8 (t, h, w, 3); there may be none."""
-        self._waiting += list(picked)
-        while len(self._waiting) >= self.batch_size * self.frames:
-            self._extract(self.batch_size)
+        for frame in picked:
+            self._waiting.append(frame)
+            if len(self._waiting) == self.frames:
+                self._done.append(self.extractor(torch.stack(self._waiting)[None]).float().cpu().numpy())
+                self._waiting.clear()
 
     def features(self) -> np.ndarray:
         """(k, d) float32, when all frames have come."""
-        assert len(self._waiting) % self.frames == 0, f"{len(self._waiting)} frames are no clips of {self.frames}"
-        if self._waiting:
-            self._extract(len(self._waiting) // self.frames)
+        assert not self._waiting, f"{len(self._waiting)} frames of a clip of {self.frames}"
         return np.concatenate(self._done)
-
-    def _extract(self, clips: int) -> None:
-        count = clips * self.frames
-        batch = torch.stack(self._waiting[:count]).unflatten(0, (clips, self.frames))
-        del self._waiting[:count]
-        self._done.append(self.extractor(batch).float().cpu().numpy())

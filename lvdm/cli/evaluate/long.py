@@ -20,7 +20,7 @@ from lvdm.cli.evaluate.long_videos import FileVideos, LongSource, ModelVideos
 from lvdm.cli.evaluate.scores import ScoreOptions
 from lvdm.cli.evaluate.sources import open_source
 from lvdm.cli.sample_long import read_options
-from lvdm.cli.sampling_options import add_long_video
+from lvdm.cli.sampling_options import add_long_video, make_writable
 from lvdm.evaluation.long_video import CHUNK
 from lvdm.evaluation.manifest import write_manifest
 from lvdm.evaluation.protocol import EvalProtocol
@@ -68,7 +68,9 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> command.Report:
     with together() as process:
         judges = judges_of(args)
-        found = measure_long(open_videos(args, judges), judges, batch_size=args.batch_size)
+        source = open_videos(args, judges)
+        make_writable(args.out)  # before hours of measuring
+        found = measure_long(source, judges)
         args.json = process.report_file(args.json)
         if process.rank == 0:
             tell(found, args.out)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from lvdm.cli import command
 from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.long_videos import LongSource, watch
-from lvdm.cli.evaluate.measurement import RealSet, Settings, facts_of, measure_real
+from lvdm.cli.evaluate.measurement import RealSide, Settings, facts_of, measure_real
 from lvdm.cli.evaluate.scores import ScoreOptions, distance_of, over_runs, scores
 from lvdm.cli.evaluate.sources import Source
 from lvdm.cli.process import Process
@@ -49,9 +49,9 @@ class AgainstReal:
         found = chunks(frames, self.protocol)
         return VideoClips(self.protocol, found if self.is_over_time else found[:1])
 
-    def scores(self, real: RealSet, clips: np.ndarray) -> dict[str, Value]:
+    def scores(self, real: RealSide, clips: np.ndarray) -> dict[str, Value]:
         """Of features (n, d) of a clip of every video."""
-        return scores(self.protocol, real.runs, [clips] * len(real.runs), self.options)
+        return scores(self.protocol, real.features, [clips] * len(real.features), self.options)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _over_time(found: DistanceOverTime) -> dict[str, Any]:
     return {"chunk": found.chunk, "frame": found.starts().tolist(), **runs}
 
 
-def measure_long(fake: LongSource, judges: Sequence[AgainstReal], *, batch_size: int) -> LongMeasurement:
+def measure_long(fake: LongSource, judges: Sequence[AgainstReal]) -> LongMeasurement:
     """By no protocol, by one over time, or by that and one of the first frames. Every process takes its share and comes to the
     same result."""
     frames = min(fake.lengths)
@@ -124,7 +124,7 @@ def measure_long(fake: LongSource, judges: Sequence[AgainstReal], *, batch_size:
             raise UserError(f"{what}; give longer videos, or leave it out")
     looked_at = [each.clips(frames) for each in judges]
     of_real = [measure_real(each.protocol, each.real, each.extractor, each.settings) for each in judges]
-    watched = watch(fake, looked_at, [each.extractor for each in judges], batch_size=batch_size)
+    watched = watch(fake, looked_at, [each.extractor for each in judges])
     sets = [np.stack([one.features[i] for one in watched.values()], axis=1) for i in range(len(judges))]  # (k, n, d)
     scored, over_time = [], None
     for judge, real, features in zip(judges, of_real, sets, strict=True):
@@ -138,11 +138,11 @@ def measure_long(fake: LongSource, judges: Sequence[AgainstReal], *, batch_size:
     return LongMeasurement(fake.facts(), fake.plan(), fake.lengths, report, *scored)
 
 
-def _distances(by: AgainstReal, real: RealSet, sets: np.ndarray) -> dict[str, np.ndarray]:
+def _distances(by: AgainstReal, real: RealSide, sets: np.ndarray) -> dict[str, np.ndarray]:
     """(r, k) by metric: each process measures its part of the chunks (k, n, d)."""
     share = Process.this().share(len(sets))
     mine = [sets[chunk] for chunk in share]
-    total = len(by.options.metrics) * len(real.runs) * len(mine)
+    total = len(by.options.metrics) * len(real.features) * len(mine)
     with tqdm(total=total, desc="distances", unit="set", delay=2.0, disable=Process.this().rank > 0) as bar:
 
         def measured(metric: str) -> np.ndarray:
@@ -152,14 +152,14 @@ def _distances(by: AgainstReal, real: RealSet, sets: np.ndarray) -> dict[str, np
                 bar.update()
                 return distance(x, y)
 
-            return distance_over_time(counted, real.runs, mine)
+            return distance_over_time(counted, real.features, mine)
 
         found = {metric: measured(metric) for metric in by.options.metrics}
     parts = of_all(found)
     return {metric: np.concatenate([part[metric] for part in parts], axis=1) for metric in found}
 
 
-def _ends(by: AgainstReal, real: RealSet, sets: np.ndarray) -> dict[str, Value]:
+def _ends(by: AgainstReal, real: RealSide, sets: np.ndarray) -> dict[str, Value]:
     """Of the first and the last chunk, with all that was asked for."""
     ends = {"first": sets[0], "last": sets[-1]}
     return {f"{name}_{end}": value for end, clips in ends.items() for name, value in by.scores(real, clips).items()}
@@ -175,15 +175,15 @@ def _slopes(by: AgainstReal, distances: Mapping[str, np.ndarray]) -> dict[str, V
     return values
 
 
-def _scored(by: AgainstReal, real: RealSet, values: dict[str, Value], fake: LongSource, video_frames: int | None) -> Scored:
+def _scored(by: AgainstReal, real: RealSide, values: dict[str, Value], fake: LongSource, video_frames: int | None) -> Scored:
     result = Result(
         protocol=by.protocol,
         values=values,
         extractor=facts_of(by.extractor),
-        num_real=real.count,
+        num_real=real.num_clips,
         num_fake=len(fake.lengths),
         fake=fake.facts(),
-        real=real.facts,
+        real=real.source,
         video_frames=video_frames,
         machine=command.machine() | {"processes": Process.this().count},
     )

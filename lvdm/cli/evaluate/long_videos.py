@@ -1,6 +1,6 @@
 """Long videos watched as they come, piece by piece: the curves of their frames and the features of their clips.
 
-Of every video only a piece and a batch of clips are in memory; videos of a model are watched while they are made and never
+Of every video only a piece and a clip are in memory; videos of a model are watched while they are made and never
 stored. Each process watches its own videos, and what is seen of a video depends on that video alone.
 
 Letters: v videos made at once, t frames, h w, k clips of a video, d features.
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from lvdm.checkpoints.model_file import read_info
 from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sources import Source
 from lvdm.cli.process import Process
@@ -31,9 +32,10 @@ from lvdm.evaluation.video_clips import ClipFeatures, VideoClips
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.long_pipeline import LongVideo
-from lvdm.sampling.pipeline import auto_batch
+from lvdm.sampling.pipeline import auto_batch, to_uint8
 
 PIECE = 128  # frames of a file that are read at once
+GROUP = 16  # videos made at once, where there is room: enough to fill a GPU, few enough to share out evenly
 
 
 @dataclass(frozen=True)
@@ -68,9 +70,7 @@ class LongSource(Protocol):
     def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]: ...
 
 
-def watch(
-    source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor], *, batch_size: int
-) -> dict[str, Watched]:
+def watch(source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor]) -> dict[str, Watched]:
     """All videos of the source by name, each process its part; an extractor for each protocol that looks at them."""
     seen: dict[str, Watched] = {}
     begun: dict[int, _Video] = {}
@@ -79,8 +79,7 @@ def watch(
         for piece in source.pieces(looked_at):
             if piece.video not in begun:
                 makers = zip(extractors, looked_at, strict=True)
-                clips = [ClipFeatures(each, frames=by.protocol.frames, batch_size=batch_size) for each, by in makers]
-                begun[piece.video] = _Video(clips)
+                begun[piece.video] = _Video([ClipFeatures(each, frames=by.protocol.frames) for each, by in makers])
             begun[piece.video].add(piece)
             bar.update(len(piece.facts.change))
             if piece.is_last:
@@ -180,22 +179,24 @@ class ModelVideos:
     def facts(self) -> FakeSource:
         solver = self.made.keys.solver
         told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "guidance": self.made.keys.guidance}
-        name = f"{self.path.parent.name}/{self.path.name}"
-        return FakeSource("model", name, sha256_of(self.path), seed=self.seed, is_ema=True, **told)
+        files = [self.path] if self.infill is None else [self.path, self.infill]
+        name = " + ".join(f"{path.parent.name}/{path.name}" for path in files)
+        is_ema = all(read_info(path).config.get("average") != 0 for path in files)
+        return FakeSource("model", name, " + ".join(map(sha256_of, files)), seed=self.seed, is_ema=is_ema, **told)
 
     def plan(self) -> dict[str, Any]:
-        return describe(self.made) | {"infill_sha256": None if self.infill is None else sha256_of(self.infill)}
+        return describe(self.made)
 
     def name_of(self, video: int) -> str:
         return f"seed{self.seed}-{video:05d}"
 
     def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
-        """Each process makes as many batches as every other, for a model in parts is put together by all of them at once."""
-        process, size = Process.this(), self._batch_size()
-        each = -(-self.count // process.count)
-        first, end = process.rank * each, (process.rank + 1) * each
-        for start in range(first, end, size):
-            made = self._pieces_of(range(start, min(start + size, end)), looked_at)
+        """A group is whole and the same whoever makes it, for the rounding of a video depends on how many it is made with. Each
+        process makes as many as every other, since a model in parts is put together by all of them at once."""
+        process, size = Process.this(), self._group_size()
+        each = -(-self.count // (size * process.count))
+        for group in range(process.rank * each, (process.rank + 1) * each):
+            made = self._pieces_of(range(group * size, (group + 1) * size), looked_at)
             yield from (piece for piece in made if piece.video < self.count)
 
     def _pieces_of(self, videos: range, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
@@ -205,21 +206,22 @@ class ModelVideos:
         for chunk in self.made.videos(self.seed, videos):  # (v, 3, t, h, w)
             if chunk.shape[2] == 0:  # what is decoded beyond the end
                 continue
-            shown = _levels(chunk, "round")
+            shown = to_uint8(chunk)
             by_levels = {quantise: _levels(chunk, quantise) for quantise in {by.protocol.quantise for by in looked_at}}
             is_last = done + shown.shape[1] == self.frames
             for row, video in enumerate(videos):
-                frames = shown[row].numpy()
+                frames = shown[row]
                 picked = [by.pick(by_levels[by.protocol.quantise][row], done) for by in looked_at]
                 yield Piece(video, frame_facts(frames, before=before[row]), picked, is_last)
                 before[row] = frames[-1]
             done += shown.shape[1]
 
-    def _batch_size(self) -> int:
+    def _group_size(self) -> int:
+        """The same for any number of processes."""
         if self.at_once is not None:
             return self.at_once
         elements = 2 * int(np.prod(self.made.predict.trained_settings().latent_shape))  # twice, for guidance
-        return min(of_all(auto_batch(elements, self.made.predict.device)))
+        return min(self.count, GROUP, *of_all(auto_batch(elements, self.made.predict.device)))
 
 
 def _levels(video: Tensor, quantise: str) -> Tensor:

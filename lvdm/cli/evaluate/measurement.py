@@ -47,6 +47,16 @@ class Settings:
             raise UserError(f"{counts} were asked for; give at least 1 clip at once, and none of the others below 0")
 
 
+@dataclass(frozen=True)
+class RealSide:
+    """The real clips of a protocol, measured: models are held against them, one or one after another."""
+
+    source: RealSource
+    manifest: Manifest
+    features: list[np.ndarray]  # of every run
+    num_clips: int  # of a run
+
+
 def evaluate(
     protocol: EvalProtocol,
     real: Source | None,
@@ -65,36 +75,26 @@ def evaluate(
     of_fake = [found[tuple(clips)] for clips in fake_clips]
     result = Result(
         protocol=protocol,
-        values=scores(protocol, of_real.runs if of_real else [], of_fake, options),
+        values=scores(protocol, of_real.features if of_real else [], of_fake, options),
         extractor=facts_of(extractor),
-        num_real=of_real.count if of_real else 0,
+        num_real=of_real.num_clips if of_real else 0,
         num_fake=num_fake,
         fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
-        real=of_real.facts if of_real else None,
+        real=of_real.source if of_real else None,
         machine=command.machine() | {"processes": Process.this().count},
     )
     return result, of_real.manifest if of_real else None
 
 
-@dataclass(frozen=True)
-class RealSet:
-    """The real clips of a protocol, measured: features (n, d) of every run, clips of a run, and which they were."""
-
-    runs: list[np.ndarray]
-    count: int
-    manifest: Manifest
-    facts: RealSource
-
-
-def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSet:
-    """Chosen as the protocol says, or those of a manifest, whose pixels are checked; the same in every process."""
-    clips, count = _real_clips(protocol, real, settings)
-    found = [_measure_real(real, run, protocol, extractor, settings) for run in clips]
-    manifest = _manifest(protocol, real, clips, found)
+def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSide:
+    """The first half, which is the same for every model."""
+    runs, count = _real_clips(protocol, real, settings)
+    found = [_measure_real(real, clips, protocol, extractor, settings) for clips in runs]
+    manifest = _manifest(protocol, real, runs, found)
     if settings.replay is not None:
         _check_replay(read_manifest(settings.replay), manifest)
-    facts = RealSource(real.name, real.fingerprint(), manifest.sha256())
-    return RealSet([run.features for run in found], count, manifest, facts)
+    source = RealSource(real.name, real.fingerprint(), manifest.sha256())
+    return RealSide(source, manifest, [one.features for one in found], count)
 
 
 def facts_of(extractor: Extractor) -> ExtractorFacts:
