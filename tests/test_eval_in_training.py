@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lvdm.cli.eval import main as evaluate
 from test_processes import train_in_two
 from test_train_command import kill, rows, same
 from test_train_refusals import refused, set_
@@ -21,6 +20,7 @@ from tiny_training import Config, autoencoder_config, checkpoint, data_of, diffu
 
 import lvdm
 from lvdm.cli import train
+from lvdm.cli.eval import main as evaluate
 from lvdm.cli.evaluate import in_training
 from lvdm.cli.evaluate.model_source import weights_sha256
 from lvdm.cli.evaluate.sources import open_source

@@ -8,18 +8,13 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from lvdm.evaluation.frame_curves import consistency, cosines, frame_curves, normal_flow
+from lvdm.evaluation.frame_curves import FrameFacts, consistency, cosines, frame_curves, frame_facts, normal_flow
 from lvdm.evaluation.frechet import Moments, frechet_distance
 from lvdm.evaluation.kernel import polynomial_mmd
-from lvdm.evaluation.long_video import (
-    DistanceOverTime,
-    LongVideoReport,
-    chunk_features,
-    chunk_starts,
-    distance_over_time,
-    mean_slope,
-    slope,
-)
+from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time, mean_slope, slope
+from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.protocols import get_protocol
+from lvdm.evaluation.video_clips import ClipFeatures, VideoClips, chunks
 from lvdm.types import UserError
 
 
@@ -125,6 +120,13 @@ def test_frames_may_come_from_an_iterator():
         np.testing.assert_array_equal(curve, frame_curves(video)[name])
 
 
+def test_pieces_of_a_video_make_the_curves_of_the_whole():
+    video = scene(50, speed=1)
+    pieces = [frame_facts(video[:20]), frame_facts(video[20:21], before=video[19]), frame_facts(video[21:], before=video[20])]
+    for name, curve in FrameFacts.joined(pieces).curves().items():
+        np.testing.assert_array_equal(curve, frame_curves(video)[name])
+
+
 def test_a_slope_is_that_of_least_squares_without_what_is_missing():
     frames = np.arange(0, 160, 16)
     values = 3 + 0.2 * frames + np.random.default_rng(0).normal(size=10)
@@ -143,52 +145,69 @@ def test_the_mean_slope_has_its_error_over_the_videos():
     assert mean_slope(curves[:1]).standard_error is None
 
 
+def plain(**changes: object) -> EvalProtocol:
+    """Frames as they are stored."""
+    return get_protocol("custom", resolution=None, resize="none", antialias=True, **changes)
+
+
 def test_chunks_do_not_overlap_and_what_is_left_over_is_dropped():
-    assert chunk_starts(50) == [0, 16, 32] == chunk_starts(48)
-    video = np.arange(50, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), dtype=np.uint8)
-
-    def first_and_last(clips: torch.Tensor) -> torch.Tensor:
-        assert clips.dtype == torch.uint8 and clips.shape[1:] == (16, 2, 2, 3) and len(clips) <= 2
-        return clips[:, [0, -1], 0, 0, 0]
-
-    assert chunk_features(video, first_and_last, batch_size=2).tolist() == [[0, 15], [16, 31], [32, 47]]
+    assert chunks(50, plain()) == [range(0, 16), range(16, 32), range(32, 48)] == chunks(48, plain())
+    assert chunks(15, plain()) == []
+    assert chunks(20, plain(frames=4, fake_stride=2)) == [range(0, 8, 2), range(8, 16, 2)]
 
 
-def drifting(videos: int, chunks: int, *, step: float) -> dict[str, np.ndarray]:
-    """Features that move away from a standard normal by `step` a chunk, in the first of 3 dimensions."""
+@pytest.mark.parametrize("piece", [1, 7, 50])
+def test_clips_are_the_same_in_any_pieces_and_go_through_the_network_alone(piece):
+    video = torch.arange(50, dtype=torch.uint8)[:, None, None, None].expand(-1, 2, 2, 3)
+    seen = VideoClips(plain(frames=4, fake_stride=2), chunks(50, plain(frames=4, fake_stride=2)))
+
+    def every_frame(clips: torch.Tensor) -> torch.Tensor:
+        assert clips.dtype == torch.uint8 and clips.shape == (1, 4, 2, 2, 3)
+        return clips[..., 0, 0, 0]
+
+    made = ClipFeatures(every_frame, frames=4)
+    for first in range(0, 50, piece):
+        made.add(seen.pick(video[first : first + piece], first))
+    assert made.features().tolist() == [[start, start + 2, start + 4, start + 6] for start in range(0, 48, 8)]
+
+
+def test_the_distance_over_time_is_that_of_each_chunk_to_the_clips_of_each_run():
     rng = np.random.default_rng(0)
-    away = np.arange(chunks)[:, None] * np.array([step, 0, 0])
-    return {f"v{i}": (rng.normal(size=(chunks, 3)) + away).astype(np.float32) for i in range(videos)}
-
-
-def test_the_distance_over_time_is_that_of_each_chunk_of_all_videos():
-    real, features = np.random.default_rng(1).normal(size=(80, 3)), drifting(30, 4, step=1.0)
-    found = distance_over_time(real, features, ddof=1)
-    for i in range(4):
-        chunk = np.array([one[i] for one in features.values()])
-        assert found.fvd[i] == frechet_distance(Moments.of(real), Moments.of(chunk), ddof=1)
-        assert found.kvd[i] == polynomial_mmd(real, chunk)
-    assert (np.diff(found.fvd) > 0).all()
-    summary = found.summary()
-    assert (summary["fvd_first"], summary["fvd_last"]) == (found.fvd[0], found.fvd[3])
-    assert summary["fvd_per_100_frames"] == pytest.approx(stats.linregress([0, 0.16, 0.32, 0.48], found.fvd).slope)
+    real = [rng.normal(size=(80, 3)) for _ in range(2)]
+    sets = [rng.normal(size=(30, 3)) + np.array([away, 0, 0]) for away in range(4)]  # drifts away
+    fvd = distance_over_time(lambda x, y: frechet_distance(Moments.of(x), Moments.of(y), ddof=1), real, sets)
+    kvd = distance_over_time(polynomial_mmd, real, sets)
+    for run in range(2):
+        for i in range(4):
+            assert fvd[run, i] == frechet_distance(Moments.of(real[run]), Moments.of(sets[i]), ddof=1)
+            assert kvd[run, i] == polynomial_mmd(real[run], sets[i])
+    assert (np.diff(fvd.mean(axis=0)) > 0).all()
+    summary = DistanceOverTime(16, {"fvd": fvd, "kvd": kvd}).summary()["fvd"]
+    assert (summary.first, summary.last) == (fvd[:, 0].mean(), fvd[:, 3].mean())
+    line = stats.linregress([0, 0.16, 0.32, 0.48], fvd.mean(axis=0))
+    assert (summary.per_100_frames, summary.standard_error) == pytest.approx((line.slope, line.stderr))
+    assert distance_over_time(polynomial_mmd, real, []).shape == (2, 0), "a process may have no chunk"
 
 
 def test_a_report_writes_a_row_a_chunk_with_the_distances_at_the_mean_and_a_chart(tmp_path):
     videos = {name: frame_curves(scene(40, speed=0.5, seed=seed)) for seed, name in enumerate("abc")}
-    report = LongVideoReport(videos, DistanceOverTime(chunk=16, fvd=np.array([10.0, 20.0]), kvd=np.array([0.1, 0.2])))
+    over_time = DistanceOverTime(16, {"fvd_n3": np.array([[10.0, 20.0]]), "kvd_n3": np.array([[0.1, 0.2], [0.3, 0.4]])})
+    report = LongVideoReport(videos, over_time)
     table, chart = report.write(tmp_path)
     rows = list(csv.DictReader(table.open()))
-    assert [(row["video"], row["frame"], row["fvd"]) for row in rows if row["video"] in ("a", "mean")] == [
-        *(("a", "0", ""), ("a", "16", ""), ("a", "32", "")),
-        *(("mean", "0", "10"), ("mean", "16", "20"), ("mean", "32", "")),
+    shown = [tuple(row[key] for key in ("video", "frame", "fvd_n3", "kvd_n3", "kvd_n3_std")) for row in rows]
+    assert "fvd_n3_std" not in rows[0], "of one run"
+    assert [row for row in shown if row[0] in ("a", "mean")] == [
+        *(("a", "0", "", "", ""), ("a", "16", "", "", ""), ("a", "32", "", "", "")),
+        *(("mean", "0", "10", "0.2", "0.1"), ("mean", "16", "20", "0.3", "0.1"), ("mean", "32", "", "", "")),
     ]
     assert float(rows[-1]["motion"]) == pytest.approx(np.mean([curves["motion"][32:].mean() for curves in videos.values()]), 1e-5)
     with Image.open(chart) as image:
         assert image.width == 760 and image.height == 8 * 190
     summary = report.summary()
-    assert summary["fvd_per_100_frames"] == pytest.approx(62.5) and summary["fvd_per_100_frames_se"] is None
-    assert summary["motion"] == pytest.approx(np.mean([curves["motion"][1:].mean() for curves in videos.values()]))
+    assert summary["fvd_n3"].per_100_frames == pytest.approx(62.5) and summary["fvd_n3"].standard_error is None
+    assert summary["motion"].mean == pytest.approx(np.mean([curves["motion"][1:].mean() for curves in videos.values()]))
+    assert summary["motion"].last == pytest.approx(np.mean([curves["motion"][-16:].mean() for curves in videos.values()]))
 
 
 def test_a_report_without_features_and_with_videos_of_several_lengths(tmp_path):
@@ -196,10 +215,10 @@ def test_a_report_without_features_and_with_videos_of_several_lengths(tmp_path):
     table, chart = report.write(tmp_path)
     rows = list(csv.DictReader(table.open()))
     assert "fvd" not in rows[0] and chart.exists() and len(rows) == 4 * 3
-    assert report.summary()["motion"] == 0 and "fvd_first" not in report.summary()
+    assert report.summary()["motion"].mean == 0 and "fvd" not in report.summary()
     alone = LongVideoReport({"one": frame_curves(scene(1))})
     alone.write(tmp_path)
-    assert alone.summary()["motion"] is None and alone.summary()["motion_per_100_frames"] is None
+    assert alone.summary()["motion"].mean is None and alone.summary()["motion"].per_100_frames is None
 
 
 @pytest.mark.parametrize(
@@ -210,12 +229,6 @@ def test_a_report_without_features_and_with_videos_of_several_lengths(tmp_path):
         (lambda: frame_curves(np.zeros((2, 16, 16), dtype=np.uint8)), r"frame 0 is uint8 \(16, 16\)"),
         (lambda: frame_curves(np.zeros((2, 16, 8, 3), dtype=np.uint8)), "16 pixels or more a side; got 8x16"),
         (lambda: frame_curves([scene(1)[0], scene(1, size=16)[0]]), "frame 1 is .* have one size"),
-        (lambda: chunk_starts(15), "15 frames has no chunk of 16"),
-        (lambda: distance_over_time(np.zeros((5, 3)), {}, ddof=1), "needs videos"),
-        (
-            lambda: distance_over_time(np.zeros((5, 3)), {"a": np.zeros((2, 3)), "b": np.zeros((3, 3))}, ddof=1),
-            "a: 2, b: 3; cut them to the shortest",
-        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(made, words):

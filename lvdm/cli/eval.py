@@ -6,10 +6,11 @@ import sys
 from collections.abc import Sequence
 
 from lvdm.cli import command
-from lvdm.cli.evaluate import distances, listing, reconstruction, text
+from lvdm.cli.evaluate import distances, listing, long, reconstruction, text
 
 PARTS = {
     "compare": listing.compare_command,
+    "long": lambda: (long.parser(), long.run),
     "protocols": listing.protocols_command,
     "reconstruction": lambda: (reconstruction.parser(), reconstruction.run),
     "text": lambda: (text.parser(), text.run),

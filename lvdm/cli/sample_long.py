@@ -16,6 +16,7 @@ from lvdm.cli import command
 from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import (
     Output,
+    add_long_video,
     add_machine,
     add_output,
     add_sampling,
@@ -43,14 +44,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--start", type=Path, metavar="VIDEO", help="a video or folder of images to go on from")
     parse.add_argument("--start-frames", type=int, metavar="N", help="only the first N frames of --start")
     add_sampling(parse, num=1)
-    group = parse.add_argument_group("long video (the model file says what is best for it)")
-    group.add_argument("--condition-noise", type=int, metavar="S", help="noise on given keys, a time of the schedule; 0 is clean")
-    group.add_argument("--gap-noise", type=int, metavar="S", help="the same while gaps are filled")
-    group.add_argument("--overlap", type=int, metavar="N", help="keys that a window is given from the one before")
-    group.add_argument("--key-stride", type=int, metavar="K", help="latents from one key to the next")
-    group.add_argument("--gap-steps", type=int, metavar="S", help="sampling steps in gaps (default: --steps)")
-    group.add_argument("--gap-batch", default="auto", metavar="auto|N", help="gap windows at once (default auto: by memory)")
-    group.add_argument("--lead-in", type=int, metavar="N", help="frames made before the first one and left out")
+    add_long_video(parse)
     add_output(parse)
     add_machine(parse)
     return parse

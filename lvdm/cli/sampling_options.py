@@ -1,4 +1,4 @@
-"""What sample_short and sample_long share: their options, the model, this process's share of the videos, where files go."""
+"""What the commands that sample share: their options, the model, this process's share of the videos, where files go."""
 
 from __future__ import annotations
 
@@ -40,6 +40,18 @@ def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
     group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
     group.add_argument("--guidance", type=float, metavar="W", help=GUIDANCE)
     group.add_argument("--batch-size", type=int, metavar="B", help="videos at once; only time and memory depend on it")
+
+
+def add_long_video(parse: argparse.ArgumentParser) -> None:
+    """How windows become a long video; `sample_long.read_options` reads it."""
+    group = parse.add_argument_group("long video (the model file says what is best for it)")
+    group.add_argument("--condition-noise", type=int, metavar="S", help="noise on given keys, a time of the schedule; 0 is clean")
+    group.add_argument("--gap-noise", type=int, metavar="S", help="the same while gaps are filled")
+    group.add_argument("--overlap", type=int, metavar="N", help="keys that a window is given from the one before")
+    group.add_argument("--key-stride", type=int, metavar="K", help="latents from one key to the next")
+    group.add_argument("--gap-steps", type=int, metavar="S", help="sampling steps in gaps (default: --steps)")
+    group.add_argument("--gap-batch", default="auto", metavar="auto|N", help="gap windows at once (default auto: by memory)")
+    group.add_argument("--lead-in", type=int, metavar="N", help="frames made before the first one and left out")
 
 
 def add_output(parse: argparse.ArgumentParser) -> None:
@@ -157,7 +169,7 @@ class Output:
         if args.resume:
             check_resume(args)
         self.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
-        _make_writable(self.folder)
+        make_writable(self.folder)
         if args.resume:
             keep_settings(args, is_first=process.rank == 0)
         self.missing = [video for video in videos if not (args.resume and self._is_there(video))]
@@ -209,7 +221,7 @@ def _run_name(model: Path) -> str:
     return name.parent.name if name.name == "model.safetensors" else name.stem
 
 
-def _make_writable(folder: Path) -> None:
+def make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

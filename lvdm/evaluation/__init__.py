@@ -6,12 +6,13 @@ from lvdm.evaluation.frame_curves import frame_curves
 from lvdm.evaluation.frechet import Extrapolation, Moments, extrapolated, frechet_distance
 from lvdm.evaluation.inception import InceptionScore, inception_score
 from lvdm.evaluation.kernel import polynomial_mmd
-from lvdm.evaluation.long_video import LongVideoReport, chunk_features, distance_over_time
+from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time
 from lvdm.evaluation.toy_clouds import score_clouds
 from lvdm.evaluation.toy_discs import score_discs
 from lvdm.evaluation.toy_score import ToyCurves
 
 __all__ = [
+    "DistanceOverTime",
     "Extrapolation",
     "InceptionScore",
     "Interval",
@@ -19,7 +20,6 @@ __all__ = [
     "Moments",
     "ToyCurves",
     "binned",
-    "chunk_features",
     "distance_over_time",
     "extrapolated",
     "frame_curves",

@@ -97,18 +97,21 @@ def _panel(draw: ImageDraw.ImageDraw, y0: int, title: str, lines: Curves, frames
     _text(draw, box[0], y0 + 8, title, INK, size=13)
     for value in np.arange(low, high + step / 2, step):
         draw.line([at(0, value), at(length, value)], fill=GRID, width=SCALE)
-        _text(draw, box[0] - 6, at(0, value)[1] / SCALE, f"{value:.4g}", PALE, anchor="rm")
+        _text(draw, box[0] - 6, at(0, value)[1] / SCALE, f"{value:.6g}", PALE, anchor="rm")
     for frame in np.arange(0, length + 1, x_step):
         x, y = at(float(frame), low)
         draw.line([(x, y), (x, y + 4 * SCALE)], fill=PALE, width=SCALE)
         _text(draw, x / SCALE, y / SCALE + 6, f"{frame:g}", PALE, anchor="mt")
     _text(draw, box[2] + 16, box[3] + 6, "frame", PALE)
+    measured = [name for name, values in lines.items() if np.isfinite(values).any()]
     for i, (name, values) in enumerate(lines.items()):
+        if name not in measured:
+            continue
         is_mean = name == "mean"
         color, thick = (INK, 3 * SCALE) if is_mean else (PALETTE[i % len(PALETTE)], SCALE)
         centres = (np.arange(len(values)) + 0.5) * frames_per_bin
         _line(draw, [at(min(x, length), value) for x, value in zip(centres, values, strict=True)], color, thick)
-        _legend(draw, box, i, len(lines), name, color, thick)
+        _legend(draw, box, measured.index(name), len(measured), name, color, thick)
 
 
 def _legend(draw: ImageDraw.ImageDraw, box: tuple, i: int, count: int, name: str, color: str, thick: int) -> None:

@@ -6,7 +6,8 @@ frame has none before it; a frame of one colour has neither edges nor a layout).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -25,10 +26,37 @@ TITLES = {  # what a chart shows and calls them; VBench's flicker is the change,
 }
 
 
-def frame_curves(frames: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Every curve, (t,) each, of the uint8 frames (h, w, 3) of one video: an array (t, h, w, 3) or an iterator."""
+@dataclass(frozen=True)
+class FrameFacts:
+    """What curves are made of, frame by frame; a video that is read in pieces has them joined."""
+
+    change: np.ndarray  # (t,)
+    motion: np.ndarray  # (t,)
+    colors: np.ndarray  # (t, 3) mean of the frame
+    layouts: np.ndarray  # (t, 768)
+
+    @staticmethod
+    def joined(pieces: Sequence[FrameFacts]) -> FrameFacts:
+        """Of pieces in their order."""
+        return FrameFacts(*(np.concatenate([getattr(one, f.name) for one in pieces]) for f in fields(FrameFacts)))
+
+    def curves(self) -> dict[str, np.ndarray]:
+        """Every curve by name, (t,) each, if the facts begin with the video."""
+        color = drift(self.colors)
+        return {
+            "change": self.change,
+            "vbench_flicker": (255 - self.change) / 255,
+            "motion": self.motion,
+            "brightness_drift": color.mean(axis=1),
+            "color_drift": np.abs(color).mean(axis=1),
+            "pixel_consistency": consistency(self.layouts),
+            "pixel_cosine_first": cosines(self.layouts),
+        }
+
+
+def frame_facts(frames: Iterable[np.ndarray], *, before: np.ndarray | None = None) -> FrameFacts:
+    """Of the uint8 frames (h, w, 3) of a video, or of a piece of it that comes after the frame `before`."""
     change, motion, colors, layouts = [], [], [], []
-    before = None
     for number, frame in enumerate(frames):
         _check(frame, number, before)
         change.append(np.nan if before is None else frame_change(before, frame))
@@ -36,18 +64,14 @@ def frame_curves(frames: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
         colors.append(frame.reshape(-1, 3).mean(axis=0))
         layouts.append(layout(frame))
         before = frame
-    if before is None:
+    if not colors:
         raise UserError("a video without a frame has no curves; give one of a frame or more")
-    color, places = drift(np.stack(colors)), np.stack(layouts)
-    return {
-        "change": np.array(change),
-        "vbench_flicker": (255 - np.array(change)) / 255,
-        "motion": np.array(motion),
-        "brightness_drift": color.mean(axis=1),
-        "color_drift": np.abs(color).mean(axis=1),
-        "pixel_consistency": consistency(places),
-        "pixel_cosine_first": cosines(places),
-    }
+    return FrameFacts(np.array(change), np.array(motion), np.stack(colors), np.stack(layouts))
+
+
+def frame_curves(frames: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
+    """Every curve, (t,) each, of the uint8 frames (h, w, 3) of one video: an array (t, h, w, 3) or an iterator."""
+    return frame_facts(frames).curves()
 
 
 def frame_change(before: np.ndarray, after: np.ndarray) -> float:

@@ -1,43 +1,22 @@
 """Long generated videos over their length: the distance of each chunk to real clips, and what the frames themselves show.
 
-Letters: n videos, t frames, k chunks, d features. A video is cut into chunks of 16 frames that do not overlap; the i-th chunks
-of all videos are one set, whose FVD and KVD are taken against the same real clips of 16 frames, as LVDM measures its long
-videos. A curve that rises is quality lost; its slope, per 100 frames, says how fast.
+Letters: n videos, N real clips, t frames, k chunks, d features, r runs. A video is cut into chunks of 16 frames that do not
+overlap; the i-th chunks of all videos are one set, whose FVD and KVD are taken against the same real clips of 16 frames, as LVDM
+measures its long videos. A curve that rises is quality lost; its slope, per 100 frames, says how fast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from lvdm.evaluation.curves import Curves, mean_curves, stacked_curves, write_chart, write_csv
 from lvdm.evaluation.frame_curves import TITLES
-from lvdm.evaluation.frechet import Moments, frechet_distance
-from lvdm.evaluation.kernel import polynomial_mmd
-from lvdm.types import UserError
 
-CHUNK = 16  # frames
-
-
-def chunk_starts(frames: int, *, chunk: int = CHUNK) -> list[int]:
-    """First frames of the chunks; what is left over at the end is in none."""
-    if frames < chunk:
-        raise UserError(f"a video of {frames} frames has no chunk of {chunk}; give longer videos")
-    return list(range(0, frames - chunk + 1, chunk))
-
-
-def chunk_features(
-    video: np.ndarray, extractor: Callable[[Tensor], Tensor], *, chunk: int = CHUNK, batch_size: int = 8
-) -> np.ndarray:
-    """(k, d) float32 features of every chunk of one uint8 video (t, h, w, 3)."""
-    clips = np.stack([video[start : start + chunk] for start in chunk_starts(len(video), chunk=chunk)])
-    batches = [torch.tensor(clips[i : i + batch_size]) for i in range(0, len(clips), batch_size)]
-    return np.concatenate([extractor(batch).float().cpu().numpy() for batch in batches])
+CHUNK = 16  # frames, over which curves are told where nothing else says it
 
 
 @dataclass(frozen=True)
@@ -69,44 +48,59 @@ def mean_slope(curves: np.ndarray) -> Slope:
     return Slope(float(slopes.mean()), float(slopes.std(ddof=1) / np.sqrt(len(slopes))) if len(slopes) > 1 else None)
 
 
+def distance_over_time(
+    distance: Callable[[np.ndarray, np.ndarray], float], real: Sequence[np.ndarray], chunks: Sequence[np.ndarray]
+) -> np.ndarray:
+    """(r, k): of the real clips (N, d) of every run and the i-th chunks (n, d) of all videos."""
+    return np.array([[distance(clips, chunk) for chunk in chunks] for clips in real]).reshape(len(real), len(chunks))
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A curve in a few numbers: its mean, its means over the first and the last chunk, and its slope."""
+
+    mean: float | None
+    first: float | None
+    last: float | None
+    per_100_frames: float | None
+    standard_error: float | None  # of the slope
+
+
 @dataclass(frozen=True)
 class DistanceOverTime:
-    chunk: int  # frames
-    fvd: np.ndarray  # (k,)
-    kvd: np.ndarray  # (k,)
+    """Distances of the chunks by the names that they may be told by, such as fvd_n512.
 
-    def summary(self) -> dict[str, float | None]:
-        """First chunk, last chunk and slope of either. The chunks are of the same videos, so the slope's error is a rough one."""
-        numbers: dict[str, float | None] = {}
-        for name, values in (("fvd", self.fvd), ("kvd", self.kvd)):
-            line = slope(values, np.arange(len(values)) * self.chunk)
-            numbers |= {f"{name}_first": float(values[0]), f"{name}_last": float(values[-1]), **_named(name, line)}
-        return numbers
+    Args:
+        chunk: frames from one chunk to the next.
+        runs: (r, k) of each.
+        about: what a chart says beside the name.
+    """
+
+    chunk: int
+    runs: Mapping[str, np.ndarray]
+    about: str = ""
+
+    def starts(self) -> np.ndarray:
+        """(k,) first frames of the chunks."""
+        return self.chunk * np.arange(next(iter(self.runs.values())).shape[1])
+
+    def summary(self) -> dict[str, Summary]:
+        """Of the mean over runs. The chunks are of the same videos, so the slope's error is a rough one."""
+        told = {}
+        for name, runs in self.runs.items():
+            mean = runs.mean(axis=0)
+            line = slope(mean, self.starts())
+            told[name] = Summary(float(mean.mean()), float(mean[0]), float(mean[-1]), line.per_100_frames, line.standard_error)
+        return told
 
     def curves(self, frames: int) -> dict[str, np.ndarray]:
-        """FVD and KVD at each of `frames` frames, NaN behind the last chunk."""
-        rest = np.full(frames - len(self.fvd) * self.chunk, np.nan)
-        return {name: np.concatenate([np.repeat(getattr(self, name), self.chunk), rest]) for name in ("fvd", "kvd")}
+        """The mean over runs at each of `frames` frames, and the deviation of several; NaN behind the last chunk."""
+        told = {name: runs.mean(axis=0) for name, runs in self.runs.items()}
+        told |= {f"{name}_std": runs.std(axis=0) for name, runs in self.runs.items() if len(runs) > 1}
+        return {name: _to(np.repeat(values, self.chunk), frames) for name, values in told.items()}
 
-
-def distance_over_time(
-    real: np.ndarray, features: Mapping[str, np.ndarray], *, ddof: int, chunk: int = CHUNK
-) -> DistanceOverTime:
-    """Of real clips (N, d) and, by video, the features (k, d) of its chunks; all videos must have as many chunks."""
-    counts = {video: len(one) for video, one in features.items()}
-    if not counts or len(set(counts.values())) > 1:
-        raise UserError(f"FVD over time needs videos of one length, their chunks are {_few(counts)}; cut them to the shortest")
-    moments = Moments.of(real)
-    by_chunk = np.stack(list(features.values()), axis=1)  # (k, n, d)
-    return DistanceOverTime(
-        chunk=chunk,
-        fvd=np.array([frechet_distance(moments, Moments.of(one), ddof=ddof) for one in by_chunk]),
-        kvd=np.array([polynomial_mmd(real, one) for one in by_chunk]),
-    )
-
-
-def _few(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{video}: {count}" for video, count in list(counts.items())[:3]) + (" ..." if len(counts) > 3 else "")
+    def titles(self) -> dict[str, str]:
+        return {name: f"{name} of {self.chunk} frames{self.about}" for name in self.runs}
 
 
 @dataclass(frozen=True)
@@ -116,31 +110,32 @@ class LongVideoReport:
     videos: Mapping[str, Curves]
     over_time: DistanceOverTime | None = None
 
-    def summary(self) -> dict[str, float | None]:
-        """Each curve's mean, its mean over the last chunk, and its slope; FVD and KVD of first and last chunk, and theirs."""
-        numbers = self.over_time.summary() if self.over_time else {}
-        mean = mean_curves(self.videos)
-        for name, curves in stacked_curves(self.videos).items():
-            numbers |= {name: _mean(mean[name]), f"{name}_last": _mean(mean[name][-CHUNK:]), **_named(name, mean_slope(curves))}
-        return numbers
+    def summary(self) -> dict[str, Summary]:
+        """Of the distances and of each curve: the mean over the videos of what each is over its own length."""
+        told = self.over_time.summary() if self.over_time else {}
+        for name, rows in stacked_curves(self.videos).items():
+            lines = [curves[name] for curves in self.videos.values()]
+            line = mean_slope(rows)
+            parts = (lines, [one[:CHUNK] for one in lines], [one[-CHUNK:] for one in lines])
+            told[name] = Summary(*map(_mean_of_means, parts), line.per_100_frames, line.standard_error)
+        return told
 
     def write(self, folder: Path) -> list[Path]:
-        """`over_time.csv`, a row per video and chunk and the mean with FVD and KVD last; `over_time.png`, a panel a curve."""
+        """`over_time.csv`, a row per video and chunk and the mean with the distances last; `over_time.png`, a panel a curve."""
         chunk = self.over_time.chunk if self.over_time else CHUNK
         table, chart = folder / "over_time.csv", folder / "over_time.png"
         write_csv(table, self._with_distances(self.videos), frames_per_bin=chunk)
-        shown = self._with_distances(_spread(self.videos))
-        distances = {"fvd": f"FVD of {chunk} frames", "kvd": f"KVD of {chunk} frames"} if self.over_time else {}
-        write_chart(chart, shown, show={**distances, **TITLES}, frames_per_bin=chunk)
+        titles = {**(self.over_time.titles() if self.over_time else {}), **TITLES}
+        write_chart(chart, self._with_distances(_spread(self.videos)), show=titles, frames_per_bin=chunk)
         return [table, chart]
 
     def _with_distances(self, videos: Mapping[str, Curves]) -> dict[str, Curves]:
-        """FVD and KVD are of all videos together: they stand at the mean, and nowhere else."""
+        """Distances are of all videos together: they stand at the mean, and nowhere else."""
         mean = mean_curves(self.videos)
         frames = len(next(iter(mean.values())))
         distances = self.over_time.curves(frames) if self.over_time else {}
         nowhere = {name: np.full(frames, np.nan) for name in distances}
-        lines = {video: {**nowhere, **_to(curves, frames)} for video, curves in videos.items()}
+        lines = {video: {**nowhere, **_all_to(curves, frames)} for video, curves in videos.items()}
         return {**lines, "mean": {**distances, **mean}}
 
 
@@ -162,13 +157,15 @@ def _quantile(rows: np.ndarray, level: float) -> np.ndarray:
     return found
 
 
-def _to(curves: Curves, frames: int) -> dict[str, np.ndarray]:
-    return {name: np.concatenate([curve, np.full(frames - len(curve), np.nan)]) for name, curve in curves.items()}
+def _all_to(curves: Curves, frames: int) -> dict[str, np.ndarray]:
+    return {name: _to(curve, frames) for name, curve in curves.items()}
 
 
-def _mean(values: np.ndarray) -> float | None:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else None
+def _to(curve: np.ndarray, frames: int) -> np.ndarray:
+    return np.concatenate([curve, np.full(frames - len(curve), np.nan)])
 
 
-def _named(name: str, line: Slope) -> dict[str, float | None]:
-    return {f"{name}_per_100_frames": line.per_100_frames, f"{name}_per_100_frames_se": line.standard_error}
+def _mean_of_means(curves: Sequence[np.ndarray]) -> float | None:
+    """Without what could not be measured; None where nothing could."""
+    means = [np.nanmean(curve) for curve in curves if np.isfinite(curve).any()]
+    return float(np.mean(means)) if means else None

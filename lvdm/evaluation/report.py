@@ -82,7 +82,7 @@ def _conditions(a: Result | TextResult, b: Result | TextResult) -> list[str]:
         return ["kind: one is of prompts and the other of a protocol"]
     told = [f"protocol: {what}" for what in differences(a.protocol, b.protocol)]
     pairs = [(f"extractor {f.name}", getattr(a.extractor, f.name), getattr(b.extractor, f.name)) for f in fields(ExtractorFacts)]
-    pairs += [(key, getattr(a, key), getattr(b, key)) for key in ("num_real", "num_fake")]
+    pairs += [(key, getattr(a, key), getattr(b, key)) for key in ("num_real", "num_fake", "video_frames")]
     if a.real is not None and b.real is not None:
         pairs.append(("fingerprint of the real videos", a.real.fingerprint, b.real.fingerprint))
         pairs.append(("pixels of the real clips (manifest)", a.real.manifest_sha256, b.real.manifest_sha256))

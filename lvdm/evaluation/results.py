@@ -25,6 +25,7 @@ from lvdm.types import UserError
 FORMAT = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
 NOT_COMPARABLE = "not comparable"
+PLAIN = ("num_real", "num_fake", "networks", "video_frames", "machine", "packages", "date")  # fields that a file has as they are
 SUFFIX = re.compile(r"_(n\d+|real\d+_fake\d+)$")
 PIXEL_SCORES = ("psnr_clip", "psnr_frame", "ssim", "lpips_vgg", "lpips_alex")  # of reconstructions, beside "r_fvd" and its like
 
@@ -124,6 +125,7 @@ class Result:
     fake: FakeSource
     real: RealSource | None = None  # None where no metric looks at real videos
     networks: dict[str, str] = field(default_factory=dict)  # file and sha256 of what measures beside the extractor
+    video_frames: int | None = None  # of each generated video, where it is measured over its whole length
     machine: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=package_versions)
     date: str = field(default_factory=now)
@@ -183,7 +185,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         labels = [{} if self.is_comparable(name) else {"label": NOT_COMPARABLE} for name in self.values]
         metrics = {name: label | asdict(value) for label, (name, value) in zip(labels, self.metrics.items(), strict=True)}
-        parts = {f: getattr(self, f) for f in ("num_real", "num_fake", "networks", "machine", "packages", "date")}
+        parts = {f: getattr(self, f) for f in PLAIN}
         return {
             "lvdm_result": FORMAT,
             "metrics": metrics,
@@ -231,7 +233,7 @@ def _result(said: dict[str, Any], path: str) -> Result:
         "extractor": record(ExtractorFacts, said["extractor"], f"{path}: extractor"),
         "fake": record(FakeSource, said["fake"], f"{path}: fake"),
         "real": None if said["real"] is None else record(RealSource, said["real"], f"{path}: real"),
-        **{key: said[key] for key in ("num_real", "num_fake", "networks", "machine", "packages", "date")},
+        **{key: said[key] for key in PLAIN},
     }
     suffix = Result(values={}, **parts).suffix
     values = {}

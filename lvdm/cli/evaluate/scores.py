@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -60,12 +59,12 @@ def scores(
         if metric == "is":
             made |= _inception(protocol, fake, options)
             continue
-        distance = _distance(metric, protocol)
+        distance = distance_of(metric, protocol)
         values = [distance(x, y) for x, y in zip(real, fake, strict=True)]
-        made[metric] = _over_runs(values) if len(values) > 1 else _with_interval(values[0], distance, (real[0], fake[0]), options)
+        made[metric] = over_runs(values) if len(values) > 1 else _with_interval(values[0], distance, (real[0], fake[0]), options)
         if options.extrapolate and metric in ("fvd", "cdfvd"):
             infinite = [extrapolated(x, y, ddof=protocol.ddof, seed=protocol.seed).value for x, y in zip(real, fake, strict=True)]
-            made[f"{metric}_infinite"] = _over_runs(infinite) if len(infinite) > 1 else Value(infinite[0])
+            made[f"{metric}_infinite"] = over_runs(infinite)
     return made
 
 
@@ -74,7 +73,7 @@ def paired_distances(protocol: EvalProtocol, originals: np.ndarray, made: np.nda
     pairs = np.stack([originals, made], axis=1)  # (n, 2, d)
     found = {}
     for metric in options.metrics:
-        distance = _distance(metric, protocol)
+        distance = distance_of(metric, protocol)
         of_pairs = lambda pairs, distance=distance: distance(pairs[:, 0], pairs[:, 1])  # noqa: E731
         found[f"r_{metric}"] = _with_interval(of_pairs(pairs), of_pairs, (pairs,), options)
     return found
@@ -86,13 +85,17 @@ def mean_over(values: np.ndarray, options: ScoreOptions, *, over: str) -> Value:
     return replace(_with_interval(float(values.mean()), np.mean, (values,), options), std=float(values.std()), over=over)
 
 
-def _distance(metric: str, protocol: EvalProtocol) -> Callable[[Any, Any], float]:
+def distance_of(metric: str, protocol: EvalProtocol) -> Callable[[np.ndarray, np.ndarray], float]:
+    """Between features (n, d) of real and of generated clips."""
     if metric == "kvd":
         return polynomial_mmd
     return lambda real, fake: frechet_distance(Moments.of(real), Moments.of(fake), ddof=protocol.ddof)
 
 
-def _over_runs(values: Sequence[float]) -> Value:
+def over_runs(values: Sequence[float]) -> Value:
+    """Their mean, with the deviation where there are several."""
+    if len(values) == 1:
+        return Value(float(values[0]))
     return Value(float(np.mean(values)), std=float(np.std(values)), over="runs")
 
 
@@ -110,7 +113,7 @@ def _inception(protocol: EvalProtocol, fake: Sequence[np.ndarray], options: Scor
     how = {"splits": protocol.splits, "shuffle_seed": protocol.split_seed, "eps": protocol.eps}
     found = [inception_score(p, **how) for p in fake]
     if len(found) > 1:
-        return {"is": _over_runs([one.mean for one in found]), "is_whole": _over_runs([one.whole for one in found])}
+        return {"is": over_runs([one.mean for one in found]), "is_whole": over_runs([one.whole for one in found])}
     whole = _with_interval(found[0].whole, lambda p: inception_score(p, **{**how, "splits": 1}).whole, (fake[0],), options)
     if protocol.splits == 1:
         return {"is": whole}

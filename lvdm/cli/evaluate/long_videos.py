@@ -1,0 +1,232 @@
+"""Long videos watched as they come, piece by piece: the curves of their frames and the features of their clips.
+
+Of every video only a piece and a clip are in memory; videos of a model are watched while they are made and never
+stored. Each process watches its own videos, and what is seen of a video depends on that video alone.
+
+Letters: v videos made at once, t frames, h w, k clips of a video, d features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from lvdm.checkpoints.model_file import read_info
+from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.sources import Source
+from lvdm.cli.process import Process
+from lvdm.cli.sample_long import describe
+from lvdm.data.loading import next_batch
+from lvdm.evaluation.curves import Curves
+from lvdm.evaluation.frame_curves import FrameFacts, frame_facts
+from lvdm.evaluation.pixels import to_levels
+from lvdm.evaluation.results import FakeSource
+from lvdm.evaluation.video_clips import ClipFeatures, VideoClips
+from lvdm.models.features.extractors import Extractor
+from lvdm.models.features.weights import sha256_of
+from lvdm.sampling.long_pipeline import LongVideo
+from lvdm.sampling.pipeline import auto_batch, to_uint8
+
+PIECE = 128  # frames of a file that are read at once
+GROUP = 16  # videos made at once, where there is room: enough to fill a GPU, few enough to share out evenly
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What is seen of some frames of a video: facts for its curves, and for each protocol the frames of clips."""
+
+    video: int
+    facts: FrameFacts
+    picked: list[Tensor]
+    is_last: bool
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One video: its curves, and for each protocol the features (k, d) of its clips."""
+
+    curves: Curves
+    features: list[np.ndarray]
+
+
+class LongSource(Protocol):
+    """Long videos 0, 1, ...: how long each is, and this process's part of them as pieces, each video's in order."""
+
+    lengths: Sequence[int]
+
+    def facts(self) -> FakeSource: ...
+
+    def plan(self) -> dict[str, Any] | None: ...  # how a model made them
+
+    def name_of(self, video: int) -> str: ...
+
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]: ...
+
+
+def watch(source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor]) -> dict[str, Watched]:
+    """All videos of the source by name, each process its part; an extractor for each protocol that looks at them."""
+    seen: dict[str, Watched] = {}
+    begun: dict[int, _Video] = {}
+    watched_by_one = sum(source.lengths) // Process.this().count
+    with tqdm(total=watched_by_one, desc="long videos", unit="frame", delay=2.0, disable=Process.this().rank > 0) as bar:
+        for piece in source.pieces(looked_at):
+            if piece.video not in begun:
+                makers = zip(extractors, looked_at, strict=True)
+                begun[piece.video] = _Video([ClipFeatures(each, frames=by.protocol.frames) for each, by in makers])
+            begun[piece.video].add(piece)
+            bar.update(len(piece.facts.change))
+            if piece.is_last:
+                seen[source.name_of(piece.video)] = begun.pop(piece.video).watched()
+    return {name: one for part in of_all(seen) for name, one in part.items()}
+
+
+@dataclass
+class _Video:
+    """A video of which some pieces have come."""
+
+    clips: list[ClipFeatures]
+    facts: list[FrameFacts] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        self.facts.append(piece.facts)
+        for each, picked in zip(self.clips, piece.picked, strict=True):
+            each.add(picked)
+
+    def watched(self) -> Watched:
+        return Watched(FrameFacts.joined(self.facts).curves(), [each.features() for each in self.clips])
+
+
+# Videos that are there ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FileVideos:
+    """The first `lengths` frames of the first videos of a source, read by workers."""
+
+    source: Source
+    lengths: Sequence[int]
+    workers: int = 0
+
+    def facts(self) -> FakeSource:
+        return FakeSource(self.source.kind, self.source.name, self.source.fingerprint())
+
+    def plan(self) -> None:
+        return None
+
+    def name_of(self, video: int) -> str:
+        return self.source.names[video]
+
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        videos = Process.this().share(len(self.lengths))
+        mine = _FilePieces(self, videos, looked_at)
+        loaded = iter(DataLoader(mine, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is))
+        while (piece := next_batch(loaded)) is not None:
+            yield piece
+
+
+class _FilePieces(Dataset[Piece]):
+    def __init__(self, files: FileVideos, videos: range, looked_at: Sequence[VideoClips]) -> None:
+        self.files, self.looked_at = files, looked_at
+        self.places = [(video, first) for video in videos for first in range(0, files.lengths[video], PIECE)]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Piece:
+        video, first = self.places[index]
+        length = self.files.lengths[video]
+        frames = self.files.source.read(video, range(max(0, first - 1), min(first + PIECE, length)))
+        before, frames = (None, frames) if first == 0 else (frames[0], frames[1:])
+        pixels = torch.from_numpy(np.ascontiguousarray(frames))
+        picked = [by.pick(pixels, first) for by in self.looked_at]
+        return Piece(video, frame_facts(frames, before=before), picked, first + len(frames) == length)
+
+
+def _as_it_is(piece: Piece) -> Piece:
+    return piece
+
+
+# Videos of a model -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelVideos:
+    """Videos 0 ... count - 1 of a seed, watched while they are made.
+
+    Args:
+        path: the model file; infill: that of the model which fills gaps.
+        made: how their long videos are made.
+        at_once: videos made at once; None takes as many as are useful.
+    """
+
+    path: Path
+    made: LongVideo
+    frames: int
+    count: int
+    seed: int
+    at_once: int | None = None
+    infill: Path | None = None
+
+    @property
+    def lengths(self) -> list[int]:
+        return [self.frames] * self.count
+
+    def facts(self) -> FakeSource:
+        solver = self.made.keys.solver
+        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "guidance": self.made.keys.guidance}
+        files = [self.path] if self.infill is None else [self.path, self.infill]
+        name = " + ".join(f"{path.parent.name}/{path.name}" for path in files)
+        is_ema = all(read_info(path).config.get("average") != 0 for path in files)
+        return FakeSource("model", name, " + ".join(map(sha256_of, files)), seed=self.seed, is_ema=is_ema, **told)
+
+    def plan(self) -> dict[str, Any]:
+        return describe(self.made)
+
+    def name_of(self, video: int) -> str:
+        return f"seed{self.seed}-{video:05d}"
+
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """A group is whole and the same whoever makes it, for the rounding of a video depends on how many it is made with. Each
+        process makes as many as every other, since a model in parts is put together by all of them at once."""
+        process, size = Process.this(), self._group_size()
+        each = -(-self.count // (size * process.count))
+        for group in range(process.rank * each, (process.rank + 1) * each):
+            made = self._pieces_of(range(group * size, (group + 1) * size), looked_at)
+            yield from (piece for piece in made if piece.video < self.count)
+
+    def _pieces_of(self, videos: range, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """The curves are those of the frames as `sample_long` writes them; each protocol has its own levels."""
+        done = 0
+        before: list[np.ndarray | None] = [None] * len(videos)
+        for chunk in self.made.videos(self.seed, videos):  # (v, 3, t, h, w)
+            if chunk.shape[2] == 0:  # what is decoded beyond the end
+                continue
+            shown = to_uint8(chunk)
+            by_levels = {quantise: _levels(chunk, quantise) for quantise in {by.protocol.quantise for by in looked_at}}
+            is_last = done + shown.shape[1] == self.frames
+            for row, video in enumerate(videos):
+                frames = shown[row]
+                picked = [by.pick(by_levels[by.protocol.quantise][row], done) for by in looked_at]
+                yield Piece(video, frame_facts(frames, before=before[row]), picked, is_last)
+                before[row] = frames[-1]
+            done += shown.shape[1]
+
+    def _group_size(self) -> int:
+        """The same for any number of processes."""
+        if self.at_once is not None:
+            return self.at_once
+        elements = 2 * int(np.prod(self.made.predict.trained_settings().latent_shape))  # twice, for guidance
+        return min(self.count, GROUP, *of_all(auto_batch(elements, self.made.predict.device)))
+
+
+def _levels(video: Tensor, quantise: str) -> Tensor:
+    """(v, 3, t, h, w) in [-1, 1] -> uint8 (v, t, h, w, 3)."""
+    return to_levels(video, quantise).permute(0, 2, 3, 4, 1).contiguous().cpu()
