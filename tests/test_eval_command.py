@@ -125,8 +125,8 @@ with together():
 
 
 def test_two_processes_give_the_numbers_of_one(real: str, fake: str, model: str, tmp_path: Path) -> None:
-    """Five clips over two processes, of files and of a model."""
-    arguments = ["--protocol", "tats", *NARROW, "--allow-fewer", "5", *SHORT, "--no-cache"]
+    """Three clips over two processes, of files and of a model."""
+    arguments = ["--protocol", "tats", *NARROW, "--allow-fewer", "3", *SHORT, "--no-cache"]
     (tmp_path / "both.py").write_text(BOTH)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "both.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
