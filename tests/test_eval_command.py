@@ -124,6 +124,7 @@ with together():
 """
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_give_the_numbers_of_one(real: str, fake: str, model: str, tmp_path: Path) -> None:
     """Three clips over two processes, of files and of a model."""
     arguments = ["--protocol", "tats", *NARROW, "--allow-fewer", "3", *SHORT, "--no-cache"]
@@ -134,7 +135,6 @@ def test_two_processes_give_the_numbers_of_one(real: str, fake: str, model: str,
         [*command, real, fake, model, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    torch.set_num_threads(1)  # as each of the two has: threads change the last digits
     for name, source in (("array", fake), ("model", model)):
         alone = result_of(tmp_path / "one.json", "--real", real, "--fake", source, *arguments)
         two = json.loads((tmp_path / f"two_{name}.json").read_text())

@@ -251,6 +251,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in held]
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_processes_tell_the_numbers_of_one(joint, data, tmp_path):
     model = ("--fake", joint, "--frames", 32, "--num", 3, "--steps", 2, "--sample-batch", 2)
     narrow = ("--feature-width", "0.03125")

@@ -275,7 +275,7 @@ CASES: list[Case] = [
     ("eval", lambda p: score(p, "--guidance", "1"), "--guidance has no effect on videos that are there already"),
     ("eval", lambda p: score(p, "--guidance", "1", fake=p.model), "guidance 1 has no effect on clips without label or text"),
     ("eval", lambda p: score(p, "--infill", p.model, fake=p.model), "--infill has no effect on 16 frames"),
-    ("eval", lambda p: score(p, "--sample-batch", "0", fake=p.model), "--sample-batch 0"),
+    ("eval", lambda p: score(p, "--sample-batch", "0", fake=p.model), "0 videos at once"),
     ("eval", lambda p: score(p, "--steps", "0", fake=p.model), "0"),
     ("eval", lambda p: score(p, "--sampler", "euler", fake=p.model), "the sampler is 'euler'"),
     ("eval", lambda p: score(p, "--set", "fake_clips=every window", fake=p.model), "'every window' has no effect on a model"),

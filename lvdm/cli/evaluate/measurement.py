@@ -132,7 +132,8 @@ def check_counts(
     settings: Settings,
 ) -> None:
     """Too few clips are told of before anything is measured."""
-    counts = [_fake_clips(protocol, fake, settings)[1], *([] if real is None else [choose_real(protocol, real, settings)[1]])]
+    of_real = [] if real is None else [choose_real(protocol, real, settings)[1]]
+    counts = [*of_real, _fake_clips(protocol, fake, settings)[1]]
     options.check_counts(protocol, min(counts), extractor.dim)
 
 
