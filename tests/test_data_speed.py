@@ -97,10 +97,8 @@ def test_the_command_measures_training_from_the_cache_and_from_videos_in_turn(
     assert benchmark.main([config, *options, "data.params.num_workers=1"]) == 0
     found = json.loads(out.read_text())
     rates = found["clips per second"]
-    assert (found["clips a turn"], found["workers"], found["precision"]) == (2, 1, "float32") and list(rates) == [
-        "cache",
-        "videos",
-    ]
+    assert list(rates) == ["cache", "videos"] and all(len(each) == TURNS and min(each) > 0 for each in rates.values())
+    assert (found["clips a turn"], found["workers"], found["precision"]) == (2, 1, "float32")
     assert found["ratios"] == pytest.approx([a / b for a, b in zip(rates["cache"], rates["videos"], strict=True)])
     assert "5 videos encoded" in (said := capsys.readouterr().out) and "cache is" in said and "as fast as videos" in said
     other = write_config(tmp_path / "b.yaml", autoencoder_config(one_clip, tmp_path))

@@ -99,7 +99,7 @@ def report(rates: dict[str, list[float]], memory: list[float], clips: int, worke
     found: dict[str, Any] = {"clips a turn": clips, "workers": workers, "clips per second": rates, "memory (MiB)": memory}
     print(f"{clips} clips a turn, {TURNS} turns in turn, {workers} workers")
     for name, each in rates.items():
-        print(f"  {name:<10} {median(each):.1f} clips/s ({min(each):.1f} to {max(each):.1f})")
+        print(f"  {name:<10} {median(each):.3g} clips/s ({min(each):.3g} to {max(each):.3g})")
     if len(rates) == 2:
         (one, ours), (other, theirs) = rates.items()
         found["ratios"] = ratios = [first / second for first, second in zip(ours, theirs, strict=True)]
