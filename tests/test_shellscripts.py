@@ -101,7 +101,7 @@ def test_the_experiments_train_and_their_models_sample(quickstart, tmp_path):
         "LVDM_CACHE": tmp_path / "cache",
     }
     assert "not comparable" in succeeds(bash("evaluate.sh", *few, cwd=tmp_path, **environment))
-    assert json.loads((tmp_path / "results" / "short_sky-lvdm-fvd2048.json").read_text())["num_fake"] == 2
+    assert json.loads((tmp_path / "results" / "short_sky-lvdm-fvd2048-custom.json").read_text())["num_fake"] == 2
     assert len(list((tmp_path / "short").glob("*.mp4"))) == 2
     assert len(list((tmp_path / "long").glob("*.mp4"))) == 1
 
