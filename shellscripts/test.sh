@@ -5,7 +5,7 @@
 #   bash shellscripts/test.sh tests/test_setup.py    what pytest is told
 #
 # Hardware  2 CPU cores, no GPU
-# Time      about 4 minutes on 2 cores, the first installation apart
+# Time      about 10 minutes on 2 cores, the first installation apart
 # Result    pytest's closing line; exit status 0 when all passed
 LVDM_EXTRAS=test source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
