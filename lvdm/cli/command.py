@@ -68,6 +68,13 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
     return 0
 
 
+def refuse_idle(args: argparse.Namespace, parse: argparse.ArgumentParser, options: Sequence[str], why: str) -> None:
+    """Whatever was given of these options of a parser has no effect here."""
+    given = [action for action in parse._actions if action.dest in options and getattr(args, action.dest) != action.default]
+    if given:
+        raise UserError(f"{given[0].option_strings[0]} has no effect {why}")
+
+
 def machine() -> Report:
     """What the figures were measured on."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

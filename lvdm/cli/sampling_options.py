@@ -169,7 +169,7 @@ class Output:
         if args.resume:
             check_resume(args)
         self.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
-        make_writable(self.folder)
+        _make_writable(self.folder)
         if args.resume:
             keep_settings(args, is_first=process.rank == 0)
         self.missing = [video for video in videos if not (args.resume and self._is_there(video))]
@@ -221,7 +221,7 @@ def _run_name(model: Path) -> str:
     return name.parent.name if name.name == "model.safetensors" else name.stem
 
 
-def make_writable(folder: Path) -> None:
+def _make_writable(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

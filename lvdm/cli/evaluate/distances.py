@@ -25,6 +25,8 @@ from lvdm.evaluation.results import Result, write_result
 from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
 from lvdm.types import UserError
 
+OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch", "condition_noise", "gap_noise", "overlap",
+            "key_stride", "gap_steps", "gap_batch", "lead_in")  # fmt: skip
 RANDOM = {"fvd": "random-i3d", "kvd": "random-i3d", "is": "random-c3d"}  # what `--features random` takes
 
 
@@ -86,7 +88,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> Non
 def run(args: argparse.Namespace) -> command.Report:
     with together() as process:
         protocol = protocol_of(args)
-        out = args.out or Path("results") / f"{plain_name(args.fake)}-{_plain_name(protocol)}.json"
+        out = args.out or Path("results") / f"{plain_name(args.fake)}-{protocol_name(protocol)}.json"
         require_writable(out)  # before hours of measuring
         options = ScoreOptions(metrics_of(args, protocol), args.bootstrap, args.extrapolate)
         options.check(protocol)
@@ -160,7 +162,7 @@ def open_real(args: argparse.Namespace, protocol: EvalProtocol) -> Source | None
 
 def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | ModelSource:
     if args.fake.suffix != ".safetensors":
-        refuse_sampling(args)
+        refuse_sampling(args, parser())
         return open_source(args.fake, split=protocol.split, allow=args.allow_module)
     device = command.device(args.device)
     model = load(args.fake, device, allow=args.allow_module)
@@ -171,13 +173,9 @@ def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | Mode
     return source
 
 
-def refuse_sampling(args: argparse.Namespace) -> None:
+def refuse_sampling(args: argparse.Namespace, parse: argparse.ArgumentParser) -> None:
     """Options of a model are none of files."""
-    options = ("infill", "sampler", "steps", "eta", "guidance", "sample_batch")
-    idle = [option for option in options if getattr(args, option, None) is not None] + ["seed"] * bool(args.seed)
-    if idle:
-        said = f"--{idle[0].replace('_', '-')}"
-        raise UserError(f"{said} has no effect on videos that are there already; leave it out or give a model as --fake")
+    command.refuse_idle(args, parse, OF_MODEL, "on videos that are there already; leave it out or give a model as --fake")
 
 
 def extractor_of(args: argparse.Namespace, protocol: EvalProtocol) -> Extractor:
@@ -191,7 +189,7 @@ def plain_name(path: Path) -> str:
     return path.resolve().parent.name if path.name == "model.safetensors" else path.resolve().stem
 
 
-def _plain_name(protocol: EvalProtocol) -> str:
+def protocol_name(protocol: EvalProtocol) -> str:
     """tats, or tats-custom, which never takes the place of a result of tats."""
     return protocol.based_on + ("" if protocol.based_on == protocol.name else "-custom")
 

@@ -99,11 +99,12 @@ class EvaluateInTraining(Callback):
     def _measure(self, module: pl.LightningModule, step: int) -> Result:
         assert isinstance(module, LatentDiffusion), "check_evaluation lets no other through"
         its = self.planned
-        weights = weights_sha256(module.codec, gathered(module.denoiser.state_dict()))
+        whole = gathered(module.denoiser.state_dict())  # of a denoiser in parts by all, for the first process
+        weights = weights_sha256(module.codec, whole) if module.global_rank == 0 else ""
         running = RunningModel(
             run=self.folder.path.name,
             step=step,
-            weights_sha256=of_all(weights)[0],  # the first process has them whole
+            weights_sha256=of_all(weights)[0],
             config_sha256=hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest(),
             is_ema=self.config["average"] != 0,
         )

@@ -13,19 +13,29 @@ from typing import Any
 
 from lvdm.api import load
 from lvdm.cli import command
-from lvdm.cli.evaluate.distances import add_measuring, add_sampling, extractor_of, metrics_of, open_real, protocol_of, settings_of
+from lvdm.cli.evaluate.distances import (
+    add_measuring,
+    add_sampling,
+    extractor_of,
+    metrics_of,
+    open_real,
+    protocol_of,
+    refuse_sampling,
+    settings_of,
+)
 from lvdm.cli.evaluate.gather import together
 from lvdm.cli.evaluate.long_measurement import AgainstReal, LongMeasurement, measure_long
 from lvdm.cli.evaluate.long_videos import FileVideos, LongSource, ModelVideos
+from lvdm.cli.evaluate.sampled import check_at_once
 from lvdm.cli.evaluate.scores import ScoreOptions
 from lvdm.cli.evaluate.sources import open_source
 from lvdm.cli.sample_long import read_options
-from lvdm.cli.sampling_options import add_long_video, make_writable
+from lvdm.cli.sampling_options import add_long_video
 from lvdm.evaluation.long_video import CHUNK
 from lvdm.evaluation.manifest import write_manifest
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.protocols import PROTOCOLS
-from lvdm.evaluation.records import write_whole
+from lvdm.evaluation.records import require_writable, write_whole
 from lvdm.evaluation.results import write_result
 from lvdm.sampling.long_pipeline import prepare_long_video
 from lvdm.types import UserError
@@ -35,8 +45,6 @@ FVD128 = [name for name, protocol in PROTOCOLS.items() if protocol.frames == 128
 FRAMES = 1000  # of a video that a model makes
 OF_REAL = ("protocol", "fvd128", "overrides", "metrics", "features", "feature_width", "feature_seed", "allow_fewer", "replay",
            "bootstrap", "extrapolate", "batch_size", "no_cache")  # fmt: skip
-OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch", "condition_noise", "gap_noise", "overlap",
-            "key_stride", "gap_steps", "gap_batch", "lead_in")  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -69,7 +77,7 @@ def run(args: argparse.Namespace) -> command.Report:
     with together() as process:
         judges = judges_of(args)
         source = open_videos(args, judges)
-        make_writable(args.out)  # before hours of measuring
+        require_writable(args.out / "result.json")  # before hours of measuring
         found = measure_long(source, judges)
         args.json = process.report_file(args.json)
         if process.rank == 0:
@@ -100,7 +108,7 @@ def tell(found: LongMeasurement, out: Path) -> None:
 def judges_of(args: argparse.Namespace) -> list[AgainstReal]:
     """None without real videos; else the protocol over time, and that of the first 128 frames where it is asked for."""
     if args.real is None:
-        _refuse(args, OF_REAL, "without real videos; leave it out or give --real SRC")
+        command.refuse_idle(args, parser(), OF_REAL, "without real videos; leave it out or give --real SRC")
         return []
     judges = [_judge(args, protocol=args.protocol or OVER_TIME)]
     if args.fvd128 is not None:  # --set, --metrics and --replay speak of the clips over time
@@ -126,9 +134,9 @@ def open_videos(args: argparse.Namespace, judges: Sequence[AgainstReal]) -> Long
     protocols = [judge.protocol for judge in judges]
     if args.fake.suffix == ".safetensors":
         if not judges:
-            _refuse(args, ("workers",), "on a model without real videos; leave it out")
+            command.refuse_idle(args, parser(), ("workers",), "on a model without real videos; leave it out")
         return _of_model(args, how_many(args, protocols, there=None))
-    _refuse(args, OF_MODEL, "on videos that are there already; leave it out or give a model as --fake")
+    refuse_sampling(args, parser())
     source = open_source(args.fake, split=protocols[0].split if protocols else "train", allow=args.allow_module)
     count = how_many(args, protocols, there=len(source.lengths))
     lengths = source.lengths[:count]
@@ -142,6 +150,7 @@ def open_videos(args: argparse.Namespace, judges: Sequence[AgainstReal]) -> Long
 
 
 def _of_model(args: argparse.Namespace, count: int) -> ModelVideos:
+    check_at_once(args.sample_batch)
     device, allow = command.device(args.device), args.allow_module
     args.frames = FRAMES if args.frames is None else args.frames
     predict = load(args.fake, device, allow=allow)
@@ -168,15 +177,6 @@ def how_many(args: argparse.Namespace, protocols: Sequence[EvalProtocol], *, the
     if protocols and count < 2:
         raise UserError("a distance is one of sets, and 1 video is none; give more, or leave --real out")
     return count
-
-
-def _refuse(args: argparse.Namespace, options: Sequence[str], why: str) -> None:
-    """Whatever was given of these options has no effect here."""
-    untouched = parser()
-    given = [name for name in options if getattr(args, name) != untouched.get_default(name)]
-    if given:
-        name = "set" if given[0] == "overrides" else given[0].replace("_", "-")
-        raise UserError(f"--{name} has no effect {why}")
 
 
 # What is shown -----------------------------------------------------------------------------------------------------------

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.checkpoints.model_file import read_info
 from lvdm.cli.evaluate.gather import of_all
+from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
 from lvdm.cli.evaluate.sources import Source
 from lvdm.cli.process import Process
 from lvdm.cli.sample_long import describe
@@ -31,12 +31,10 @@ from lvdm.evaluation.pixels import to_levels
 from lvdm.evaluation.results import FakeSource
 from lvdm.evaluation.video_clips import ClipFeatures, VideoClips
 from lvdm.models.features.extractors import Extractor
-from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.long_pipeline import LongVideo
-from lvdm.sampling.pipeline import auto_batch, to_uint8
+from lvdm.sampling.pipeline import to_uint8
 
 PIECE = 128  # frames of a file that are read at once
-GROUP = 16  # videos made at once, where there is room: enough to fill a GPU, few enough to share out evenly
 
 
 @dataclass(frozen=True)
@@ -180,12 +178,8 @@ class ModelVideos:
         return [self.frames] * self.count
 
     def facts(self) -> FakeSource:
-        solver = self.made.keys.solver
-        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "guidance": self.made.keys.guidance}
-        files = [self.path] if self.infill is None else [self.path, self.infill]
-        name = " + ".join(f"{path.parent.name}/{path.name}" for path in files)
-        is_ema = all(read_info(path).config.get("average") != 0 for path in files)
-        return FakeSource("model", name, " + ".join(map(sha256_of, files)), seed=self.seed, is_ema=is_ema, **told)
+        keys, files = self.made.keys, [self.path] if self.infill is None else [self.path, self.infill]
+        return model_facts(files, how_sampled(keys.solver, guidance=keys.guidance, seed=self.seed))
 
     def plan(self) -> dict[str, Any]:
         return describe(self.made)
@@ -194,13 +188,10 @@ class ModelVideos:
         return f"seed{self.seed}-{video:05d}"
 
     def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
-        """A group is whole and the same whoever makes it, for the rounding of a video depends on how many it is made with. Each
-        process makes as many as every other, since a model in parts is put together by all of them at once."""
-        process, size = Process.this(), self._group_size()
-        each = -(-self.count // (size * process.count))
-        for group in range(process.rank * each, (process.rank + 1) * each):
-            made = self._pieces_of(range(group * size, (group + 1) * size), looked_at)
-            yield from (piece for piece in made if piece.video < self.count)
+        elements = 2 * int(np.prod(self.made.predict.trained_settings().latent_shape))  # twice, for guidance
+        size = group_size(self.at_once, self.count, elements, self.made.predict.device)
+        for videos in groups(self.count, size):
+            yield from (piece for piece in self._pieces_of(videos, looked_at) if piece.video < self.count)
 
     def _pieces_of(self, videos: range, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
         """The curves are those of the frames as `sample_long` writes them; each protocol has its own levels."""
@@ -218,13 +209,6 @@ class ModelVideos:
                 yield Piece(video, frame_facts(frames, before=before[row]), picked, is_last)
                 before[row] = frames[-1]
             done += shown.shape[1]
-
-    def _group_size(self) -> int:
-        """The same for any number of processes."""
-        if self.at_once is not None:
-            return self.at_once
-        elements = 2 * int(np.prod(self.made.predict.trained_settings().latent_shape))  # twice, for guidance
-        return min(self.count, GROUP, *of_all(auto_batch(elements, self.made.predict.device)))
 
 
 def _levels(video: Tensor, quantise: str) -> Tensor:

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.checkpoints.model_file import read_info
 from lvdm.cli.evaluate.features import Measured, extract
 from lvdm.cli.evaluate.gather import of_all
-from lvdm.cli.process import Process
+from lvdm.cli.evaluate.sampled import check_at_once, group_size, groups, how_sampled, model_facts
 from lvdm.evaluation.clip_choice import Clip
 from lvdm.evaluation.manifest import pixels_sha256
 from lvdm.evaluation.pixels import prepare, to_levels
@@ -22,12 +21,9 @@ from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import FakeSource
 from lvdm.models.codec import Codec
 from lvdm.models.features.extractors import Extractor
-from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
-from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
-
-GROUP = 16  # videos made at once, where there is room: enough to fill a GPU, few enough to share out evenly
 
 
 @dataclass(frozen=True)
@@ -40,6 +36,9 @@ class Sampling:
     guidance: float | None = None
     seed: int = 0
     batch_size: int | None = None
+
+    def __post_init__(self) -> None:
+        check_at_once(self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,6 @@ class ModelSource:
         how, span = self.sampling, _span(protocol)
         if protocol.fake_clips != "first frames":
             raise UserError(f"fake_clips {protocol.fake_clips!r} has no effect on a model, which makes each clip; leave it out")
-        if how.batch_size is not None and how.batch_size < 1:
-            raise UserError(f"{how.batch_size} videos at once: give 1 or more")
         if self._is_long(span):
             self._long(span)
             return
@@ -87,41 +84,29 @@ class ModelSource:
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
         guidance = settings.guidance if how.guidance is None else how.guidance
-        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed}
-        told["guidance"] = guidance if self._is_long(_span(protocol)) else 0.0  # short clips have nothing to be guided by
+        # short clips have nothing to be guided by
+        told = how_sampled(solver, guidance=guidance if self._is_long(_span(protocol)) else 0.0, seed=how.seed)
         if isinstance(self.origin, RunningModel):
             run = asdict(self.origin)
             return FakeSource("run", run.pop("run"), run.pop("weights_sha256"), **run, **told)
-        files = [self.origin] if self.infill is None else [self.origin, Path(self.infill.name)]
-        return FakeSource(
-            kind="model",
-            name=" + ".join(f"{path.parent.name}/{path.name}" for path in files),
-            sha256=" + ".join(map(sha256_of, files)),
-            is_ema=all(read_info(path).config.get("average") != 0 for path in files),
-            **told,
-        )
+        return model_facts([self.origin] if self.infill is None else [self.origin, Path(self.infill.name)], told)
 
     def measure(self, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor) -> Measured:
-        """This process's groups of videos, then those of all. A group is whole and the same whoever makes it, for the rounding of
-        a video depends on how many it is made with. Each process makes as many as every other, since a model in parts is put
-        together by all of them at once."""
+        """This process's groups of videos, then those of all."""
         assert [clip.video - clips[0].video for clip in clips] == list(range(len(clips))), "a clip of each video, in order"
-        process, span = Process.this(), _span(protocol)
-        size = self._group_size(len(clips), span)
-        each = -(-len(clips) // (size * process.count))
-        groups = range(process.rank * each, (process.rank + 1) * each)
+        span, count = _span(protocol), len(clips)
+        mine = groups(count, self._group_size(count, span))
         hashes: list[str] = []
 
         def pixels() -> Iterator[Tensor]:
-            for group in groups:
-                rows = range(group * size, (group + 1) * size)
+            for rows in mine:
                 made = self._videos([clips[0].video + row for row in rows], span, protocol.quantise)
-                cut = [_cut(video, protocol) for row, video in zip(rows, made, strict=True) if row < len(clips)]
+                cut = [_cut(video, protocol) for row, video in zip(rows, made, strict=True) if row < count]
                 hashes.extend(pixels_sha256(clip.numpy()) for clip in cut)
                 if cut:
                     yield torch.stack(cut)
 
-        total = max(0, min(groups.stop * size, len(clips)) - groups.start * size)
+        total = sum(len(range(rows.start, min(rows.stop, count))) for rows in mine)
         features = extract(pixels(), extractor, total=total, what="generated clips")
         parts = of_all((features, hashes))
         return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
@@ -134,12 +119,9 @@ class ModelSource:
         return self.model.trained_settings().latent_shape[1] * self.model.codec.temporal_factor
 
     def _group_size(self, count: int, frames: int) -> int:
-        """The same for any number of processes."""
-        if self.sampling.batch_size is not None:
-            return self.sampling.batch_size
         windows = -(-frames // self._own_frames)
         elements = int(np.prod(self.model.trained_settings().latent_shape)) * windows
-        return min(count, GROUP, *of_all(auto_batch(elements, self.model.device)))
+        return group_size(self.sampling.batch_size, count, elements, self.model.device)
 
     def _videos(self, numbers: Sequence[int], frames: int, quantise: str) -> Iterator[Tensor]:
         """uint8 (t, h, w, 3) of each."""

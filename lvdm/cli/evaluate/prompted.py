@@ -15,14 +15,15 @@ from tqdm import tqdm
 
 from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.model_source import Sampling
+from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
 from lvdm.cli.evaluate.sources import PARTS, Source, VideoSource, open_source
 from lvdm.cli.process import Process
+from lvdm.data.loading import next_batch
 from lvdm.evaluation.pixels import to_levels
 from lvdm.evaluation.results import FakeSource
 from lvdm.models.features.clip import ClipSimilarity
 from lvdm.models.features.extractors import full_precision
-from lvdm.models.features.weights import sha256_of
-from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import TextEncoder, UserError
 
 QUANTISE = "round"  # floats of a model to levels, as sample_short writes them
@@ -46,8 +47,11 @@ class PromptedFiles:
 
     def videos(self) -> Iterator[tuple[int, Tensor]]:
         share = Process.this().share(len(self.prompts))
-        loader = DataLoader(_Whole(self.source, share), batch_size=None, num_workers=self.workers)
-        return zip(share, loader, strict=True)
+        loaded = iter(DataLoader(_Whole(self.source, share), batch_size=None, num_workers=self.workers))
+        for number in share:
+            video = next_batch(loaded)
+            assert video is not None, "as many as this process's share"
+            yield number, video
 
     def facts(self) -> FakeSource:
         return FakeSource(self.source.kind, self.source.name, self.source.fingerprint())
@@ -78,15 +82,12 @@ class PromptedModel:
     prompts: list[str]
 
     def videos(self) -> Iterator[tuple[int, Tensor]]:
-        """Each process makes as many batches as every other, for a model in parts is put together by all of them at once."""
-        process, how, count = Process.this(), self.sampling, len(self.prompts)
-        size, each = self._batch_size(), -(-count // process.count)
-        share = range(process.rank * each, (process.rank + 1) * each)
+        how, count = self.sampling, len(self.prompts)
+        elements = 2 * math.prod(self.model.trained_settings().latent_shape)  # twice, for guidance
         options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance, "seed": how.seed}
-        for first in range(share.start, share.stop, size):
-            rows = range(first, min(first + size, share.stop))
+        for rows in groups(count, group_size(how.batch_size, count, elements, self.model.device)):
             context = self.text_encoder([self.prompts[min(row, count - 1)] for row in rows])
-            latents = self.model.sample_latents(len(rows), first=first, batch_size=len(rows), context=context, **options)
+            latents = self.model.sample_latents(len(rows), first=rows[0], batch_size=len(rows), context=context, **options)
             for row, latent in zip(rows, latents.split(1), strict=True):
                 if row < count:
                     yield row, to_levels(self.model.codec.decode(latent)[0], QUANTISE).permute(1, 2, 3, 0)
@@ -95,13 +96,7 @@ class PromptedModel:
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
         guidance = settings.guidance if how.guidance is None else how.guidance
-        told = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "seed": how.seed, "is_ema": True}
-        return FakeSource("model", f"{self.path.parent.name}/{self.path.name}", sha256_of(self.path), guidance=guidance, **told)
-
-    def _batch_size(self) -> int:
-        if self.sampling.batch_size is not None:
-            return self.sampling.batch_size
-        return min(of_all(auto_batch(2 * math.prod(self.model.trained_settings().latent_shape), self.model.device)))
+        return model_facts([self.path], how_sampled(solver, guidance=guidance, seed=how.seed))
 
 
 def similarities(videos: Prompted, similarity: ClipSimilarity) -> tuple[np.ndarray, list[int]]:

@@ -17,6 +17,7 @@ from lvdm.cli.evaluate.distances import (
     extractor_of,
     open_real,
     plain_name,
+    protocol_name,
     protocol_of,
     settings_of,
     tell,
@@ -33,6 +34,7 @@ from lvdm.evaluation.manifest import Manifest
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.protocols import PROTOCOLS
 from lvdm.evaluation.reconstruction import check_side
+from lvdm.evaluation.records import require_writable
 from lvdm.evaluation.results import FakeSource, Result
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
@@ -67,11 +69,12 @@ def run(args: argparse.Namespace) -> command.Report:
         raise UserError(f"--show is {args.show}; give the number of clips to write, or 0")
     with together() as process:
         protocol = _protocol(args)
+        out = args.out or Path("results") / f"{plain_name(args.model)}-reconstruction-{protocol_name(protocol)}.json"
+        require_writable(out)  # before hours of measuring
         options = ScoreOptions(protocol.metrics, args.bootstrap)
         real = open_real(args, protocol)
         assert real is not None, "every distance looks at real clips"
         model = load(args.model, command.device(args.device), allow=args.allow_module)
-        out = args.out or Path("results") / f"{plain_name(args.model)}-reconstruction-{protocol.based_on}.json"
         show = Show(out, args.show, (model.settings.fps if model.settings else None) or FPS_UNKNOWN)
         trip = RoundTrip(args.model, model.codec, model.device, _perceptual(args.lpips, model.device), show)
         result, manifest = evaluate(protocol, real, trip, extractor_of(args, protocol), options, settings_of(args))

@@ -16,6 +16,7 @@ from lvdm.cli.evaluate.prompted import Prompted, PromptedModel, open_prompted, s
 from lvdm.cli.evaluate.scores import ScoreOptions, mean_over
 from lvdm.cli.process import Process
 from lvdm.cli.sample_short import prompts_of
+from lvdm.evaluation.records import require_writable
 from lvdm.evaluation.report import table_line
 from lvdm.evaluation.results import ExtractorFacts, write_result
 from lvdm.evaluation.text_result import TextResult, prompts_sha256
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> command.Report:
     if args.batch_size < 1 or args.workers < 0:
         counts = f"{args.batch_size} frames at once and {args.workers} workers"
         raise UserError(f"{counts} were asked for; give at least 1 frame at once, and no workers below 0")
+    out = args.out or Path("results") / f"{plain_name(args.fake)}-text.json"
+    require_writable(out)  # before hours of measuring
     with together() as process:
         device = command.device(args.device)
         similarity = ClipSimilarity(args.clip, device=device, frames_at_once=args.batch_size)
@@ -67,7 +70,6 @@ def run(args: argparse.Namespace) -> command.Report:
             machine=command.machine() | {"processes": Process.this().count},
         )
         args.json = process.report_file(args.json)
-        out = args.out or Path("results") / f"{plain_name(args.fake)}-text.json"
         if process.rank == 0:
             _tell(result, out)
     return result.as_dict() | {"result": str(out)}
@@ -84,7 +86,7 @@ def _videos(args: argparse.Namespace, device: torch.device) -> Prompted:
     if args.num is not None and not prompts:
         raise UserError("--num counts the videos of each prompt, and captions have one; leave it out or give --prompts")
     if args.fake.suffix != ".safetensors":
-        refuse_sampling(args)
+        refuse_sampling(args, parser())
         return open_prompted(args.fake, prompts, each=args.num, workers=args.workers)
     if not prompts:
         raise UserError(f"{args.fake} makes videos of prompts; give them by --prompts, one a line")
