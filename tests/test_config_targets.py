@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from lvdm.config import check_node, import_class, instantiate, path_of
+from lvdm.config.targets import ROOMS
+from lvdm.models.denoisers import UNet3D
 from lvdm.types import UserError
 
 HERE = __name__
@@ -43,16 +46,26 @@ def test_nothing_outside_the_allowed_packages_is_imported(tmp_path: Path, monkey
 @pytest.mark.parametrize(
     "target, words",
     [
-        ("os.system", "names a class under lvdm, torch"),
-        ("subprocess.Popen", "names a class under"),
-        ("builtins.eval", "names a class under"),
-        ("torch.load", "is a builtin_function_or_method|is a function"),
-        ("torch.hub.load", "is a function, not a class"),
-        ("torch.os.system", "there is no module torch.os"),
-        ("torch.hub.Path", "is really pathlib"),
-        ("torch.nn", "is a module"),
-        ("torch.distributed.elastic.multiprocessing.api.PContext", "closed to configs"),
-        ("torch._C.Generator", "closed to configs"),
+        ("os.system", "a config may name classes of lvdm .*, modules of torch.nn"),
+        ("subprocess.Popen", "a config may name"),
+        ("builtins.eval", "a config may name"),
+        ("torch.load", "a config may name"),
+        ("torch.hub.load", "a config may name"),
+        ("torch.nn", "a config may name"),
+        ("torch.nn.functional", "is a module, not a class"),
+        ("torch.nn.Parameter", "really torch.nn.parameter.Parameter"),
+        ("torch.nn.DataParallel", "really torch.nn.parallel"),
+        ("torch.nn.modules.module.Tensor", "really torch.Tensor"),
+        ("torch.optim.swa_utils.AveragedModel", "AveragedModel, but a config may name"),
+        ("torch.nn.os.system", "a config may name"),
+        ("torch._C.Generator", "a config may name"),
+        ("transformers.pipeline", "is a function, not a class"),
+        ("transformers.AutoModel", "really transformers.models.auto"),
+        ("diffusers.DiffusionPipeline", "really diffusers.pipelines"),
+        ("pytorch_lightning.callbacks.LambdaCallback", "a config may name"),
+        ("lvdm.cli.train.main", "no class of lvdm that a config may name"),
+        ("lvdm.models.codec.Moments", "no class of lvdm that a config may name"),
+        ("lvdm.models.codec.torch", "no class of lvdm that a config may name"),
         ("torch", "dotted path of a class"),
         ("torch.nn.Linear()", "dotted path of a class"),
         ("", "dotted path of a class"),
@@ -62,12 +75,12 @@ def test_nothing_outside_the_allowed_packages_is_imported(tmp_path: Path, monkey
         ("torch.nn.linear", "did you mean torch.nn.Linear"),
         ("torch.optm.AdamW", "did you mean torch.optim"),
         ("torh.nn.Linear", "did you mean torch.nn.Linear"),
-        ("lvdm.typs.Condition", "did you mean lvdm.types.Condition"),
-        ("lvdm.cli.Condition", "did you mean lvdm.types.Condition"),
-        ("lvdm.types.Conditon", "did you mean lvdm.types.Condition"),
+        ("lvdm.datta.VideoFolder", "did you mean lvdm.data.datasets.VideoFolder"),
+        ("lvdm.cli.VideoFolder", "did you mean lvdm.data.datasets.VideoFolder"),
+        ("lvdm.data.VideoFoldr", "did you mean lvdm.data.datasets.VideoFolder"),
         (f"{HERE}.a_function", "is a function"),
         (f"{HERE}.Dics", f"did you mean {HERE}.Disc"),
-        (f"{HERE}.Path", "is really pathlib"),
+        (f"{HERE}.Path", "really pathlib"),
     ],
 )
 def test_a_target_is_a_class_of_an_allowed_package(target: Any, words: str):
@@ -88,5 +101,13 @@ def test_a_module_that_lacks_a_package_says_so(tmp_path: Path, monkeypatch: pyte
 
 
 def test_path_of_is_the_inverse_of_import_class():
-    for cls in (torch.nn.Linear, torch.optim.AdamW, UserError):
+    for cls in (torch.nn.Linear, torch.optim.AdamW, torch.optim.lr_scheduler.OneCycleLR, UNet3D):
         assert import_class(path_of(cls)) is cls
+
+
+def test_every_room_lists_classes_that_are_there_and_a_folder_may_stand_for_their_file():
+    for room in ROOMS:
+        for path in importlib.import_module(f"lvdm.{room}").BUILDABLE:
+            cls = import_class(f"lvdm.{room}.{path}")
+            assert path_of(cls) == f"lvdm.{room}.{path}" and import_class(f"lvdm.{room}.{cls.__name__}") is cls
+    assert import_class("lvdm.models.denoisers.UNet3D") is UNet3D

@@ -181,7 +181,7 @@ def test_the_codec_of_a_diffusion_model_is_measured_as_its_autoencoder_is(at: Pa
     weights = {f"denoiser.{name}": value for name, value in instantiate(denoiser).state_dict().items()}
     save_model(at / "short.safetensors", tensors | weights, told)
     assert values(measured("--model", "short.safetensors")) == values(measured("--model", str(model)))
-    assert iio.immeta("results/short-reconstruction-pvdm-fvd2048.clip0.mp4", plugin="FFMPEG")["fps"] == 5
+    assert iio.immeta("results/short-reconstruction-pvdm-fvd2048-custom.clip0.mp4", plugin="FFMPEG")["fps"] == 5
 
 
 def test_the_first_clips_are_shown_above_their_reconstructions(at: Path, clips: np.ndarray) -> None:

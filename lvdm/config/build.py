@@ -13,6 +13,9 @@ from lvdm.config.targets import import_class
 from lvdm.types import UserError
 
 NODE_KEYS = ("target", "params")
+BUILD_ERRORS = (  # what a constructor raises for arguments that it cannot take
+    ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError, OSError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
 
 
 def is_node(value: object) -> bool:
@@ -21,7 +24,7 @@ def is_node(value: object) -> bool:
 
 
 def read_node(node: Mapping[str, Any], *, key: str = "", allow: Sequence[str] = ()) -> tuple[type, dict[str, Any]]:
-    """The class and the arguments that a node names."""
+    """Return the class and the arguments that a node names."""
     for name in node:
         if name not in NODE_KEYS:
             meant = join(key, nearest(str(name), NODE_KEYS) or join("params", name))
@@ -64,6 +67,11 @@ def _construct(node: Mapping[str, Any], key: str, allow: Sequence[str], provided
         return cls(**arguments, **provided)
     except UserError as error:
         raise UserError(f"{key or cls.__name__}: {error}") from error
+    except BUILD_ERRORS as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{key or cls.__name__}: cannot build {cls.__name__} with these arguments ({reason}); change them"
+        ) from error
 
 
 def _key_of(node: Any) -> str:

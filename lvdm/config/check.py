@@ -13,6 +13,7 @@ type, a class (a node of that kind), `Node` (a node of any kind), another such d
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -23,7 +24,7 @@ from lvdm.config.annotations import Argument, Mismatch, Node, Signature, choices
 from lvdm.config.build import is_node, read_node
 from lvdm.config.files import to_dict
 from lvdm.config.keys import hint, items, join, nearest, show, walk
-from lvdm.config.targets import import_class
+from lvdm.config.targets import check_target, import_class, is_from, refuse_remote_code
 from lvdm.types import UserError
 
 
@@ -57,14 +58,29 @@ def check(
     `provided` names, by the dotted key of a node or of a mapping of arguments, what the caller gives when it builds it.
     """
     assert is_dataclass(schema), f"the schema is a dataclass, not {schema!r}"
+    check_targets(config, allow=allow)
     _check_section(to_dict(config), schema, "", _Rules(allow, provided or {}))
 
 
 def check_node(
-    node: DictConfig | Mapping[str, Any], *, key: str = "", allow: Sequence[str] = (), provided: Collection[str] = ()
+    node: DictConfig | Mapping[str, Any],
+    *,
+    key: str = "",
+    kind: Any = Node,
+    allow: Sequence[str] = (),
+    provided: Collection[str] = (),
 ) -> None:
-    """The same for one node, for example one read from a model file."""
-    _check_field(to_dict(node), Node, key, _Rules(allow, {key: provided}))
+    """Check one node, for example one read from a model file; `kind` is the annotation of its place."""
+    check_targets(node, key=key, allow=allow)
+    _check_field(to_dict(node), kind, key, _Rules(allow, {key: provided}))
+
+
+def check_targets(tree: Any, *, key: str = "", allow: Sequence[str] = ()) -> None:
+    """Refuse a tree that names a class which no config may name, anywhere in it, before anything is imported."""
+    tree = to_dict(tree) if OmegaConf.is_config(tree) else tree
+    for here, value in ((key, tree), *walk(tree, key)):
+        if is_node(value):
+            check_target(value["target"], key=join(here, "target"), allow=allow)
 
 
 def with_defaults(config: DictConfig | Mapping[str, Any], schema: type) -> DictConfig:
@@ -98,8 +114,7 @@ def _check_field(value: Any, annotation: Any, key: str, rules: _Rules) -> None:
     if section:
         _check_section(value, section, key, rules)
     elif arguments:
-        cls = import_class(arguments.target, key=key, allow=rules.allow)
-        _check_arguments(value, cls, key, rules.provided.get(key, ()), rules)
+        _check_arguments(value, pkgutil.resolve_name(arguments.target), key, rules.provided.get(key, ()), rules)
     else:
         _refuse(mismatch(value, annotation, key, rules.class_of))
         _check_nodes_in(value, key, rules)
@@ -161,24 +176,31 @@ def _check_node(node: Mapping[str, Any], key: str, rules: _Rules) -> None:
     cls, params = read_node(node, key=key, allow=rules.allow)
     if inspect.isabstract(cls) or is_protocol(cls):
         raise UserError(f"{join(key, 'target')} is {cls.__name__}, which is abstract; name a class that completes it")
+    refuse_remote_code(cls, walk(params, join(key, "params")))
     _check_arguments(params, cls, join(key, "params"), rules.provided.get(key, ()), rules)
 
 
 def _check_arguments(params: Mapping[str, Any], cls: type, key: str, provided: Collection[str], rules: _Rules) -> None:
     signature = signature_of(cls)
-    _check_names(params, signature, cls, key, provided)
+    is_open = signature.is_open and is_from(cls, rules.allow)  # other libraries' open keywords reach more than we can check
+    _check_names(params, signature, cls, key, provided, is_open=is_open)
     for name, value in params.items():
+        here = join(key, name)
         if name in signature.arguments:
-            _refuse(_argument_mismatch(value, signature.arguments[name], join(key, name), rules))
-        _check_nodes_in(value, join(key, name), rules)
+            _refuse(_argument_mismatch(value, signature.arguments[name], here, rules))
+        elif any(is_node(each) for each in (value, *(inner for _, inner in walk(value)))):
+            raise UserError(f"{here} names a class, but {cls.__name__} does not say what it takes as {name}; leave it out")
+        _check_nodes_in(value, here, rules)
 
 
-def _check_names(params: Mapping[str, Any], signature: Signature, cls: type, key: str, provided: Collection[str]) -> None:
+def _check_names(
+    params: Mapping[str, Any], signature: Signature, cls: type, key: str, provided: Collection[str], *, is_open: bool
+) -> None:
     takes = [name for name in signature.arguments if name not in provided]
     for name in params:
         if name in provided:
             raise UserError(f"{join(key, name)} is given by lvdm itself; remove it")
-        if name not in takes and not signature.is_open:
+        if name not in takes and not is_open:
             raise UserError(f"{join(key, name)} is no argument of {cls.__name__}; {hint(str(name), takes, key)}")
     for name in takes:
         if signature.arguments[name].is_required and name not in params:

@@ -16,10 +16,12 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lvdm.config.keys import dotted, hint, join, nearest, show, walk
+from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
 from lvdm.types import UserError
 
 MISSING = "???"  # OmegaConf's mark for a value that must be given later
+LONGEST, MOST = 1 << 20, 100_000  # characters of a config file, and its values once aliases are followed
+REFERENCE = re.compile(r"\$\{(\.*)([\w.\[\]-]+)\}")  # ${a.b} from the root, ${.b} and ${..b} from where it stands
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -32,6 +34,7 @@ def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> D
     for override in overrides:
         _apply(tree, override)
     _refuse_missing(tree)
+    _refuse_explosion(tree)
     return _without_interpolations(to_dict(OmegaConf.create(tree)))
 
 
@@ -43,6 +46,8 @@ def to_dict(config: DictConfig | ListConfig | Mapping[str, Any]) -> dict[str, An
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise UserError(_unresolved(error, config)) from error
+    except RecursionError as error:
+        raise UserError("the config is nested too deeply, or refers to itself; mend it") from error
 
 
 def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> None:
@@ -66,18 +71,46 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
 
 def _read(path: Path) -> DictConfig:
     try:
-        config = OmegaConf.create(path.read_text(encoding="utf-8"))
+        return OmegaConf.create(_checked_yaml(path))
+    except UserError:  # which is a ValueError too
+        raise
     except FileNotFoundError as error:
         raise UserError(f"no config file {path}; {_nearest_file(path)}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read as text ({error}); give a YAML file") from error
     except yaml.YAMLError as error:
         raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; mend the file") from error
+    except RecursionError as error:
+        raise UserError(f"{path} is nested too deeply for a config; mend the file") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{path}: {_first_line(error)}; mend the file") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{path} holds a list, expected keys with values at its top; give each entry a key")
-    return config
+
+
+def _checked_yaml(path: Path) -> str:
+    """Return the text of a YAML file that holds a mapping of a bounded size."""
+    if not path.is_file() and path.exists():
+        raise UserError(f"config file {path} cannot be read, because it is a folder or a special file; give a YAML file")
+    with path.open(encoding="utf-8") as file:
+        text = file.read(LONGEST + 1)
+    if len(text) > LONGEST:
+        raise UserError(f"{path} has more than {LONGEST:,} characters, so it is no config; give a YAML file of settings")
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    if not (root is None or isinstance(root, yaml.MappingNode)):
+        kind = "a list" if isinstance(root, yaml.SequenceNode) else f"only {show(root.value)}"
+        raise UserError(f"{path} holds {kind}, expected keys with values at its top; give each entry a key")
+    if _size(root, {}) > MOST:
+        raise UserError(f"{path} holds more than {MOST:,} values once its aliases are followed; mend the file")
+    return text
+
+
+def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
+    """Return the number of values in a YAML tree, each alias counted as what it stands for; `known` has those counted before."""
+    if id(node) not in known:
+        known[id(node)] = 1  # also of a node that contains itself
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(node)]
 
 
 def _merge(base: DictConfig, new: DictConfig, path: str | Path) -> DictConfig:
@@ -130,6 +163,8 @@ def _parse(text: str, override: str) -> Any:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]
     except yaml.YAMLError as error:
         raise UserError(f"the value in {override!r} is not YAML: {_problem(error)}; quote it if it is text") from error
+    except RecursionError as error:
+        raise UserError(f"the value in {override[:60]!r}... is nested too deeply; shorten it") from error
     except (OmegaConfBaseException, ValueError) as error:
         raise UserError(f"the value in {override!r} cannot be used: {_first_line(error)}; quote it if it is text") from error
 
@@ -153,6 +188,31 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
     missing = [key for key, value in walk(tree) if value == MISSING]
     if missing:
         raise UserError(f"no value yet for {', '.join(missing)} (marked ???); set it in a later file or write {missing[0]}=VALUE")
+
+
+def _refuse_explosion(tree: dict[str, Any]) -> None:
+    """Refuse interpolations that multiply: ten lines of ${a}${a} each make a thousand copies."""
+    values, known = dict(walk(tree)), {}
+
+    def size(key: str) -> int:  # characters and values, once interpolations are resolved
+        if key not in known:
+            known[key] = 1  # also of a value that refers to itself, which OmegaConf names
+            value = values.get(key)
+            inner = [join(key, part) for part, _ in items(value)]
+            if isinstance(value, str):
+                known[key] += len(value)
+                inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
+            known[key] += sum(map(size, inner))
+        return known[key]
+
+    if sum(map(size, map(str, tree))) > 10 * LONGEST:
+        raise UserError(f"the interpolations of the config make more than {10 * LONGEST:,} characters; mend them")
+
+
+def _absolute(key: str, dots: str, name: str) -> str:
+    """Return the key that `${..name}` at `key` refers to."""
+    parents = key.split(".")[: -len(dots)] if dots else []
+    return join(*parents, dotted(name))
 
 
 def _unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -> str:

@@ -8,7 +8,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from lvdm.types import UserError
+
 SHOWN = 12  # how many valid names a sentence can carry
+DEEPEST = 50  # levels of nesting; the shipped configs have 9
 
 
 def join(*parts: object) -> str:
@@ -29,11 +32,13 @@ def items(tree: Any) -> Iterator[tuple[Any, Any]]:
         yield from enumerate(tree)
 
 
-def walk(tree: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (dotted key, value) below the root, parents first."""
+def walk(tree: Any, key: str = "", *, depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield every (dotted key, value) below the root, parents first."""
+    if depth > DEEPEST:
+        raise UserError(f"{key[:60]}... is nested more than {DEEPEST} levels deep; no setting is, so mend the file")
     for part, value in items(tree):
         yield join(key, part), value
-        yield from walk(value, join(key, part))
+        yield from walk(value, join(key, part), depth=depth + 1)
 
 
 def show(value: Any) -> str:

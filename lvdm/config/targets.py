@@ -1,7 +1,7 @@
-"""From a class path in a config to the class, and to nothing else: no function, no foreign package, nothing that runs programs.
+"""Which classes a config may name: an allow-list. No target is imported before its path has passed it.
 
-A config travels inside model files, so a target is read as a stranger's word: its first name is compared with the
-allowed packages before anything is imported.
+A config travels inside model files, so a target is treated as a stranger's word. It may name classes that a room of lvdm
+lists in its BUILDABLE, classes of the families below, and classes of packages that the user allows by name.
 """
 
 from __future__ import annotations
@@ -9,75 +9,163 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from lvdm.config.keys import hint, nearest, show
 from lvdm.types import UserError
 
-ROOTS = ("lvdm", "torch", "pytorch_lightning", "transformers", "diffusers")
-# Parts of those packages whose classes start programs or import code that they are told of.
-REFUSED = (
-    "torch.distributed.elastic",
-    "torch.package",
-    "torch.utils.benchmark",
-    "pytorch_lightning.cli",
-    "diffusers.modular_pipelines",
+OWN = "lvdm"
+ROOMS = ("data", "diffusion", "models", "training")  # each has BUILDABLE: its classes, as paths below the room
+
+
+@dataclass(frozen=True)
+class Family:
+    """Classes of another library that a config may name.
+
+    Args:
+        pattern: regular expression that the whole target matches before anything is imported.
+        home: package that defines the class.
+        bases: paths of classes; the class extends one of them.
+    """
+
+    pattern: str
+    home: str
+    bases: tuple[str, ...]
+
+    def has(self, cls: type) -> bool:
+        return _is_under(path_of(cls), self.home) and issubclass(cls, tuple(map(pkgutil.resolve_name, self.bases)))
+
+
+def _lightning(part: str, base: str, names: str) -> Family:
+    pattern = rf"pytorch_lightning\.{part}\.({'|'.join(names.split())})"
+    return Family(pattern, f"pytorch_lightning.{part}", (f"pytorch_lightning.{part}.{base}",))
+
+
+FAMILIES = (
+    Family(r"torch\.nn\.(modules\.\w+\.)?\w+", "torch.nn.modules", ("torch.nn.Module",)),
+    Family(r"torch\.optim\.(\w+\.)?\w+", "torch.optim", ("torch.optim.Optimizer", "torch.optim.lr_scheduler.LRScheduler")),
+    _lightning(
+        "callbacks",
+        "Callback",
+        "DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler LearningRateMonitor ModelSummary RichModelSummary "
+        "RichProgressBar StochasticWeightAveraging TQDMProgressBar Timer",
+    ),
+    _lightning("loggers", "Logger", "CSVLogger TensorBoardLogger WandbLogger"),
+    _lightning("strategies", "Strategy", "DDPStrategy FSDPStrategy ModelParallelStrategy SingleDeviceStrategy"),
+    Family(
+        r"transformers\.(models\.(\w+\.)+)?\w+",
+        "transformers.models",
+        ("transformers.PreTrainedModel", "transformers.PretrainedConfig"),
+    ),
+    Family(r"diffusers\.(models\.(\w+\.)+)?\w+", "diffusers.models", ("diffusers.ModelMixin",)),
 )
-OWN = ROOTS[0]
+PLACES = (
+    *("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "pytorch_lightning.callbacks", "pytorch_lightning.loggers"),
+    *("pytorch_lightning.strategies", "transformers", "diffusers"),
+)
+HUB_LIBRARIES = ("transformers", "diffusers")
+REACHES_HUB = (  # at any depth of their settings
+    *("auto_map", "trust_remote_code", "attn_implementation", "_attn_implementation", "experts_implementation"),
+    *("use_kernels", "quantization_config", "backbone", "use_pretrained_backbone", "use_timm_backbone"),
+)
+ALLOWED = (
+    "classes of lvdm that are meant for it, modules of torch.nn, optimizers of torch.optim, some callbacks, loggers and "
+    "strategies of pytorch_lightning, models of transformers and diffusers"
+)
 
 
 def import_class(target: object, *, key: str = "target", allow: Sequence[str] = ()) -> type:
-    """The class that `target` names; `key` is where it stands in the config, for the error."""
-    path = _allowed_path(target, key, allow)
+    """Return the class that `target` names; `key` is where it stands in the config, for the error."""
+    path = check_target(target, key=key, allow=allow)
     module_name, _, name = path.rpartition(".")
     module = _import_module(module_name, path, key)
     try:
         found = getattr(module, name)
     except AttributeError as error:
-        raise UserError(f"{key} is {path}, but {module_name} has no {name}; {_nearest_class(module, path)}") from error
+        raise UserError(f"{key} is {path}, but {module_name} has no {name}; {_nearest_class(module, name)}") from error
     except (ImportError, RuntimeError) as error:  # transformers and diffusers import their classes at first use
         raise UserError(f"{key} is {path}, which cannot be imported: {error}; install what it needs") from error
     if not isinstance(found, type):
-        raise UserError(f"{key} is {path}, which is a {type(found).__name__}, not a class; {_nearest_class(module, path)}")
-    home = path_of(found)
-    if not _is_allowed(home, allow):
-        raise UserError(f"{key} is {path}, which is really {home}; name a class defined under {_packages(allow)}")
+        raise UserError(f"{key} is {path}, which is a {type(found).__name__}, not a class; {_nearest_class(module, name)}")
+    if not is_allowed(found, allow):
+        really = "" if path_of(found) == path else f" (really {path_of(found)})"
+        raise UserError(f"{key} is {path}{really}, but a config may name {_names(allow)}; name one of those")
     return found
 
 
-def path_of(cls: type) -> str:
-    """What a target says to name this class."""
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _allowed_path(target: object, key: str, allow: Sequence[str]) -> str:
+def check_target(target: object, *, key: str = "target", allow: Sequence[str] = ()) -> str:
+    """Return the path to import for a target that a config may name; refuse any other, without importing it."""
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):
         raise UserError(f"{key} is {show(target)}, expected the dotted path of a class, for example torch.nn.Linear")
-    root = target.partition(".")[0]
-    if root not in ROOTS and not _is_allowed(target, allow):
-        near = nearest(root, (*ROOTS, *allow))
-        advice = f"did you mean {target.replace(root, near, 1)}?" if near else "--allow-module NAME adds a package of yours"
-        raise UserError(f"{key} is {target}, but a target names a class under {_packages(allow)}; {advice}")
-    is_private = "._" in target and not any(_is_under(target, package) for package in allow)
-    if is_private or not _is_allowed(target, allow):
-        raise UserError(f"{key} is {target}, a part of {root} that is closed to configs; name one of its public classes")
+    if any(_is_under(target, package) for package in allow):
+        return target
+    if _is_under(target, OWN):
+        return _own_path(target, key)
+    if "._" in target or not any(re.fullmatch(family.pattern, target) for family in FAMILIES):
+        raise UserError(f"{key} is {target}, but a config may name {_names(allow)}; {_advice(target)}")
     return target
 
 
-def _is_allowed(path: str, allow: Sequence[str]) -> bool:
-    is_open = any(_is_under(path, root) for root in ROOTS) and not any(_is_under(path, part) for part in REFUSED)
-    return is_open or any(_is_under(path, package) for package in allow)
+def is_allowed(cls: type, allow: Sequence[str] = ()) -> bool:
+    """Return whether a config may build this class, wherever it was found."""
+    path = path_of(cls)
+    is_own = any(path == known for room in ROOMS if _is_under(path, f"{OWN}.{room}") for known in _buildable(room))
+    return is_own or is_from(cls, allow) or any(family.has(cls) for family in FAMILIES)
+
+
+def is_from(cls: type, packages: Sequence[str]) -> bool:
+    """Return whether one of these packages defines the class."""
+    return any(_is_under(path_of(cls), package) for package in packages)
+
+
+def refuse_remote_code(cls: type, settings: Iterable[tuple[str, Any]]) -> None:
+    """Refuse the settings (dotted key, value) of another library's model that make it fetch code or weights."""
+    if is_from(cls, HUB_LIBRARIES):
+        for key, _ in settings:
+            if key.rpartition(".")[2] in REACHES_HUB:
+                raise UserError(f"{key} can make {cls.__name__} load code or weights from a hub; no config may, so leave it out")
+
+
+def path_of(cls: type) -> str:
+    """Return what a target says to name this class."""
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _own_path(target: str, key: str) -> str:
+    """Return the full path of a class of ours; a room or a folder in it may stand for the file that defines the class."""
+    place, _, name = target.rpartition(".")
+    room = target.split(".")[1]
+    known = _buildable(room) if room in ROOMS else ()
+    found = [path for path in known if path.rpartition(".")[2] == name and _is_under(path, place)]
+    if not found:
+        every = [path for room in ROOMS for path in _buildable(room)]
+        same_name = [path for path in every if path.rpartition(".")[2].lower() == name.lower()]
+        advice = f"did you mean {' or '.join(same_name)}?" if same_name else hint(target, every)
+        raise UserError(f"{key} is {target}, which is no class of lvdm that a config may name; {advice}")
+    return found[0]
+
+
+def _buildable(room: str) -> tuple[str, ...]:
+    return tuple(f"{OWN}.{room}.{path}" for path in importlib.import_module(f"{OWN}.{room}").BUILDABLE)
 
 
 def _is_under(path: str, package: str) -> bool:
     return path == package or path.startswith(f"{package}.")
 
 
-def _packages(allow: Sequence[str]) -> str:
-    *first, last = (*ROOTS, *allow)
-    return f"{', '.join(first)} and {last}"
+def _names(allow: Sequence[str]) -> str:
+    return ", ".join((ALLOWED, *(f"classes of {package}" for package in allow)))
+
+
+def _advice(target: str) -> str:
+    place, _, name = target.rpartition(".")
+    near = nearest(place, PLACES)
+    if near not in (None, place):
+        return f"did you mean {near}.{name}?"
+    return "a package of your own is allowed by its name, with --allow-module NAME"
 
 
 def _import_module(name: str, path: str, key: str) -> ModuleType:
@@ -86,43 +174,14 @@ def _import_module(name: str, path: str, key: str) -> ModuleType:
     except ImportError as error:
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and _is_under(name, missing):
-            raise UserError(f"{key} is {path}, but there is no module {missing}; {_nearest_module(missing, path)}") from error
+            advice = "correct the path" if "." in missing else f"install {missing}, or run where Python finds it"
+            raise UserError(f"{key} is {path}, but there is no module {missing}; {advice}") from error
         raise UserError(f"{key} is {path}, which cannot be imported: {error}; install what it needs") from error
 
 
-def _nearest_module(missing: str, path: str) -> str:
-    """What the user may have meant where a part in the middle of the path is wrong."""
-    package, _, name = missing.rpartition(".")
-    if not package:
-        return f"install {missing}, or run where Python finds it"
-    if _is_under(path, OWN):
-        return _our_nearest(path)
-    parent = importlib.import_module(package)
-    modules = (info.name for info in pkgutil.iter_modules(getattr(parent, "__path__", ())))
-    near = nearest(name, (known for known in modules if not known.startswith("_")))
-    return f"did you mean {package}.{near}?" if near else f"look for the class in {package}"
-
-
-def _nearest_class(module: ModuleType, path: str) -> str:
-    """What the user may have meant where the last part of the path is wrong."""
-    if _is_under(path, OWN):
-        return _our_nearest(path)
+def _nearest_class(module: ModuleType, name: str) -> str:
+    """Return what the user may have meant if the last part of the path is wrong."""
     loaded = vars(module)  # a lazy module lists names that are not there yet; classes are those in capitals
-    classes = (name for name in dir(module) if (isinstance(loaded[name], type) if name in loaded else name[:1].isupper()))
-    near = nearest(path.rpartition(".")[2], classes)
+    classes = (known for known in dir(module) if (isinstance(loaded[known], type) if known in loaded else known[:1].isupper()))
+    near = nearest(name, classes)
     return f"did you mean {module.__name__}.{near}?" if near else "name a class"
-
-
-def _our_nearest(path: str) -> str:
-    """The same class name in another module, else the nearest whole path; read from the sources, nothing is imported."""
-    ours = list(_our_classes())
-    same_name = [known for known in ours if known.rpartition(".")[2].lower() == path.rpartition(".")[2].lower()]
-    return f"did you mean {' or '.join(same_name)}?" if same_name else hint(path, ours)
-
-
-def _our_classes() -> Iterator[str]:
-    root = Path(importlib.import_module(OWN).__path__[0])
-    for file in sorted(root.rglob("*.py")):
-        parts = [part for part in file.relative_to(root.parent).with_suffix("").parts if part != "__init__"]
-        for name in re.findall(r"^class (\w+)", file.read_text(encoding="utf-8"), flags=re.MULTILINE):
-            yield ".".join((*parts, name))

@@ -6,28 +6,23 @@ What stands here is loaded when it is first asked for: VideoData needs Lightning
 from importlib import import_module
 from typing import Any
 
-__all__ = [
-    *("AnyVideos", "CacheFacts", "Draw", "FolderSplit", "FractionSplit", "LatentClips", "LatentWriter", "ListSplit"),
-    *("SkyTimelapse", "Taichi", "TarShards", "UCF101", "VideoData", "VideoFolder", "VideoTable"),
-]
-
-_HOMES = {
-    "AnyVideos": "layouts",
-    "CacheFacts": "latent_index",
-    "Draw": "draws",
-    "FolderSplit": "splits",
-    "FractionSplit": "splits",
-    "LatentClips": "latents",
-    "LatentWriter": "latent_writer",
-    "ListSplit": "splits",
-    "SkyTimelapse": "layouts",
-    "Taichi": "layouts",
-    "TarShards": "shards",
-    "UCF101": "ucf101",
-    "VideoData": "datamodule",
-    "VideoFolder": "datasets",
-    "VideoTable": "tables",
-}
+BUILDABLE = (  # classes that a config may name
+    "datamodule.VideoData",
+    "datasets.VideoFolder",
+    "latents.LatentClips",
+    "layouts.AnyVideos",
+    "layouts.SkyTimelapse",
+    "layouts.Taichi",
+    "shards.TarShards",
+    "splits.FolderSplit",
+    "splits.FractionSplit",
+    "splits.ListSplit",
+    "tables.VideoTable",
+    "ucf101.UCF101",
+)
+_HOMES = {path.rpartition(".")[2]: path.rpartition(".")[0] for path in BUILDABLE}
+_HOMES |= {"CacheFacts": "latent_index", "Draw": "draws", "LatentWriter": "latent_writer"}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,3 +2,13 @@
 
 Imports lvdm.types only; no training, no diffusion.
 """
+
+BUILDABLE = (  # classes that a config may name
+    "autoencoders.vae3d.VAE3D",
+    "autoencoders.patch_vae3d.PatchVAE3D",
+    "autoencoders.discriminators.FrameDiscriminator",
+    "autoencoders.discriminators.ClipDiscriminator",
+    "codec.Codec",
+    "denoisers.unet3d.UNet3D",
+    "text.clip.ClipText",
+)

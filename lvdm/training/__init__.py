@@ -29,3 +29,20 @@ __all__ = [
     "ShortDiffusion",
     "Task",
 ]
+
+BUILDABLE = (  # classes that a config may name
+    "adversary.Adversary",
+    "autoencoder.AutoencoderTraining",
+    "diffusion.GivenFrames",
+    "diffusion.LatentDiffusion",
+    "optimizers.AdamW",
+    "optimizers.Muon",
+    "optimizers.Constant",
+    "optimizers.Cosine",
+    "reconstruction.ReconstructionLoss",
+    "stages.ShortDiffusion",
+    "stages.PredictDiffusion",
+    "stages.InfillDiffusion",
+    "stages.JointDiffusion",
+    "tasks.Task",
+)
