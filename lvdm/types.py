@@ -68,6 +68,19 @@ def _join(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | No
     return torch.cat([first, second])
 
 
+class VideoAutoencoder(Protocol):
+    """Video (b, 3, t, h, w) in [-1, 1] <-> a posterior over latents; what a codec wraps."""
+
+    temporal_factor: int
+    spatial_factor: int
+    latent_channels: int
+    decode_halo: int | None  # latents on each side that make windowed decoding exact; None: no number does
+
+    def encode(self, video: Tensor) -> Any: ...
+
+    def decode(self, latent: Tensor) -> Tensor: ...
+
+
 @runtime_checkable
 class VideoCodec(Protocol):
     """Frozen: video (b, 3, t, h, w) in [-1, 1] <-> normalised latent (b, c, t/f_t, h/f_s, w/f_s)."""
@@ -89,6 +102,15 @@ class Denoiser(Protocol):
     noise_level: str | None
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
+
+
+def check_contract(thing: object, protocol: type) -> None:
+    """Refuse an object that lacks what the protocol names."""
+    members = [name for name in vars(protocol) if name == "__call__" or not name.startswith("_")]
+    missing = [name for name in (*protocol.__annotations__, *members) if not hasattr(thing, name)]
+    if missing:
+        lacking = ", ".join(missing)
+        raise UserError(f"{type(thing).__name__} is no {protocol.__name__}, because it has no {lacking}; name another class")
 
 
 class TextEncoder(Protocol):

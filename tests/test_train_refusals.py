@@ -12,6 +12,7 @@ import pytest
 import torch
 from tiny_training import (
     AUTOENCODER,
+    UNET,
     autoencoder_config,
     diffusion_config,
     latent_set,
@@ -26,6 +27,7 @@ from lvdm.config import instantiate
 
 Break = Callable[[dict[str, Any], Path], list[str] | None]  # changes the config, or gives further arguments
 
+UNET3D = {"target": "lvdm.models.denoisers.UNet3D", "params": UNET}
 COSINE = {"target": "lvdm.training.Cosine"}
 PLAIN = {"in_channels": 2, "model_channels": 32, "channel_mult": [1], "attention_resolutions": []}
 ALL = {"target": "lvdm.diffusion.masks.FirstFrames", "params": {"counts": [4]}}
@@ -138,6 +140,11 @@ JOINT: dict[str, tuple[str, Break]] = {
     "pace": ("trainer.val_check_interval is 5 batches and an epoch has 4", rarely),
     "mask": ("expected a target of kind Mask", set_(f"{P}.tasks.short.params", {"mask": COSINE})),
     "codec": ("expected a target of kind Codec", set_(f"{P}.codec", {"target": "torch.nn.Identity"})),
+    "denoiser": ("PatchVAE3D is no Denoiser", set_(f"{P}.denoiser", AUTOENCODER)),
+    "denoiser of torch": ("Identity is no Denoiser", set_(f"{P}.denoiser", {"target": "torch.nn.Identity"})),
+    "autoencoder": (f"{P}.codec: UNet3D is no VideoAutoencoder", set_(f"{P}.codec.params.autoencoder", UNET3D)),
+    "no heads": (f"{P}.denoiser: ", set_(f"{P}.denoiser.params.num_heads", 0)),
+    "strategy of a hub": ("a config may name", set_("trainer.strategy", {"target": "pytorch_lightning.strategies.FSDPStrategy"})),
     "objective": ("expected a target of kind Objective", set_(f"{P}.objective", COSINE)),
     "accelerator": ("trainer: ", set_("trainer.accelerator", "abacus")),
     "precision": ("trainer.precision is", set_("trainer.precision", "12-true")),

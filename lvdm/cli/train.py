@@ -98,7 +98,7 @@ def train(args: argparse.Namespace) -> command.Report:
     data = instantiate(config.data, allow=args.allow_module)
     check_all(settings, module, data, checkpoint)
     evaluation = planned(settings, module, data, allow=args.allow_module)
-    take_stepping(module, trainer_settings := dict(settings["trainer"]))
+    take_stepping(module, trainer_settings := instantiate(settings["trainer"], allow=args.allow_module))
     fingerprint = data.train.fingerprint()
     checkpoints = SaveCheckpoints(folder.checkpoints, **settings["checkpoints"])
     callbacks = [*build_callbacks(settings, folder, fingerprint, evaluation), checkpoints, SaveOnSignal(checkpoints)]

@@ -54,7 +54,7 @@ FAMILIES = (
         "RichProgressBar StochasticWeightAveraging TQDMProgressBar Timer",
     ),
     _lightning("loggers", "Logger", "CSVLogger TensorBoardLogger WandbLogger"),
-    _lightning("strategies", "Strategy", "DDPStrategy FSDPStrategy ModelParallelStrategy SingleDeviceStrategy"),
+    _lightning("strategies", "Strategy", "DDPStrategy SingleDeviceStrategy"),
     Family(
         r"transformers\.(models\.(\w+\.)+)?\w+",
         "transformers.models",

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.models.autoencoders.posterior import check_video_shape
-from lvdm.types import UserError
+from lvdm.types import UserError, VideoAutoencoder, check_contract
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ class Codec(nn.Module):
         self, autoencoder: nn.Module, *, scale: float = 1.0, shift: float = 0.0, decode_window: int = DECODE_WINDOW
     ) -> None:
         super().__init__()
+        check_contract(autoencoder, VideoAutoencoder)
         if decode_window < 1:
             raise UserError(f"decode_window is {decode_window} latents; give at least 1")
         self.autoencoder = autoencoder.eval().requires_grad_(False)

@@ -27,7 +27,7 @@ from lvdm.models.codec import Codec
 from lvdm.training.draws import ALONE, Share, generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import Batch, Condition, TextEncoder, UserError
+from lvdm.types import Batch, Condition, Denoiser, TextEncoder, UserError, check_contract
 
 logger = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class LatentDiffusion(SteppedModule):
         super().__init__(optimizer, learning_rate)
         if num_latents < 1:
             raise UserError(f"num_latents is {num_latents}; a window has at least 1")
+        check_contract(denoiser, Denoiser)
         check_compatible(objective, schedule)
         self.denoiser, self.codec = denoiser, codec
         self.schedule, self.objective = schedule, objective
