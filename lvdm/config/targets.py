@@ -56,11 +56,15 @@ FAMILIES = (
     _lightning("loggers", "Logger", "CSVLogger TensorBoardLogger WandbLogger"),
     _lightning("strategies", "Strategy", "DDPStrategy SingleDeviceStrategy"),
     Family(
-        r"transformers\.(models\.(\w+\.)+)?\w+",
+        r"transformers\.(models\.(\w+\.)+)?(?=[A-Z])\w*(Model|Config|For[A-Z])\w*",
         "transformers.models",
         ("transformers.PreTrainedModel", "transformers.PretrainedConfig"),
     ),
-    Family(r"diffusers\.(models\.(\w+\.)+)?\w+", "diffusers.models", ("diffusers.ModelMixin",)),
+    Family(
+        r"diffusers\.(models\.(\w+\.)+)?(?=[A-Z])\w*(Model|Autoencoder|UNet|Transformer)\w*",
+        "diffusers.models",
+        ("diffusers.ModelMixin",),
+    ),
 )
 PLACES = (
     *("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "pytorch_lightning.callbacks", "pytorch_lightning.loggers"),
