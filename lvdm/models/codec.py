@@ -81,7 +81,7 @@ class Codec(nn.Module):
     @torch.no_grad()
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the normalised latent's posterior; `encode` gives the mean."""
-        check_video_shape(video, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
+        check_video_shape(video.shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
         posterior = self.autoencoder.encode(video.to(self.dtype))
         mean = self.scale * (_at_least_float32(posterior.mode()) + self.shift)
         std = self.scale * torch.exp(0.5 * _at_least_float32(posterior.logvar))
@@ -109,8 +109,8 @@ class Codec(nn.Module):
 
     def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(c, t, h, w) of the latent of such a video."""
-        video = torch.empty((1, 3, frames, height, width), device="meta")
-        check_video_shape(video, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
+        shape = (1, 3, frames, height, width)
+        check_video_shape(shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
         f_t, f_s = self.temporal_factor, self.spatial_factor
         return self.latent_channels, frames // f_t, height // f_s, width // f_s
 

@@ -71,7 +71,7 @@ class PatchVAE3D(nn.Module):
 
     def encode(self, video: Tensor) -> Posterior:
         """Video (b, 3, t, h, w) -> posterior over (b, c, t/f_t, h/f_s, w/f_s)."""
-        check_video_shape(video, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
+        check_video_shape(video.shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
         x = rearrange(video, "b c t h w -> b t h w c")
         for level in self.down:
             x = level.blocks(level.patch(x))

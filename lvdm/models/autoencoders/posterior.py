@@ -5,6 +5,7 @@ Letters: b batch, c channels, t frames, h w; z latent.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,11 +47,11 @@ class Posterior:
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(dim=1)
 
 
-def check_video_shape(video: Tensor, *, temporal_factor: int, spatial_factor: int) -> None:
+def check_video_shape(shape: Sequence[int], *, temporal_factor: int, spatial_factor: int) -> None:
     """Refuse videos that do not divide into whole latents."""
-    if video.ndim != 5 or video.shape[1] != 3:
-        raise UserError(f"an autoencoder takes videos shaped (b, 3, t, h, w), this one is {tuple(video.shape)}")
-    _, _, frames, height, width = video.shape
+    if len(shape) != 5 or shape[1] != 3:
+        raise UserError(f"an autoencoder takes videos shaped (b, 3, t, h, w), this one is {tuple(shape)}")
+    _, _, frames, height, width = shape
     if frames % temporal_factor or height % spatial_factor or width % spatial_factor:
         raise UserError(
             f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames and "

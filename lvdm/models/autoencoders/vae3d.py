@@ -65,7 +65,7 @@ class VAE3D(nn.Module):
 
     def encode(self, video: Tensor) -> Posterior:
         """Video (b, 3, t, h, w) -> posterior over (b, c, t/f_t, h/f_s, w/f_s)."""
-        check_video_shape(video, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
+        check_video_shape(video.shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
         return Posterior.from_moments(self.quant_conv(self.encoder(video)))
 
     def decode(self, latent: Tensor) -> Tensor:
