@@ -13,6 +13,7 @@ from lvdm.cli.memory import training_gib
 from lvdm.cli.run_checks import check_run, clip_shapes
 from lvdm.config import instantiate, to_dict
 from lvdm.data import VideoData, VideoFolder
+from lvdm.types import UserError
 
 
 def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
@@ -38,7 +39,14 @@ def describe(config: DictConfig, *, allow: list[str]) -> dict[str, Any]:
         is_bf16 = "16" in str(settings["trainer"].get("precision"))  # float16 takes as much
         sizes = {"batch_size": data.batch_size, "is_bf16": is_bf16, "is_averaged": settings["average"] != 0}
         in_parts = ", weights whole" if settings["trainer"].get("strategy") == "fsdp" else ""
-        report[f"memory of a training step on a GPU (GiB, estimated{in_parts})"] = round(training_gib(module, shape, **sizes), 1)
+        try:
+            gib = round(training_gib(module, shape, **sizes), 1)
+        except RuntimeError as error:  # the step is run on tensors without content
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"a training step of this config does not run ({reason}); make the sizes of networks and data fit"
+            ) from error
+        report[f"memory of a training step on a GPU (GiB, estimated{in_parts})"] = gib
     width = max(map(len, report))
     for name, value in report.items():
         print(f"{name:<{width}}  {value:,}" if isinstance(value, int) else f"{name:<{width}}  {value}")
