@@ -48,6 +48,7 @@ from lvdm.training.checkpointing import CheckedIO, SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
 from lvdm.training.parts import gathered
 from lvdm.training.previews import Previews
+from lvdm.training.resuming import ResumingTrainer
 from lvdm.training.sharding import Sharded
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
 from lvdm.types import UserError
@@ -213,7 +214,7 @@ def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[C
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # SaveOnSignal does that
     strategy = {"strategy": Sharded()} if settings.get("strategy") == "fsdp" else {}
     try:
-        return pl.Trainer(
+        return ResumingTrainer(
             **{"max_epochs": -1, "num_sanity_val_steps": 0, **settings, **strategy},
             default_root_dir=folder.path,
             logger=loggers,

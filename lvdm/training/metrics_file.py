@@ -56,6 +56,15 @@ class MetricsFile(Logger):
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.save()
 
+    def go_back_to(self, step: int) -> None:
+        """Keep the rows up to this step, which a resumed run does not log again."""
+        self._earlier = self.rows = {earlier: row for earlier, row in self._earlier.items() if earlier <= step}
+
+    def is_validated(self, step: int) -> bool:
+        """Return whether the row of this step has figures of validation."""
+        row = self.rows.get(step, {})
+        return any(name.startswith("val/") and value not in (None, "") for name, value in row.items())
+
     @rank_zero_only
     def save(self) -> None:
         if not self.rows:
