@@ -24,6 +24,7 @@ from lvdm.cli import command
 from lvdm.cli.check_data import check_data
 from lvdm.cli.dry_run import describe, num_processes
 from lvdm.cli.evaluate.in_training import EvaluateInTraining, Planned, planned
+from lvdm.cli.lock import only_one
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
 from lvdm.cli.resume import check_unchanged, checkpoint_to_resume
 from lvdm.cli.run_checks import (
@@ -92,6 +93,13 @@ def train(args: argparse.Namespace) -> command.Report:
     folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
     if args.check_data:
         return check_data(config, folder.path.with_name(f"{folder.path.name}_data"), allow=args.allow_module)
+    with only_one(folder):
+        return train_in(folder, config, args)
+
+
+def train_in(folder: RunFolder, config: DictConfig, args: argparse.Namespace) -> command.Report:
+    """Train in a run's folder, from its checkpoint if it has one."""
+    settings = to_dict(config)
     checkpoint = checkpoint_to_resume(folder, args.resume)
     check_seed("seed", settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
@@ -110,7 +118,7 @@ def train(args: argparse.Namespace) -> command.Report:
     if checkpoint is not None:
         check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
     checkpoints.facts = facts
-    folder.make()
+    folder.make()  # by every process: machines may share no disk
     data.record_skipped(folder.skipped)
     if trainer.is_global_zero:
         save_config(config, folder.config)
