@@ -15,7 +15,6 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -52,6 +51,7 @@ from lvdm.training.previews import Previews
 from lvdm.training.resuming import ResumingTrainer
 from lvdm.training.sharding import Sharded
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
+from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ def fit(trainer: pl.Trainer, module: Module, data: VideoData, checkpoint: Path |
 
 def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[Callback], *, resume: bool) -> pl.Trainer:
     """`settings` are those of `trainer`."""
-    loggers = [TensorBoardLogger(folder.path, name="tensorboard", version=""), MetricsFile(folder.metrics, resume=resume)]
+    loggers = [Tensorboard(folder.path), MetricsFile(folder.metrics, resume=resume)]
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # SaveOnSignal does that
     strategy = {"strategy": Sharded()} if settings.get("strategy") == "fsdp" else {}
     try:

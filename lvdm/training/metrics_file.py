@@ -5,6 +5,7 @@ Lightning's own CSV logger begins the file anew when a run is resumed; this one 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import os
@@ -15,6 +16,8 @@ from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lvdm.disk import why_not_written
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +81,11 @@ class MetricsFile(Logger):
                 writer.writerows({**self.rows[step], "step": step} for step in sorted(self.rows))
             os.replace(temporary, self.path)
         except OSError as error:
-            logger.error("cannot write %s (%s): its rows are kept, and tried again with the next ones", self.path, error)
+            why = why_not_written(error)
+            logger.error("cannot write %s (%s): its rows are kept, and tried again with the next ones", self.path, why)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         self._written = time.monotonic()
 
     @rank_zero_only
