@@ -1,16 +1,21 @@
-"""One training at a time in a run's folder: a lock that the system takes away when its process ends, however it ends."""
+"""Locks of folders: one training at a time in a run's, processes with equal settings in a cache's.
+
+The system takes a lock away when its process ends, however it ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import json
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from lvdm.cli.run_folder import RunFolder
 from lvdm.types import UserError
@@ -46,6 +51,57 @@ def only_one(run: RunFolder) -> Iterator[None]:
                 made.rmdir()
 
 
+@contextmanager
+def only_alike(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
+    """Share the lock of a folder with processes that have the same facts; refuse while others write there."""
+    path = folder / NAME
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot write into the folder {folder}: {error.strerror}; choose another one") from error
+        try:
+            if _is_alone(file):
+                _write(file, json.dumps(dict(facts)))
+            fcntl.lockf(file, fcntl.LOCK_SH)  # waits while another one writes its facts
+        except OSError as error:
+            _without(path, error)
+            break
+        if _is_at(path, file):
+            break
+        os.close(file)
+    try:
+        _check_alike(folder, file, facts)
+        yield
+    finally:
+        if _is_alone(file):
+            path.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _is_alone(file: int) -> bool:
+    """Return whether nobody else holds the lock, which then is this process's alone."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _check_alike(folder: Path, file: int, facts: Mapping[str, Any]) -> None:
+    try:
+        theirs = json.loads(os.pread(file, 1 << 20, 0))
+    except ValueError:  # a full disk has kept them from being written
+        return
+    differing = [name for name, value in json.loads(json.dumps(dict(facts))).items() if theirs.get(name) != value]
+    if differing:
+        raise UserError(
+            f"{folder} is being written by another process, with another {' and '.join(differing)}; wait until it ends, "
+            "or choose another folder"
+        )
+
+
 def is_first() -> bool:
     """Return whether this is the first of the processes that were started together, on any machine."""
     return all(os.environ.get(name, "0") == "0" for name in RANKS)
@@ -67,7 +123,7 @@ def _locked(path: Path) -> int | None:
                 return _without(path, error)
             raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give another --name") from error
         if _is_at(path, file):
-            _write_holder(file)
+            _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             return file
         os.close(file)  # its holder has removed it just now, and a lock on a removed file keeps nobody out
 
@@ -79,12 +135,12 @@ def _is_at(path: Path, file: int) -> bool:
         return False
 
 
-def _write_holder(file: int) -> None:
-    """Write who holds the lock, for the message to others; a full disk is no reason to stop."""
+def _write(file: int, text: str) -> None:
+    """Write who holds the lock, or what is equal, for the message to others; a full disk is no reason to stop."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
-        os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        os.pwrite(file, text.encode(), 0)
 
 
 def _without(path: Path, error: OSError) -> None:
-    logger.warning("cannot lock %s (%s): make sure that nothing else trains in it", path.parent, error.strerror)
+    logger.warning("cannot lock %s (%s): make sure that nothing else writes into it", path.parent, error.strerror)
