@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from test_train_command import model, rows, same
+from test_train_command import _interrupts, kill, model, rows, same  # noqa: F401  (a fixture)
 from tiny_training import Config, autoencoder_config, checkpoint, diffusion_config, write_config
 
 from lvdm.cli import train
+from lvdm.training.callbacks import WriteModelFile
 
 ROOT = Path(__file__).resolve().parents[1]
 # A real SIGKILL to all processes of the run: after the checkpoint of a step, or within the validation that follows it.
@@ -105,6 +107,20 @@ def test_two_processes_make_up_for_it_together(made, tmp_path, one_thread) -> No
         done = subprocess.run([*command, name], env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr[-3000:]
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_signal_while_it_makes_up_for_it_is_obeyed_after_the_next_step(configs, tmp_path, monkeypatch) -> None:
+    settings = [configs["joint"], "checkpoints.every_steps=1", "trainer.max_steps=4"]
+    assert train.main([*settings, "--name", "whole"]) == 0
+    with monkeypatch.context() as patch:
+        kill(2, "end", patch)
+        assert train.main([*settings, "--name", "killed"]) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(WriteModelFile, "on_validation_epoch_end", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        assert train.main([*settings, "--name", "killed"]) == 143
+    assert checkpoint(tmp_path / "killed")["global_step"] == 3
+    assert train.main([*settings, "--name", "killed"]) == 0
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
 
 
 def test_a_validation_that_was_done_is_not_repeated(configs, tmp_path, monkeypatch) -> None:
