@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.cli.run_folder import RunFolder
+from lvdm.disk import why_not_written
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,8 @@ def only_alike(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(f"cannot write into the folder {folder}: {error.strerror}; choose another one") from error
+            why = why_not_written(error)
+            raise UserError(f"cannot make the folder {folder} or write into it: {why}; choose another one") from error
         try:
             if _is_alone(file):
                 _write(file, json.dumps(dict(facts)))
