@@ -42,5 +42,5 @@ setup(
     extras_require={
         "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0", "scikit-learn>=1.5"]
     },
-    entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.{name}:main" for name in COMMANDS]},
+    entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.start:{name}" for name in COMMANDS]},
 )

@@ -1,6 +1,6 @@
 """How fast a config trains, samples and codes here; see --help."""
 
-from lvdm.cli.benchmark import main
+from lvdm.cli.start import benchmark as main
 
 if __name__ == "__main__":
     raise SystemExit(main())

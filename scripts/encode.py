@@ -1,6 +1,6 @@
 """Latents of a data set, once; see --help."""
 
-from lvdm.cli.encode import main
+from lvdm.cli.start import encode as main
 
 if __name__ == "__main__":
     raise SystemExit(main())

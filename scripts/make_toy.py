@@ -1,6 +1,6 @@
 """A toy data set of mp4 files; see --help."""
 
-from lvdm.cli.make_toy import main
+from lvdm.cli.start import make_toy as main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Long videos from trained models; see --help."""
 
-from lvdm.cli.sample_long import main
+from lvdm.cli.start import sample_long as main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -1,6 +1,6 @@
 """Short videos from trained models; see --help."""
 
-from lvdm.cli.sample_short import main
+from lvdm.cli.start import sample_short as main
 
 if __name__ == "__main__":
     raise SystemExit(main())

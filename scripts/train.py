@@ -1,6 +1,6 @@
 """Train a stage from YAML; see --help."""
 
-from lvdm.cli.train import main
+from lvdm.cli.start import train as main
 
 if __name__ == "__main__":
     raise SystemExit(main())

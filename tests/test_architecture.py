@@ -14,16 +14,17 @@ PACKAGE = ROOT / "lvdm"
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
 ARROWS = {
     "types": (),
-    "config": ("types",),
-    "data": ("types",),
+    "disk": (),
+    "config": ("types", "disk"),
+    "data": ("types", "disk"),
     "models": ("types",),
     "diffusion": ("types",),
     "checkpoints": ("types",),
-    "training": ("types", "models", "diffusion", "sampling"),  # sampling makes the previews
-    "sampling": ("types", "diffusion"),
-    "evaluation": ("types", "models"),
+    "training": ("types", "disk", "models", "diffusion", "sampling"),  # sampling makes the previews
+    "sampling": ("types", "disk", "diffusion"),
+    "evaluation": ("types", "disk", "models"),
     "api": ("types", "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
-    "cli": ("types", "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
+    "cli": ("types", "disk", "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
     "": ("types", "api"),
 }
 TOP = {

@@ -101,7 +101,7 @@ def test_training_is_none_the_wiser(made: Path, tmp_path: Path, monkeypatch: pyt
     ("step", "where", "pace"),
     [
         (4, "start", []),  # behind the validation of step 4
-        (2, "end", []),  # before that of step 2, which is lost
+        (4, "end", []),  # before it, and at the end of an epoch
         (5, "start", ["trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=0.5"]),  # in epochs of four batches
     ],
 )

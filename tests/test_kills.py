@@ -34,8 +34,8 @@ def config_of(name: str, made: Path, out: Path) -> Config:
     return {**config, "trainer": trainer, "checkpoints": {"every_steps": 1}}
 
 
-def start(config: str, name: str, **environment: str) -> subprocess.Popen:
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), config, "--name", name]
+def start(config: str, name: str, *settings: str, **environment: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), config, *settings, "--name", name]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment}
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
 

@@ -228,7 +228,7 @@ def test_every_console_script_is_a_function_and_has_its_script(name):
     source = (ROOT / "lvdm" / "cli" / f"{name}.py").read_text()
     functions = {node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)}
     assert "main" in functions
-    assert re.search(rf"\blvdm\.cli\.{name} import main\b", (ROOT / "scripts" / f"{name}.py").read_text())
+    assert re.search(rf"\blvdm\.cli\.start import {name} as main\b", (ROOT / "scripts" / f"{name}.py").read_text())
 
 
 def test_every_script_is_a_console_script():

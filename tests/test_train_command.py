@@ -123,6 +123,8 @@ def test_an_autoencoder_shows_videos_above_their_reconstructions(configs, tmp_pa
         ("joint", [MUON, COSINE, DROPOUT], 3, "end"),
         ("joint", [COSINE, "trainer.accumulate_grad_batches=2", "trainer.val_check_interval=3"], 2, "start"),
         ("joint", ["average=0"], 4, "end"),  # the last batch of an epoch, before its validation
+        ("joint", [], 6, "end"),  # the last step, before its validation
+        ("autoencoder", ["trainer.check_val_every_n_epoch=1", "trainer.val_check_interval=0.5"], 4, "end"),
         ("joint", [MUON, "data.params.num_workers=1"], 4, "start"),  # and behind it
         ("autoencoder", [COSINE, "checkpoints.every_steps=2"], 3, "start"),
         ("adversarial", [COSINE], 3, "end"),
@@ -144,8 +146,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, settings, step, where,
     for part in {"state_dict", "optimizer_states", "lr_schedulers", *averaged}:
         assert same(whole[part], resumed[part]), part
     assert same(*(model(tmp_path / run) for run in ("whole", "killed")))
-    if where == "start":  # at the end of a batch its own loss is not yet logged
-        assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
+    assert rows(tmp_path / "whole") == rows(tmp_path / "killed")
 
 
 def test_a_complete_run_can_be_made_longer(configs, tmp_path):

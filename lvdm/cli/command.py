@@ -17,6 +17,7 @@ import torch
 
 from lvdm import __version__
 from lvdm.cli.process import Process
+from lvdm.disk import why_not_written
 from lvdm.types import UserError
 
 Report = dict[str, Any]  # what a command did and measured
@@ -85,13 +86,19 @@ def write_text(path: Path, text: str) -> None:
     """Write to a temporary name, then rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another place") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+        why = why_not_written(error)
+        return f"{why}: {error.filename}" if error.filename else why
     return str(error)
 
 

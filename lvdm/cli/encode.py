@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lvdm.cli import command
+from lvdm.cli.lock import only_alike
 from lvdm.cli.model_info import load_codec_weights, require_codec_weights
 from lvdm.cli.process import Process
 from lvdm.config import check, instantiate, load_config, with_defaults
@@ -138,7 +139,8 @@ def encode_folder(videos: VideoFolder, encoders: Encoders, out: Path, config: Di
     count = len(videos) if config.clips else len(videos.names)
     cast = torch.autocast(encoders.device.type, torch.bfloat16) if config.precision == "bfloat16" else nullcontext()
     added = 0
-    with LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
+    share = (process.rank, process.count)
+    with only_alike(out, asdict(facts)), LatentWriter(out, facts, count, share=share) as writer, cast:
         videos.record_skipped(out / "skipped_files.txt")
         total = sum(map(len, writer.missing()))
         unit = "clip" if config.clips else "video"

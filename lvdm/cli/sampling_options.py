@@ -130,8 +130,20 @@ def check_resume(args: argparse.Namespace) -> None:
 
 
 def keep_settings(args: argparse.Namespace, *, is_first: bool) -> None:
-    if is_first and not settings_file(args).exists():
-        command.write_text(settings_file(args), json.dumps(settings_of(args), indent=2) + "\n")
+    """Write the settings if there are none; of two starts at once, one writes them and the other compares."""
+    kept = settings_file(args)
+    if not is_first or kept.exists():
+        return
+    mine = kept.with_name(f".{kept.name}.{os.getpid()}.new")
+    command.write_text(mine, json.dumps(settings_of(args), indent=2) + "\n")
+    try:
+        os.link(mine, kept)
+    except FileExistsError:
+        check_resume(args)
+    except OSError:  # a file system without hard links
+        os.replace(mine, kept)
+    finally:
+        mine.unlink(missing_ok=True)
 
 
 def settings_file(args: argparse.Namespace) -> Path:

@@ -15,7 +15,6 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -24,6 +23,7 @@ from lvdm.cli import command
 from lvdm.cli.check_data import check_data
 from lvdm.cli.dry_run import describe, num_processes
 from lvdm.cli.evaluate.in_training import EvaluateInTraining, Planned, planned
+from lvdm.cli.lock import only_one
 from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
 from lvdm.cli.resume import check_unchanged, checkpoint_to_resume
 from lvdm.cli.run_checks import (
@@ -48,8 +48,10 @@ from lvdm.training.checkpointing import CheckedIO, SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
 from lvdm.training.parts import gathered
 from lvdm.training.previews import Previews
+from lvdm.training.resuming import ResumingTrainer
 from lvdm.training.sharding import Sharded
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
+from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -91,6 +93,13 @@ def train(args: argparse.Namespace) -> command.Report:
     folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
     if args.check_data:
         return check_data(config, folder.path.with_name(f"{folder.path.name}_data"), allow=args.allow_module)
+    with only_one(folder):
+        return train_in(folder, config, args)
+
+
+def train_in(folder: RunFolder, config: DictConfig, args: argparse.Namespace) -> command.Report:
+    """Train in a run's folder, from its checkpoint if it has one."""
+    settings = to_dict(config)
     checkpoint = checkpoint_to_resume(folder, args.resume)
     check_seed("seed", settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
@@ -109,7 +118,7 @@ def train(args: argparse.Namespace) -> command.Report:
     if checkpoint is not None:
         check_unchanged(checkpoint, settings, facts, allow_changes=args.allow_changes)
     checkpoints.facts = facts
-    folder.make()
+    folder.make()  # by every process: machines may share no disk
     data.record_skipped(folder.skipped)
     if trainer.is_global_zero:
         save_config(config, folder.config)
@@ -209,11 +218,11 @@ def fit(trainer: pl.Trainer, module: Module, data: VideoData, checkpoint: Path |
 
 def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[Callback], *, resume: bool) -> pl.Trainer:
     """`settings` are those of `trainer`."""
-    loggers = [TensorBoardLogger(folder.path, name="tensorboard", version=""), MetricsFile(folder.metrics, resume=resume)]
+    loggers = [Tensorboard(folder.path), MetricsFile(folder.metrics, resume=resume)]
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # SaveOnSignal does that
     strategy = {"strategy": Sharded()} if settings.get("strategy") == "fsdp" else {}
     try:
-        return pl.Trainer(
+        return ResumingTrainer(
             **{"max_epochs": -1, "num_sanity_val_steps": 0, **settings, **strategy},
             default_root_dir=folder.path,
             logger=loggers,

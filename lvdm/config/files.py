@@ -17,6 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
+from lvdm.disk import why_not_written
 from lvdm.types import UserError
 
 MISSING = "???"  # OmegaConf's mark for a value that must be given later
@@ -63,7 +64,9 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write the config to {path}: {error.strerror}; choose a folder that can be written") from error
+        raise UserError(
+            f"cannot write the config to {path}: {why_not_written(error)}; choose a folder that can be written"
+        ) from error
 
 
 # Reading and merging

@@ -6,6 +6,7 @@ Letters: t frames. A curve is one number a frame, NaN where it could not be meas
 from __future__ import annotations
 
 import csv
+import io
 import math
 import warnings
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from lvdm.evaluation.records import write_whole
 
 Curves = Mapping[str, np.ndarray]  # curve's name -> (t,)
 
@@ -63,13 +66,13 @@ def write_csv(path: Path, videos: Mapping[str, Curves], *, frames_per_bin: int =
     A video named `mean` is taken for the mean, here and in the chart; otherwise it is made.
     """
     names = list(next(iter(videos.values())))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["video", "frame", *names])
-        for video, curves in _with_mean(videos).items():
-            for i, row in enumerate(zip(*(binned(curves[name], frames_per_bin) for name in names), strict=True)):
-                writer.writerow([video, i * frames_per_bin, *("" if math.isnan(value) else f"{value:.6g}" for value in row)])
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow(["video", "frame", *names])
+    for video, curves in _with_mean(videos).items():
+        for i, row in enumerate(zip(*(binned(curves[name], frames_per_bin) for name in names), strict=True)):
+            writer.writerow([video, i * frames_per_bin, *("" if math.isnan(value) else f"{value:.6g}" for value in row)])
+    write_whole(path, file.getvalue())
 
 
 def write_chart(path: Path, videos: Mapping[str, Curves], *, show: Mapping[str, str], frames_per_bin: int = 20) -> None:
@@ -81,8 +84,9 @@ def write_chart(path: Path, videos: Mapping[str, Curves], *, show: Mapping[str, 
     for panel, (name, title) in enumerate(show.items()):
         lines = {video: binned(curves[name], frames_per_bin) for video, curves in shown.items()}
         _panel(draw, HEIGHT * panel, title, lines, frames_per_bin, length)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.resize((WIDTH, HEIGHT * len(show)), Image.Resampling.LANCZOS).save(path)
+    picture = io.BytesIO()
+    image.resize((WIDTH, HEIGHT * len(show)), Image.Resampling.LANCZOS).save(picture, format="png")
+    write_whole(path, picture.getvalue())
 
 
 def _panel(draw: ImageDraw.ImageDraw, y0: int, title: str, lines: Curves, frames_per_bin: int, length: int) -> None:

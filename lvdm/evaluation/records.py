@@ -9,25 +9,26 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from lvdm.disk import why_not_written
 from lvdm.evaluation.protocol import hint
 from lvdm.types import UserError
 
 Record = TypeVar("Record")
 
 
-def write_whole(path: str | Path, text: str) -> None:
+def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another folder") from error
+        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another folder") from error
 
 
 def require_writable(path: str | Path) -> None:

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +21,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
+from lvdm.disk import why_not_written
 from lvdm.types import UserError
 
 Frames = np.ndarray  # uint8 (k, h, w, 3)
@@ -104,9 +105,9 @@ class _FfmpegWriter(_Writer):
         assert self._process is not None
         status = self._process.wait()
         self._complaints.seek(0)
-        lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-        said = lines[-1] if lines else f"exit status {status}"
-        return UserError(f"ffmpeg could not write {self.path}: {said}; free space, or give a folder that can be written")
+        said = self._complaints.read().decode(errors="replace").strip()
+        lines = why_not_written(OSError(said)).splitlines() or [f"exit status {status}"]
+        return UserError(f"ffmpeg could not write {self.path}: {lines[-1]}; free space, or give a folder that can be written")
 
 
 class Mp4Writer(_FfmpegWriter):
@@ -221,7 +222,8 @@ class ContactSheet:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _temporary_name(self.path)
         try:
-            Image.fromarray(sheet).save(temporary, format="png")
+            with _named(self.path):
+                Image.fromarray(sheet).save(temporary, format="png")
             _publish(temporary, self.path, overwrite=self.overwrite)
         finally:
             _remove(temporary)
@@ -236,7 +238,8 @@ class VideoFiles:
 
     def write(self, frames: Frames) -> None:
         for writer in self._writers:
-            writer.write(frames)
+            with _named(writer.path):
+                writer.write(frames)
 
     def __enter__(self) -> VideoFiles:
         return self
@@ -245,7 +248,8 @@ class VideoFiles:
         try:
             if kind is None:
                 while self._writers:
-                    self._writers[0].close()
+                    with _named(self._writers[0].path):
+                        self._writers[0].close()
                     self._writers.pop(0)
         finally:
             for writer in self._writers:
@@ -270,6 +274,15 @@ def open_video(paths: dict[str, Path], *, fps: float, quality: float = 8, overwr
         "frames": lambda path: PngWriter(path, overwrite=overwrite),
     }
     return VideoFiles([make[format_](path) for format_, path in paths.items()])
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The system's error, such as a full disk, says which file it is about."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another folder") from error
 
 
 def _check(frames: Frames) -> None:

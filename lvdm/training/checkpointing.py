@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,14 @@ class CheckedIO(TorchCheckpointIO):
             self.error = error
 
 
+@dataclass(frozen=True)
+class AtSave:
+    """What Lightning's part of a checkpoint does not tell of its step."""
+
+    validation_due: bool  # validation comes after the checkpoint
+    stops: bool  # training ends with this step, such as at a time cap
+
+
 class SaveCheckpoints(Callback):
     """It stands behind all that changes the state of a step, the averaging above all.
 
@@ -63,6 +72,7 @@ class SaveCheckpoints(Callback):
         self.facts: dict[str, Any] = {}  # of the run, kept in its checkpoints for whoever goes on from them
         self.saved_step = 0
         self.retry_at: int | None = None  # the step at which one that could not be written is tried again
+        self.at_save: AtSave | None = None  # of the checkpoint that the run is resumed from
 
     def state_dict(self) -> dict[str, Any]:
         return {"facts": self.facts}
@@ -73,6 +83,13 @@ class SaveCheckpoints(Callback):
         done = trainer.current_epoch
         for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
             counts.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+        loop = trainer.fit_loop
+        is_due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+        checkpoint["at_save"] = asdict(AtSave(is_due, trainer.should_stop))
+
+    def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        if "at_save" in checkpoint:  # absent in those of earlier versions
+            self.at_save = AtSave(**checkpoint["at_save"])
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.saved_step = trainer.global_step
@@ -89,6 +106,7 @@ class SaveCheckpoints(Callback):
         """Between two steps, unless this one is saved; one that fails at the last chance ends the run."""
         if trainer.global_step == self.saved_step:
             return
+        trainer._logger_connector.update_train_step_metrics()  # Lightning logs them after this, when a kill would lose them
         error = self.save(trainer)
         if error is None:
             self.saved_step, self.retry_at = trainer.global_step, None

@@ -5,6 +5,7 @@ Lightning's own CSV logger begins the file anew when a run is resumed; this one 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import os
@@ -15,6 +16,8 @@ from typing import Any
 
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from lvdm.disk import why_not_written
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +59,15 @@ class MetricsFile(Logger):
         if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
             self.save()
 
+    def go_back_to(self, step: int) -> None:
+        """Keep the rows up to this step, which a resumed run does not log again."""
+        self._earlier = self.rows = {earlier: row for earlier, row in self._earlier.items() if earlier <= step}
+
+    def is_validated(self, step: int) -> bool:
+        """Return whether the row of this step has figures of validation."""
+        row = self.rows.get(step, {})
+        return any(name.startswith("val/") and value not in (None, "") for name, value in row.items())
+
     @rank_zero_only
     def save(self) -> None:
         if not self.rows:
@@ -69,9 +81,11 @@ class MetricsFile(Logger):
                 writer.writerows({**self.rows[step], "step": step} for step in sorted(self.rows))
             os.replace(temporary, self.path)
         except OSError as error:
-            logger.error("cannot write %s (%s): its rows are kept, and tried again with the next ones", self.path, error)
+            why = why_not_written(error)
+            logger.error("cannot write %s (%s): its rows are kept, and tried again with the next ones", self.path, why)
         finally:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
         self._written = time.monotonic()
 
     @rank_zero_only

@@ -14,13 +14,14 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from lvdm.disk import why_not_written
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_uint8
 from lvdm.sampling.writers import Mp4Writer, VideoFiles
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
+from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,8 @@ class Previews(Callback):
         try:
             self._write(strip, fps, trainer)
         except (OSError, UserError) as error:
-            logger.error("cannot write the preview of step %d (%s): training goes on", trainer.global_step, error)
+            why = why_not_written(error)
+            logger.error("cannot write the preview of step %d (%s): training goes on", trainer.global_step, why)
 
     def _write(self, strip: np.ndarray, fps: float, trainer: pl.Trainer) -> None:
         path = self.folder / f"step={trainer.global_step}.mp4"
@@ -57,8 +59,8 @@ class Previews(Callback):
         with VideoFiles([Mp4Writer(path, fps=fps, overwrite=True)]) as file:
             file.write(strip)
         for board in trainer.loggers:
-            if isinstance(board, TensorBoardLogger):
-                board.experiment.file_writer.add_summary(gif_summary("preview", strip, fps), trainer.global_step)
+            if isinstance(board, Tensorboard):
+                board.add_summary(gif_summary("preview", strip, fps), trainer.global_step)
 
     def _make(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[np.ndarray, float]:
         """Every process makes its part of the videos, the same number each; what is too much is left out."""

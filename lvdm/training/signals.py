@@ -44,6 +44,12 @@ class SaveOnSignal(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._step = trainer.global_step
+        self._listen()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._listen()  # a resumed run may begin with a validation
+
+    def _listen(self) -> None:
         for number in HEARD:
             signal.signal(number, self._receive)  # Lightning has kept those before its own, and gives them back
 

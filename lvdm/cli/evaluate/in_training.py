@@ -69,12 +69,16 @@ class EvaluateInTraining(Callback):
         self.planned, self.folder, self.config = planned, folder, config
         self._real: RealSide | None = None
 
-    @isolate_rng()
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The real clips are measured before the first step: what is wrong with them is said then."""
+        """Measure the real clips before the first step: what is wrong with them is said then."""
+        self._prepare(trainer, pl_module)
+
+    @isolate_rng()
+    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure the real clips, once; a resumed run may validate before it trains."""
         its = self.planned
         its.extractor.to(pl_module.device)
-        if its.real is None:
+        if its.real is None or self._real is not None:
             return
         self._real = measure_real(its.protocol, its.real, its.extractor, its.settings)
         if trainer.is_global_zero:
@@ -86,6 +90,7 @@ class EvaluateInTraining(Callback):
         every = self.planned.every
         if every > 1 and validations_so_far(trainer) % every and not is_last_step(trainer):
             return
+        self._prepare(trainer, pl_module)
         try:
             result = self._measure(pl_module, trainer.global_step)  # what fails for one process fails for all
             for name, value in result.metrics.items():

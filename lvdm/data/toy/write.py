@@ -22,6 +22,7 @@ from tqdm import tqdm
 from lvdm.data.toy.clouds import clouds
 from lvdm.data.toy.discs import discs
 from lvdm.data.toy.scene import FPS, SPLITS, ToyVideo, video_generator
+from lvdm.disk import why_not_written
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -139,7 +140,8 @@ def write_mp4(path: Path, frames: np.ndarray, fps: int) -> None:
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *codec, *plain, str(path)]
     done = subprocess.run(command, input=np.ascontiguousarray(frames).tobytes(), capture_output=True, check=False)
     if done.returncode != 0:
-        raise UserError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-300:]}")
+        said = OSError(done.stderr.decode(errors="replace").strip()[-300:])
+        raise UserError(f"ffmpeg could not write {path}: {why_not_written(said)}")
 
 
 def _atomically(path: Path, write: Callable[[Path], object]) -> None:
