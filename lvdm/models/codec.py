@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.models.autoencoders.posterior import check_video_shape
-from lvdm.types import UserError
+from lvdm.types import UserError, integer, require
 
 logger = logging.getLogger(__name__)
 
@@ -39,8 +39,7 @@ class Codec(nn.Module):
         self, autoencoder: nn.Module, *, scale: float = 1.0, shift: float = 0.0, decode_window: int = DECODE_WINDOW
     ) -> None:
         super().__init__()
-        if decode_window < 1:
-            raise UserError(f"decode_window is {decode_window} latents; give at least 1")
+        require(integer(1, 2**31), decode_window=decode_window)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.set_scale(scale, shift)
         self.decode_window = decode_window

@@ -21,7 +21,7 @@ from lvdm.training.adversary import Adversary, adaptive_weight
 from lvdm.training.draws import generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
-from lvdm.types import Batch, UserError
+from lvdm.types import Batch, UserError, integer, require
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class AutoencoderTraining(SteppedModule):
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, learning_rate)
+        require(integer(0), measure_batches=measure_batches, seed=seed)
         self.codec = codec
         self.measures_scale = (codec.scale, codec.shift) == (1.0, 0.0) and measure_batches > 0
         self._validated = Moments()

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lvdm.models.layers.convolutions import VolumeConv
-from lvdm.types import UserError
+from lvdm.types import CHANNELS, UserError, integer, require
 
 Norm = Literal["batch", "group", "none"]
 Convolution = Callable[[int, int, int, bool], nn.Module]  # (in, out, stride, bias)
@@ -60,10 +60,13 @@ def _judge(
     convolution: Convolution, batch_norm: Callable[[int], nn.Module], channels: int, layers: int, norm: Norm
 ) -> nn.Sequential:
     """First convolution, `layers` - 1 that double, one that keeps the size, one logit. Weights begin as N(0, .02)."""
-    if channels < 1 or layers < 1 or norm not in ("batch", "group", "none"):
-        got = f"channels={channels}, layers={layers}, norm={norm!r}"
-        raise UserError(f"{got}: a discriminator needs 1 or more channels and layers, and norm batch, group or none")
+    require(CHANNELS, channels=channels)
+    require(integer(1, 16), layers=layers)
+    if norm not in ("batch", "group", "none"):
+        raise UserError(f"norm is {norm!r}, expected batch, group or none")
     widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+    if norm == "group" and any(width % min(32, width) for width in widths[1:]):
+        raise UserError(f"channels is {channels}, and norm group needs widths up to 32 or multiples of it; take a power of two")
     parts: list[nn.Module] = [convolution(3, channels, 2, True), nn.LeakyReLU(0.2)]
     for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
         parts.append(convolution(before, after, 1 if i == layers - 1 else 2, norm != "batch"))

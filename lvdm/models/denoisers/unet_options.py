@@ -14,7 +14,7 @@ from lvdm.models.denoisers.factorized_attention import FactorizedAttention
 from lvdm.models.denoisers.joint_attention import JointAttention
 from lvdm.models.denoisers.res_block import ResBlock
 from lvdm.models.denoisers.text_attention import TextAttention
-from lvdm.types import UserError
+from lvdm.types import CHANNELS, LAYERS, UserError, number, optional, require
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,12 @@ class LayerOptions:
     scale_shift_norm: bool
     temporal_conv: bool
     dropout: float
+
+    def __post_init__(self) -> None:
+        require(CHANNELS, num_heads=self.num_heads, temporal_length=self.temporal_length)
+        require(optional(CHANNELS), context_dim=self.context_dim)
+        require(LAYERS, transformer_depth=self.transformer_depth)
+        require(number(0, 0.99), dropout=self.dropout)
 
     def resblock(self, channels: int, out_channels: int) -> ResBlock:
         return ResBlock(
