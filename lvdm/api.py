@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lvdm.checkpoints.build_limits import no_larger_than
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, read_model
-from lvdm.config import check_node, instantiate
+from lvdm.config import check_node, import_class, instantiate
 from lvdm.diffusion.objective import Objective
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.models.codec import DECODE_WINDOW, Codec
@@ -58,13 +58,8 @@ def load(
     )
 
 
-KINDS = {
-    "autoencoder": VideoCodec,  # has what a codec has, but for the scale
-    "denoiser": Denoiser,
-    "schedule": NoiseSchedule,
-    "objective": Objective,
-    "text_encoder": TextEncoder,
-}
+KINDS = {"schedule": NoiseSchedule, "objective": Objective, "text_encoder": TextEncoder}
+NETWORKS = {"autoencoder": VideoCodec, "denoiser": Denoiser}  # an autoencoder has what a codec has
 
 
 @dataclass(frozen=True)
@@ -80,10 +75,10 @@ class _File:
             raise UserError(f"{self.path} does not say how to build its {part}; make the file again")
         with self._named("the config in {} does not fit this version of lvdm"):
             check_node(node, key=part, allow=self.allow)
-            made = instantiate(node, allow=self.allow)
-        if not isinstance(made, KINDS[part]):
-            raise UserError(f"{part} in {self.path} is a {type(made).__name__}, which cannot be one; make the file again")
-        return made
+            made = import_class(node["target"], allow=self.allow)
+            if part in KINDS and not issubclass(made, KINDS[part]):
+                raise UserError(f"{part} is a {made.__name__}, which cannot be one")
+            return instantiate(node, allow=self.allow)
 
     def settings(self, info: ModelInfo) -> SamplingSettings:
         with self._named("{} describes its sampling wrongly"):
@@ -111,8 +106,8 @@ class _File:
         weights = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
         with torch.device("meta"), no_larger_than(weights, self.path):
             module = self.build(node, part)
-        if not isinstance(module, nn.Module):
-            raise UserError(f"{part} in {self.path} is a {type(module).__name__}, which is no network; make the file again")
+        if not (isinstance(module, nn.Module) and isinstance(module, NETWORKS[part])):
+            raise UserError(f"{part} in {self.path} is a {type(module).__name__}, which cannot be one; make the file again")
         check_weights(module, self.tensors, prefix, self.path)
         module.load_state_dict(weights, assign=True)
         if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):  # a buffer that is not saved
