@@ -59,7 +59,7 @@ RULES = {
     "step": integer(0),
     **dict.fromkeys(("data_fingerprint", "version"), TEXT),
 }
-LONGEST, DEEPEST = 1 << 22, 100  # characters and levels of a description: a real one has some 10,000 and 20
+LONGEST, DEEPEST, MOST_VALUES = 1 << 22, 100, 50_000  # of a description; a real one has 10,000 characters, 20 levels, 300 values
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -188,14 +188,19 @@ def _parsed(text: str) -> dict[str, Any]:
         raise UserError(f"{len(text):,} characters, at most {LONGEST:,}")
     described = json.loads(text)
     require(MAPPING, description=described)
-    if not _is_within(described, DEEPEST):
-        raise UserError(f"it is nested more than {DEEPEST} levels deep")
+    _check_size(described)
     return described
 
 
-def _is_within(value: Any, levels: int) -> bool:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return levels >= 0 and all(_is_within(each, levels - 1) for each in inner)
+def _check_size(described: dict[str, Any]) -> None:
+    """Level by level, so that what is nested too deeply for recursion is refused too."""
+    level, values, depth = [described], 0, 0
+    while level:
+        values, depth = values + len(level), depth + 1
+        if depth > DEEPEST or values > MOST_VALUES:
+            raise UserError(f"it has more than {DEEPEST} levels or {MOST_VALUES:,} values")
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [value for values_of_one in inner for value in values_of_one]
 
 
 def _check_fields(described: Mapping[str, Any]) -> None:
