@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lvdm.checkpoints.build_limits import no_larger_than
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, read_model
 from lvdm.config import check_node, instantiate
+from lvdm.diffusion.objective import Objective
+from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.sampling.long_pipeline import sample_long
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
-from lvdm.types import Condition, TextEncoder, UserError
+from lvdm.types import Condition, Denoiser, TextEncoder, UserError, VideoAutoencoder, check_contract
 
 __all__ = ["Condition", "VideoModel", "load", "sample_long"]
 
@@ -36,19 +40,29 @@ def load(
     info, tensors = read_model(path)
     device = as_device(device)
     file = _File(Path(path), tensors, tuple(allow))
-    window = info.sampling.get("decode_window", DECODE_WINDOW)
-    codec = Codec(file.network(info.autoencoder, CODEC), scale=info.scale, shift=info.shift, decode_window=window).to(device)
+    settings = None if info.kind == "autoencoder" else file.settings(info)
+    codec = file.codec(info).to(device)
     model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(path))
-    if info.kind == "autoencoder":
+    if settings is None:
         return model
+    if settings.latent_shape[0] != codec.latent_channels:
+        channels = f"{settings.latent_shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
+        raise UserError(f"sampling.latent_shape in {path} has {channels}; make the file again")
     return replace(
         model,
         denoiser=file.network(info.denoiser, DENOISER).to(device).eval().requires_grad_(False),
         schedule=file.build(info.schedule, "schedule"),
         objective=file.build(info.objective, "objective"),
-        settings=SamplingSettings.read(info.sampling),
+        settings=settings,
         text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
     )
+
+
+KINDS = {
+    **{"autoencoder": nn.Module, "denoiser": nn.Module},
+    **{"schedule": NoiseSchedule, "objective": Objective, "text_encoder": TextEncoder},
+}
+CONTRACTS = {"autoencoder": VideoAutoencoder, "denoiser": Denoiser}
 
 
 @dataclass(frozen=True)
@@ -62,11 +76,22 @@ class _File:
     def build(self, node: dict[str, Any] | None, part: str) -> Any:
         if node is None:
             raise UserError(f"{self.path} does not say how to build its {part}; make the file again")
-        try:
-            check_node(node, key=part, allow=self.allow)
-        except UserError as error:
-            raise UserError(f"the config in {self.path} does not fit this version of lvdm: {error}") from error
-        return instantiate(node, allow=self.allow)
+        with self._named("the config in {} does not fit this version of lvdm"):
+            check_node(node, key=part, kind=KINDS[part], allow=self.allow)
+            built = instantiate(node, allow=self.allow)
+            if part in CONTRACTS:
+                check_contract(built, CONTRACTS[part])
+            return built
+
+    def settings(self, info: ModelInfo) -> SamplingSettings:
+        with self._named("{} describes its sampling wrongly"):
+            return SamplingSettings.read(info.sampling)
+
+    def codec(self, info: ModelInfo) -> Codec:
+        """The autoencoder with its scale."""
+        network, window = self.network(info.autoencoder, CODEC), info.sampling.get("decode_window", DECODE_WINDOW)
+        with self._named("{} describes its codec wrongly"):
+            return Codec(network, scale=info.scale, shift=info.shift, decode_window=window)
 
     def text_encoder(self, info: ModelInfo) -> TextEncoder:
         """With the weights that lie on this machine, which must be those of training."""
@@ -81,15 +106,23 @@ class _File:
     def network(self, node: dict[str, Any] | None, prefix: str) -> nn.Module:
         """With the file's weights; built without memory first, as weights that are replaced at once need no drawing."""
         part = {CODEC: "autoencoder", DENOISER: "denoiser"}[prefix]
-        with torch.device("meta"):
+        weights = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        with torch.device("meta"), no_larger_than(weights, self.path):
             module = self.build(node, part)
         check_weights(module, self.tensors, prefix, self.path)
-        weights = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
         module.load_state_dict(weights, assign=True)
         if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):  # a buffer that is not saved
             module = self.build(node, part)
             module.load_state_dict(weights)
         return module
+
+    @contextlib.contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """An error inside says which file it is about."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{what.format(self.path)}: {error}") from error
 
 
 def as_device(device: str | torch.device) -> torch.device:

@@ -1,4 +1,4 @@
-"""The words that every room shares: the batch's keys, the condition of a denoiser, and three protocols.
+"""The words that every room shares: the batch's keys, the condition of a denoiser, the protocols.
 
 Letters: b batch, c channels, t frames, h w; z latent; m mask (1 = the frame is given); s noise level of given frames.
 A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h, w) or `latent` (b, c, t, h, w),
@@ -113,6 +113,7 @@ def check_contract(thing: object, protocol: type) -> None:
         raise UserError(f"{type(thing).__name__} is no {protocol.__name__}, because it has no {lacking}; name another class")
 
 
+@runtime_checkable
 class TextEncoder(Protocol):
     """Frozen: captions to features (b, n, d). Equal fingerprints give equal features."""
 

@@ -91,9 +91,9 @@ def test_a_clip_discriminator_sees_motion_and_a_frame_discriminator_does_not() -
     assert not torch.allclose(by_clip(video[:, :, order]), by_clip(video), atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [{"norm": "layer"}, {"layers": 0}, {"channels": 0}])
+@pytest.mark.parametrize("options", [{"norm": "layer"}, {"layers": 0}, {"channels": 0}, {"channels": 33, "norm": "group"}])
 def test_a_discriminator_that_cannot_be_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(UserError, match="norm batch, group or none"):
+    with pytest.raises(UserError, match=f"{next(iter(options))} is .*, expected"):
         FrameDiscriminator(**options)
 
 

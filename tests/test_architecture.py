@@ -12,19 +12,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
+SHARED = ("types", "rules", "disk")
 ARROWS = {
     "types": (),
+    "rules": ("types",),
     "disk": (),
-    "config": ("types", "disk"),
-    "data": ("types", "disk"),
-    "models": ("types",),
-    "diffusion": ("types",),
-    "checkpoints": ("types",),
-    "training": ("types", "disk", "models", "diffusion", "sampling"),  # sampling makes the previews
-    "sampling": ("types", "disk", "diffusion"),
-    "evaluation": ("types", "disk", "models"),
-    "api": ("types", "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
-    "cli": ("types", "disk", "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
+    "config": SHARED,
+    "data": SHARED,
+    "models": SHARED,
+    "diffusion": SHARED,
+    "checkpoints": SHARED,
+    "training": (*SHARED, "models", "diffusion", "sampling"),  # sampling makes the previews
+    "sampling": (*SHARED, "diffusion"),
+    "evaluation": (*SHARED, "models"),
+    "api": (*SHARED, "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
+    "cli": (*SHARED, "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
     "": ("types", "api"),
 }
 TOP = {

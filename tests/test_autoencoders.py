@@ -179,7 +179,7 @@ def test_a_video_that_does_not_divide_is_refused_in_words():
         PatchVAE3D(channels=(8,), patches=((2, 4, 2),))
     with pytest.raises(UserError, match="three powers of two"):
         VAE3D(downsample=(3, 8, 8))
-    with pytest.raises(UserError, match="choose one of clip, frame"):
+    with pytest.raises(UserError, match="expected one of clip, frame"):
         VAE3D(norm="batch")
 
 

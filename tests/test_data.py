@@ -95,7 +95,7 @@ def test_settings_that_cannot_be_meant_are_refused() -> None:
         VideoFolder("x", num_frames=1, size=8, max_broken=5)
     with pytest.raises(UserError, match=r"size is \[8, 8, 3\], expected"):
         VideoFolder("x", num_frames=1, size=[8, 8, 3])
-    with pytest.raises(UserError, match="stride=0, clips_per_video=1: each must be at least 1"):
+    with pytest.raises(UserError, match="stride is 0, expected an integer from 1 to"):
         VideoFolder("x", num_frames=1, size=8, stride=0)
 
 

@@ -258,5 +258,5 @@ def test_weights_have_the_shape_of_t_and_are_finite_without_signal(weight, objec
 
 
 def test_min_snr_needs_a_cap():
-    with pytest.raises(UserError, match="above 0"):
+    with pytest.raises(UserError, match="gamma is 0.0, expected a number from 1e-06"):
         MinSNRWeight(0.0)

@@ -279,7 +279,7 @@ def test_constructing_reads_nothing_and_a_missing_folder_names_its_nearest_paren
     data = LatentClips(tmp_path / "no" / "where", num_latents=3)
     with pytest.raises(UserError, match=f"the nearest folder that does is {tmp_path}\\)"):
         len(data)
-    with pytest.raises(UserError, match="at least 1"):
+    with pytest.raises(UserError, match="num_latents is 0, expected an integer from 1 to"):
         LatentClips(tmp_path, num_latents=0)
 
 

@@ -87,15 +87,15 @@ def test_a_mixture_draws_per_sample_with_its_probabilities():
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (lambda: FirstFrames([]), "at least one number"),
-        (lambda: FirstFrames([-1]), "below 0"),
+        (lambda: FirstFrames([]), r"counts is \[\], expected a list of 1 to"),
+        (lambda: FirstFrames([-1]), "each an integer from 0 to"),
         (lambda: FirstFrames([4])(2, 4, None), "a clip has 4"),
         (lambda: BothEnds()(2, 2, None), "at least 3"),
-        (lambda: EveryKth(1), "at least 2"),
+        (lambda: EveryKth(1), "k is 1, expected an integer from 2 to"),
         (lambda: RandomSubset(1.5), "from 0 to 1"),
         (lambda: Mixture([NoMask()], [0.5, 0.5]), "1 masks came with 2"),
         (lambda: Mixture([NoMask(), BothEnds()], [0.5, 0.4]), "sum to 1"),
-        (lambda: Mixture([NoMask(), BothEnds()], [1.5, -0.5]), "0 or more"),
+        (lambda: Mixture([NoMask(), BothEnds()], [1.5, -0.5]), "each a number from 0 to 1"),
     ],
 )
 def test_what_cannot_be_is_refused(make, says):

@@ -215,7 +215,7 @@ def test_a_condition_that_cannot_be_read_is_refused(options, cond, words):
     "options, words",
     [
         ({"attention_resolutions": (8,)}, "down factors"),
-        ({"noise_level": "embeding", "mask_channel": True}, "choose embedding, time"),
+        ({"noise_level": "embeding", "mask_channel": True}, "noise_level is 'embeding', expected null or one of embedding, time"),
         ({"noise_level": "time"}, "needs mask_channel"),
         ({"context_dim": 6}, "text_attention is off"),
         ({"transformer_depth": 2}, "leave it at 1"),

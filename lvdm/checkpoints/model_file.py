@@ -10,15 +10,17 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lvdm import __version__
+from lvdm.rules import MAPPING, TEXT, integer, number, one_of, optional, require
 from lvdm.types import UserError
 
 FORMAT = 1
@@ -46,6 +48,20 @@ class ModelInfo:
     config: dict[str, Any] = field(default_factory=dict)  # the run's resolved config
     data_fingerprint: str = ""
     version: str = __version__
+
+
+RULES = {
+    "kind": one_of(*KINDS),
+    **dict.fromkeys(("autoencoder", "denoiser", "schedule", "objective", "text_encoder"), optional(MAPPING)),
+    "text_fingerprint": optional(TEXT),
+    "scale": number(1e-30, 1e30),
+    "shift": number(-1e30, 1e30),
+    **dict.fromkeys(("sampling", "config"), MAPPING),
+    "step": integer(0),
+    **dict.fromkeys(("data_fingerprint", "version"), TEXT),
+}
+LONGEST, DEEPEST, MOST_VALUES = 1 << 22, 100, 50_000  # of a description; a real one has 10,000 characters, 20 levels, 300 values
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def save_model(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo) -> None:
@@ -102,7 +118,9 @@ def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str,
 def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
     missing = [name for name in wanted if name not in given]
     unexpected = [name for name in given if name not in wanted]
-    other = [name for name in wanted if name in given and given[name].shape != wanted[name].shape]
+    common = [name for name in wanted if name in given]
+    other = [name for name in common if given[name].shape != wanted[name].shape]
+    strange = [name for name in common if wanted[name].is_floating_point() != (given[name].dtype in FLOATS)]
     said = []
     if missing:
         said.append(f"{len(missing)} missing (first {missing[0]}, {_shape(wanted[missing[0]])})")
@@ -112,6 +130,8 @@ def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> l
         name = other[0]
         shapes = f"{_shape(given[name])} in the file, {_shape(wanted[name])} built"
         said.append(f"{len(other)} of another shape (first {name}, {shapes})")
+    if strange:
+        said.append(f"{len(strange)} of another type (first {strange[0]}, {given[strange[0]].dtype} in the file)")
     return said
 
 
@@ -146,19 +166,47 @@ def _info(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
     if "lvdm" not in metadata:
         raise UserError(f"{path} is a safetensors file, but not one that lvdm wrote: it holds no description of a model")
     try:
-        described = json.loads(metadata["lvdm"])
         format_number = int(metadata["lvdm_format"])
-    except (ValueError, KeyError) as error:
+        described = _parsed(metadata["lvdm"])
+        if format_number <= FORMAT and described.get("kind") in KINDS:
+            _check_fields(described)
+    except (ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path} holds a damaged description of its model ({error}); make the file again") from error
     if format_number > FORMAT:
         raise UserError(
-            f"{path} was written by lvdm {described.get('version', '(unknown)')} in format {format_number}, "
+            f"{path} was written by lvdm {str(described.get('version', '(unknown)'))[:40]} in format {format_number}, "
             f"and this is lvdm {__version__}, which reads up to format {FORMAT}; upgrade lvdm"
         )
-    known = {f.name for f in fields(ModelInfo)}
     if described.get("kind") not in KINDS:
-        raise UserError(f"{path} describes a model of kind {described.get('kind')!r}, and lvdm knows {' and '.join(KINDS)}")
-    return ModelInfo(**{name: value for name, value in described.items() if name in known})
+        kind = repr(described.get("kind"))[:40]
+        raise UserError(f"{path} describes a model of kind {kind}, and lvdm knows {' and '.join(KINDS)}")
+    return ModelInfo(**{name: value for name, value in described.items() if name in RULES})
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """The description as JSON; a UserError if it is none, or too large for one."""
+    if len(text) > LONGEST:
+        raise UserError(f"{len(text):,} characters, at most {LONGEST:,}")
+    described = json.loads(text)
+    require(MAPPING, description=described)
+    _check_size(described)
+    return described
+
+
+def _check_size(described: dict[str, Any]) -> None:
+    """Level by level, so that what is nested too deeply for recursion is refused too."""
+    level, values, depth = [described], 0, 0
+    while level:
+        values, depth = values + len(level), depth + 1
+        if depth > DEEPEST or values > MOST_VALUES:
+            raise UserError(f"it has more than {DEEPEST} levels or {MOST_VALUES:,} values")
+        inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [value for values_of_one in inner for value in values_of_one]
+
+
+def _check_fields(described: Mapping[str, Any]) -> None:
+    for name in RULES.keys() & described.keys():
+        require(RULES[name], **{name: described[name]})
 
 
 def _reason(error: Exception) -> str:

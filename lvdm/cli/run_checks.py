@@ -170,7 +170,7 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
         raise UserError("a diffusion stage needs `sampling`, which its model file passes on; give at least sampling.latent_shape")
     sampling = SamplingSettings(**settings["sampling"])
     shape, window = tuple(sampling.latent_shape), (module.codec.latent_channels, module.num_latents)
-    if len(shape) != 4 or shape[:2] != window:
+    if shape[:2] != window:
         raise UserError(
             f"sampling.latent_shape {shape} does not fit the model, which has {window[0]} channels and windows of {window[1]} "
             "latents; write it as [channels, latents, height, width]"
@@ -190,17 +190,12 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
         level, last = getattr(sampling, name), module.schedule.num_steps - 1
         if not 0 <= level <= last:
             raise UserError(f"sampling.{name} is {level}, expected a time of the schedule, 0 to {last}")
-    if sampling.lead_in < 0:
-        raise UserError(f"sampling.lead_in is {sampling.lead_in}, expected a number of frames, 0 for none")
     gives = any(not isinstance(task.mask, NoMask) for task in module.tasks.values())
     if gives and max(sampling.condition_noise, sampling.gap_noise) >= module.given.max_level:
         levels = f"{sampling.condition_noise} and gap_noise {sampling.gap_noise}"
         logger.warning("sampling.condition_noise %s: levels are trained below %d only", levels, module.given.max_level)
-    if sampling.key_stride < 1 or not 1 <= sampling.overlap < max(2, module.num_latents):
-        raise UserError(
-            f"sampling.key_stride is {sampling.key_stride}, at least 1, and sampling.overlap {sampling.overlap}, at least 1 and "
-            f"less than the {module.num_latents} latents of a window"
-        )
+    if sampling.overlap < 1:
+        raise UserError(f"sampling.overlap is {sampling.overlap}, expected at least 1")
 
 
 def _check_tasks(module: LatentDiffusion, clip: Shape, data: str) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from lvdm.data.datasets import VideoFolder
 from lvdm.data.loading import ClipLoader, ClipSet, EpochSampler
+from lvdm.rules import integer, optional, require
 from lvdm.types import UserError
 
 
@@ -39,8 +40,10 @@ class VideoData(pl.LightningDataModule):
         super().__init__()
         if prefetch_factor is not None and num_workers == 0:
             raise UserError(f"prefetch_factor={prefetch_factor} has no effect without workers; raise num_workers or leave it out")
-        if batch_size < 1 or (val_batch_size is not None and val_batch_size < 1):
-            raise UserError(f"batch_size={batch_size}, val_batch_size={val_batch_size}: each must be at least 1")
+        require(integer(1, 10**6), batch_size=batch_size)
+        require(optional(integer(1, 10**6)), val_batch_size=val_batch_size)
+        require(integer(0, 1024), num_workers=num_workers)
+        require(optional(integer(1, 1024)), prefetch_factor=prefetch_factor)
         if val is None and val_batch_size is not None:
             raise UserError(f"val_batch_size={val_batch_size} has no effect without val; give a data set or leave it out")
         self.train, self.val = train, val

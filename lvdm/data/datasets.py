@@ -28,6 +28,7 @@ from lvdm.data.places import label_of
 from lvdm.data.readers import TIME_LIMIT, HeldVideo, Reader, open_video
 from lvdm.data.scan import VideoFacts
 from lvdm.data.splits import Split
+from lvdm.rules import integer, number, require
 from lvdm.types import UserError
 
 AT_ONCE = 128  # frames decoded before they are resized
@@ -92,12 +93,10 @@ class VideoFolder(Dataset[dict[str, Any]]):
 
     def _check(self, *, has_both: bool) -> None:
         counts = {"num_frames": self.num_frames, "stride": self.stride, "clips_per_video": self.clips_per_video}
-        if any(count != "all" and count < 1 for count in counts.values()):
-            raise UserError(f"{', '.join(f'{name}={count}' for name, count in counts.items())}: each must be at least 1")
+        require(integer(1, 10**6), **{name: count for name, count in counts.items() if count != "all"})
         if not 0 <= self.max_broken <= 1:
             raise UserError(f"max_broken is {self.max_broken}, expected a fraction from 0 to 1")
-        if self.time_limit <= 0 or self.image_fps <= 0:
-            raise UserError(f"time_limit={self.time_limit:g}, image_fps={self.image_fps:g}: each must be above 0")
+        require(number(1e-3, 1e6), time_limit=self.time_limit, image_fps=self.image_fps)
         if self.box[0] < self.size[0] or self.box[1] < self.size[1]:
             raise UserError(f"resize {self.box} is smaller than size {self.size}, which is cropped from it; raise resize")
         if has_both:

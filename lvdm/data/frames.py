@@ -18,7 +18,7 @@ from lvdm.types import UserError
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:
     """256 or [height, width] -> (height, width)."""
     sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or min(sides) < 1:
+    if len(sides) != 2 or not all(1 <= side <= 2**16 for side in sides):
         raise UserError(f"size is {size}, expected the side of a square or [height, width] in pixels")
     return sides[0], sides[1]
 

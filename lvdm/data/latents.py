@@ -22,6 +22,7 @@ from lvdm.data.folders import Description, require_folder
 from lvdm.data.frames import is_flipped
 from lvdm.data.latent_index import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, open_shard, read_index
 from lvdm.data.memory import require_memory
+from lvdm.rules import integer, require
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -67,9 +68,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         in_memory: bool = True,
         seed: int = 0,
     ) -> None:
-        if min(num_latents, stride, clips_per_video) < 1:
-            got = f"num_latents={num_latents}, stride={stride}, clips_per_video={clips_per_video}"
-            raise UserError(f"{got}: each must be at least 1")
+        require(integer(1, 10**6), num_latents=num_latents, stride=stride, clips_per_video=clips_per_video)
         self.root, self.num_latents, self.stride = Path(root).expanduser(), num_latents, stride
         self.random_clip, self.clips_per_video, self.std, self.flip = random_clip, clips_per_video, std, flip
         self.context, self.in_memory, self.seed = context, in_memory, seed

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional
 
-from lvdm.types import UserError
+from lvdm.rules import number, require
 
 
 class L1Loss:
@@ -30,8 +30,7 @@ class HuberLoss:
     delta: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.delta <= 0:
-            raise UserError(f"delta is {self.delta}, expected a number above 0; for a plain absolute difference take L1Loss")
+        require(number(1e-6, 1e6), delta=self.delta)  # for a plain absolute difference there is L1Loss
 
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         return functional.huber_loss(prediction, target, reduction="none", delta=self.delta)

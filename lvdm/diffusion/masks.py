@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from lvdm.rules import integer, listed, number, require
 from lvdm.types import ABSENT, Condition, UserError
 
 
@@ -35,8 +36,7 @@ class FirstFrames:
     counts: Sequence[int]
 
     def __post_init__(self) -> None:
-        if not self.counts or min(self.counts) < 0:
-            raise UserError(f"counts is {list(self.counts)}, expected at least one number of frames, none below 0; try [1]")
+        require(listed(integer(0, 2**16), 1, 2**16), counts=self.counts)
 
     def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
         if max(self.counts) >= frames:
@@ -63,8 +63,7 @@ class EveryKth:
     k: int
 
     def __post_init__(self) -> None:
-        if self.k < 2:
-            raise UserError(f"k is {self.k}, expected at least 2: with every frame given none is left to make")
+        require(integer(2, 2**16), k=self.k)  # with every frame given none would be left to make
 
     def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
         return _volume((torch.arange(frames) % self.k == 0).expand(batch, -1))
@@ -97,7 +96,8 @@ class Mixture:
     def __post_init__(self) -> None:
         if len(self.masks) != len(self.probabilities) or not self.masks:
             raise UserError(f"{len(self.masks)} masks came with {len(self.probabilities)} probabilities; give one for each")
-        if min(self.probabilities) < 0 or abs(sum(self.probabilities) - 1) > 1e-6:
+        require(listed(number(0, 1), 1, len(self.masks)), probabilities=self.probabilities)
+        if abs(sum(self.probabilities) - 1) > 1e-6:
             raise UserError(
                 f"probabilities {list(self.probabilities)} should be 0 or more and sum to 1; NoMask can take the rest"
             )

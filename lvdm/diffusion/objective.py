@@ -7,7 +7,7 @@ squared error of 1 in the output stands for, by which weights on x0 are translat
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.types import UserError
 
 
+@runtime_checkable
 class Objective(Protocol):
     def target(self, x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor: ...
 

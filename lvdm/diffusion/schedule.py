@@ -13,6 +13,7 @@ import math
 import torch
 from torch import Tensor
 
+from lvdm.rules import integer, number, require
 from lvdm.types import UserError
 
 
@@ -22,13 +23,17 @@ class NoiseSchedule:
     `zero_terminal_snr` rescales so that the last time is pure noise."""
 
     def __init__(self, alpha_bar: Tensor, *, zero_terminal_snr: bool = False, snr_shift: float = 1.0) -> None:
-        if snr_shift <= 0:
-            raise UserError(f"snr_shift is {snr_shift}, expected a number above 0; 1 leaves the schedule as it is, 2 is noisier")
+        require(number(1e-3, 1e3), snr_shift=snr_shift)  # 1 leaves the schedule as it is, 2 is noisier
         table = alpha_bar.double()
         if snr_shift != 1.0:
             table = shift_snr(table, snr_shift)
         if zero_terminal_snr:
             table = rescale_to_zero_terminal_snr(table)
+        if not (bool((table[1:] < table[:-1]).all()) and 0 <= float(table[-1]) < float(table[0]) < 1):
+            raise UserError(
+                f"alpha_bar goes from {float(table[0]):g} to {float(table[-1]):g} in {len(table)} steps, expected that it falls "
+                "at every step, from below 1 to 0 or above; take published values of the schedule"
+            )
         self.table = table  # (T,) float64
         self.num_steps = len(table)
         self.has_zero_terminal_snr = float(table[-1]) == 0.0
@@ -87,8 +92,7 @@ class Cosine(NoiseSchedule):
         self, num_steps: int = 1000, offset: float = 0.008, *, zero_terminal_snr: bool = False, snr_shift: float = 1.0
     ) -> None:
         _check_num_steps(num_steps)
-        if offset < 0:
-            raise UserError(f"offset is {offset}, expected 0 or above; 0.008 is the published one")
+        require(number(0, 1), offset=offset)  # 0.008 is the published one
         u = torch.arange(num_steps + 1, dtype=torch.float64, device="cpu") / num_steps  # (T+1,)
         signal = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
         beta = (1 - signal[1:] / signal[:-1]).clamp(max=0.999)
@@ -123,8 +127,7 @@ def expand_to(values: Tensor, like: Tensor) -> Tensor:
 
 
 def _check_num_steps(num_steps: int) -> None:
-    if num_steps < 2:
-        raise UserError(f"num_steps is {num_steps}, expected at least 2; published models use 1000")
+    require(integer(2, 10**6), num_steps=num_steps)  # published models use 1000
 
 
 def _check_betas(num_steps: int, start: float, end: float) -> None:

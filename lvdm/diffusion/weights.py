@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lvdm.diffusion.objective import Objective
 from lvdm.diffusion.schedule import NoiseSchedule
-from lvdm.types import UserError
+from lvdm.rules import number, require
 
 
 class UniformWeight:
@@ -30,8 +30,7 @@ class MinSNRWeight:
     gamma: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.gamma <= 0:
-            raise UserError(f"gamma is {self.gamma}, expected a number above 0; 5 is the published one")
+        require(number(1e-6, 1e6), gamma=self.gamma)  # 5 is the published one
 
     def __call__(self, t: Tensor, schedule: NoiseSchedule, objective: Objective) -> Tensor:
         alpha_bar = schedule.alpha_bar(t)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.models.autoencoders.posterior import check_video_shape
+from lvdm.rules import integer, require
 from lvdm.types import UserError, VideoAutoencoder, check_contract
 
 logger = logging.getLogger(__name__)
@@ -40,8 +41,7 @@ class Codec(nn.Module):
     ) -> None:
         super().__init__()
         check_contract(autoencoder, VideoAutoencoder)
-        if decode_window < 1:
-            raise UserError(f"decode_window is {decode_window} latents; give at least 1")
+        require(integer(1, 2**31), decode_window=decode_window)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.set_scale(scale, shift)
         self.decode_window = decode_window

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
-from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_uint8
+from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, check_level, to_uint8
 from lvdm.sampling.random import VideoNoise
 from lvdm.sampling.windows import Plan, plan
 from lvdm.types import UserError
@@ -155,7 +155,7 @@ def prepare_long_video(
 def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, level: int) -> WindowSampler:
     settings = model.trained_settings()
     assert model.schedule is not None and model.denoiser is not None
-    _check_level(level, model)
+    check_level(level, model)
     return WindowSampler(
         predict=model.predictor(),
         schedule=model.schedule,
@@ -226,14 +226,6 @@ def _check_ears(predict: VideoModel, infill: VideoModel | None, made: Plan) -> N
                 f"{model.name} was trained without given frames (no mask channel), so it cannot go on from any; "
                 "give a predict, infill or joint model, or ask for fewer frames"
             )
-
-
-def _check_level(level: int, model: VideoModel) -> None:
-    assert model.schedule is not None
-    embedding = getattr(model.denoiser, "label_emb", None)
-    levels = model.schedule.num_steps if embedding is None else min(embedding.num_embeddings, model.schedule.num_steps)
-    if not 0 <= level < levels:
-        raise UserError(f"the noise level of given frames is {level}, and {model.name} knows 0 (clean) to {levels - 1}")
 
 
 def _warn(predict: VideoModel, made: Plan) -> None:

@@ -17,14 +17,34 @@ from torch import Tensor
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objective import Objective
 from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.rules import integer, listed, number, one_of, optional, require
+from lvdm.sampling.grid import SPACINGS
 from lvdm.sampling.random import VideoNoise
-from lvdm.sampling.samplers import OnStep
+from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
 from lvdm.types import ABSENT, Condition, Denoiser, Predictor, TextEncoder, UserError, VideoCodec
 
 SHORT = 0  # first number of a noise stream's stage: what kind of window it is for
 CPU_ELEMENTS = 20_000  # latent elements in one batch on a CPU: more fall out of its cache and are slower (measured)
 CUDA_BYTES = 16 << 10  # memory that one latent element may need in a network, with room to spare
+
+MOST_ELEMENTS = 2**26  # of one window's latent: a video of 2048 pixels' side has a sixteenth of that
+COUNT = integer(1, 10**6)
+SETTINGS = {
+    "latent_shape": listed(integer(1, 2**16), 4, 4),
+    "fps": optional(number(1e-6, 1e6)),
+    "key_stride": COUNT,
+    "overlap": integer(0, 2**16),
+    "sampler": one_of(*SAMPLERS),
+    "eta": number(0, 1),
+    "steps": COUNT,
+    "gap_steps": optional(COUNT),
+    "spacing": one_of(*SPACINGS),
+    "guidance": number(-1e6, 1e6),
+    "condition_noise": integer(0, 10**6),
+    "gap_noise": integer(0, 10**6),
+    "lead_in": integer(0, 10**6),
+}
 
 OnProgress = Callable[[float], None]
 
@@ -47,10 +67,20 @@ class SamplingSettings:
     gap_noise: int = 100  # level s of given keys when gaps are filled
     lead_in: int = 0  # frames of a long video that are made first and left out
 
+    def __post_init__(self) -> None:
+        for name, rule in SETTINGS.items():
+            require(rule, **{f"sampling.{name}": getattr(self, name)})
+        if np.prod(self.latent_shape, dtype=float) > MOST_ELEMENTS:
+            raise UserError(f"sampling.latent_shape is {list(self.latent_shape)}, expected at most {MOST_ELEMENTS:,} elements")
+        if self.overlap >= max(2, self.latent_shape[1]):
+            raise UserError(
+                f"sampling.overlap is {self.overlap}, expected less than the {self.latent_shape[1]} latents of a window"
+            )
+
     @staticmethod
     def read(stored: Mapping[str, Any]) -> SamplingSettings:
         """From a model file; what other versions of lvdm say beside it is left unread."""
-        if "latent_shape" not in stored or len(stored["latent_shape"]) != 4:
+        if "latent_shape" not in stored:
             raise UserError("the model file does not say the shape of its latents (sampling.latent_shape: c, t, h, w)")
         known = {f.name for f in fields(SamplingSettings)}
         return SamplingSettings(**{name: value for name, value in stored.items() if name in known})
@@ -173,6 +203,8 @@ class VideoModel:
         """Networks that learn the level by an embedding were told one in training also where nothing was given."""
         assert self.denoiser is not None
         is_told = self.denoiser.noise_level == "embedding"
+        if is_told:
+            check_level(settings.condition_noise, self)
         return torch.full((num,), settings.condition_noise, device=self.device) if is_told else None
 
     def _window_shape(self, num: int, noise: Tensor | None) -> tuple[int, ...]:
@@ -229,6 +261,15 @@ def auto_batch(elements: int, device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return max(1, free // (CUDA_BYTES * elements))
     return max(1, CPU_ELEMENTS // elements)
+
+
+def check_level(level: int, model: VideoModel) -> None:
+    """Refuse a noise level of given frames that the model does not know."""
+    assert model.schedule is not None
+    embedding = getattr(model.denoiser, "label_emb", None)
+    levels = model.schedule.num_steps if embedding is None else min(embedding.num_embeddings, model.schedule.num_steps)
+    if not 0 <= level < levels:
+        raise UserError(f"the noise level of given frames is {level}, and {model.name} knows 0 (clean) to {levels - 1}")
 
 
 def to_uint8(video: Tensor) -> np.ndarray:

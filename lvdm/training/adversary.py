@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from lvdm.rules import integer, number, require
 from lvdm.training.optimizers import AdamW, OptimizerSettings
 from lvdm.types import UserError
 
@@ -53,9 +54,10 @@ class Adversary(nn.Module):
         optimizer: OptimizerSettings | None = None,
     ) -> None:
         super().__init__()
-        if not discriminators or weight <= 0 or start_step < 0:
-            got = f"{len(discriminators)} discriminators, weight={weight}, start_step={start_step}"
-            raise UserError(f"{got}: an adversary needs a discriminator, a weight above 0 and a start_step of 0 or more")
+        if not discriminators:
+            raise UserError("discriminators is empty; an adversary needs one or more")
+        require(number(1e-9, 1e9), weight=weight)
+        require(integer(0), start_step=start_step)
         self.discriminators = nn.ModuleList(discriminators)
         self.weight, self.adaptive, self.start_step = weight, adaptive, start_step
         self.optimizer = optimizer or AdamW(3.6e-5, betas=(0.5, 0.9))

@@ -17,6 +17,7 @@ from torch.nn import Parameter
 
 from lvdm.models.codec import Codec, Moments
 from lvdm.models.features import psnr, ssim
+from lvdm.rules import integer, require
 from lvdm.training.adversary import Adversary, adaptive_weight
 from lvdm.training.draws import generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
@@ -66,6 +67,7 @@ class AutoencoderTraining(SteppedModule):
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, learning_rate)
+        require(integer(0), measure_batches=measure_batches, seed=seed)
         self.codec = codec
         self.measures_scale = (codec.scale, codec.shift) == (1.0, 0.0) and measure_batches > 0
         self._validated = Moments()

@@ -24,6 +24,7 @@ from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedule import NoiseSchedule
 from lvdm.diffusion.weights import UniformWeight
 from lvdm.models.codec import Codec
+from lvdm.rules import integer, require
 from lvdm.training.draws import ALONE, Share, generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
@@ -67,7 +68,7 @@ class GivenFrames:
     def __init__(self, *, loss: Literal["all", "new"] = "all", max_level: int = 250, clean_fraction: float = 0.0) -> None:
         if loss not in ("all", "new"):
             raise UserError(f"given.loss is 'all' or 'new', not {loss!r}")
-        if max_level < 1 or not 0 <= clean_fraction <= 1:
+        if not 1 <= max_level < 2**31 or not 0 <= clean_fraction <= 1:
             raise UserError(f"given.max_level is {max_level}, at least 1, and given.clean_fraction {clean_fraction}, from 0 to 1")
         self.loss, self.max_level, self.clean_fraction = loss, max_level, clean_fraction
 
@@ -109,8 +110,8 @@ class LatentDiffusion(SteppedModule):
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, learning_rate)
-        if num_latents < 1:
-            raise UserError(f"num_latents is {num_latents}; a window has at least 1")
+        require(integer(1, 2**16), num_latents=num_latents)
+        require(integer(0), seed=seed)
         check_contract(denoiser, Denoiser)
         check_compatible(objective, schedule)
         self.denoiser, self.codec = denoiser, codec

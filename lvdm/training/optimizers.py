@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
 from torch.nn import Parameter
 
+from lvdm.rules import integer, number, require
 from lvdm.training.draws import Share
 from lvdm.training.muon import MuonWithAdamW
 from lvdm.types import UserError
+
+LARGEST_RATE = 1e6  # a float32 weight survives its square
 
 
 class OptimizerSettings(Protocol):
@@ -27,7 +30,7 @@ class AdamW:
     """AdamW as torch has it; `weight_decay=0` is Adam."""
 
     def __init__(self, lr: float = 1e-4, *, betas: Sequence[float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
-        _check({"lr": lr, "weight_decay": weight_decay})
+        require(number(0, LARGEST_RATE), lr=lr, weight_decay=weight_decay)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise UserError(f"betas is {list(betas)}, expected two numbers from 0 to below 1, such as [0.9, 0.999]")
         self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
@@ -42,9 +45,9 @@ class Muon:
     def __init__(
         self, lr: float = 3e-3, *, adamw_lr: float = 1e-3, momentum: float = 0.95, steps: int = 5, weight_decay: float = 0.0
     ) -> None:
-        _check({"lr": lr, "adamw_lr": adamw_lr, "weight_decay": weight_decay, "momentum": momentum})
-        if steps < 1 or momentum >= 1:
-            raise UserError(f"Muon's steps is {steps}, at least 1, and its momentum {momentum}, below 1; 5 and 0.95 are usual")
+        require(number(0, LARGEST_RATE), lr=lr, adamw_lr=adamw_lr, weight_decay=weight_decay)
+        require(number(0, 0.9999), momentum=momentum)  # 0.95 is usual
+        require(integer(1, 100), steps=steps)  # 5 is usual
         self.lr, self.adamw_lr, self.momentum, self.steps, self.weight_decay = lr, adamw_lr, momentum, steps, weight_decay
 
     def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
@@ -58,18 +61,11 @@ class Muon:
         )
 
 
-def _check(numbers: Mapping[str, float]) -> None:
-    for name, value in numbers.items():
-        if not (math.isfinite(value) and value >= 0):
-            raise UserError(f"{name} is {value}, expected a finite number of 0 or more")
-
-
 class Constant:
     """The learning rate after a linear warm-up."""
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
-        if warmup_steps < 0:
-            raise UserError(f"warmup_steps is {warmup_steps}; give 0 or more")
+        require(integer(0), warmup_steps=warmup_steps)
         self.warmup_steps = warmup_steps
 
     needs_end = False  # whether it falls towards an end of training that must be known

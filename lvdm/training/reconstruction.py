@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior
 from lvdm.models.features import lpips_distance
+from lvdm.rules import integer, number, optional, require
 from lvdm.types import UserError
 
 
@@ -48,11 +49,13 @@ class ReconstructionLoss(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = {"l1": l1, "l2": l2, "lpips": lpips, "kl": kl}
-        if min(self.weights.values()) < 0 or l1 + l2 + lpips == 0:
-            raise UserError(f"a reconstruction loss needs weights >= 0 and one of l1, l2, lpips above 0, not {self.weights}")
+        require(number(0, 1e9), **self.weights)
+        if l1 + l2 + lpips == 0:
+            raise UserError(f"a reconstruction loss needs one of l1, l2, lpips above 0, not {self.weights}")
+        require(optional(integer(1)), lpips_frames=lpips_frames, lpips_at_once=lpips_at_once)
         for name, frames in (("lpips_frames", lpips_frames), ("lpips_at_once", lpips_at_once)):
-            if frames is not None and (lpips == 0 or frames < 1):
-                raise UserError(f"{name} is {frames}: it counts frames, 1 or more, and has no effect while lpips is 0")
+            if frames is not None and lpips == 0:
+                raise UserError(f"{name} is {frames}, and has no effect while lpips is 0; leave it out")
         self.lpips_frames, self.lpips_at_once = lpips_frames, lpips_at_once
         self.scale = nn.Parameter(torch.zeros(())) if learned_scale else None
         self._perceptual: tuple[nn.Module, ...] = ()  # in a tuple, so that fixed weights are in no checkpoint and no average

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lvdm.diffusion.masks import Mask, NoMask
+from lvdm.rules import integer, number, require
 from lvdm.training.draws import ALONE, Share
 from lvdm.types import UserError
 
@@ -26,8 +27,8 @@ class Task:
     """
 
     def __init__(self, mask: Mask | None = None, *, stride: int = 1, weight: float = 1.0) -> None:
-        if stride < 1 or weight <= 0:
-            raise UserError(f"a task needs stride >= 1 and weight > 0, not {stride} and {weight}")
+        require(integer(1, 2**16), stride=stride)
+        require(number(1e-9, 1e9), weight=weight)
         self.mask = NoMask() if mask is None else mask
         self.stride = stride
         self.weight = weight

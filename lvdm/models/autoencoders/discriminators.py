@@ -6,12 +6,13 @@ Letters: b batch, t frames, h w. Logits are above 0 for real, below for made.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 from einops import rearrange
 from torch import Tensor, nn
 
 from lvdm.models.layers.convolutions import VolumeConv
+from lvdm.rules import CHANNELS, integer, one_of, require
 from lvdm.types import UserError
 
 Norm = Literal["batch", "group", "none"]
@@ -60,10 +61,12 @@ def _judge(
     convolution: Convolution, batch_norm: Callable[[int], nn.Module], channels: int, layers: int, norm: Norm
 ) -> nn.Sequential:
     """First convolution, `layers` - 1 that double, one that keeps the size, one logit. Weights begin as N(0, .02)."""
-    if channels < 1 or layers < 1 or norm not in ("batch", "group", "none"):
-        got = f"channels={channels}, layers={layers}, norm={norm!r}"
-        raise UserError(f"{got}: a discriminator needs 1 or more channels and layers, and norm batch, group or none")
+    require(CHANNELS, channels=channels)
+    require(integer(1, 16), layers=layers)
+    require(one_of(*get_args(Norm)), norm=norm)
     widths = [channels * min(2**i, 8) for i in range(layers + 1)]
+    if norm == "group" and any(width % min(32, width) for width in widths[1:]):
+        raise UserError(f"channels is {channels}, expected widths up to 32 or multiples of it for norm group")
     parts: list[nn.Module] = [convolution(3, channels, 2, True), nn.LeakyReLU(0.2)]
     for i, (before, after) in enumerate(zip(widths, widths[1:], strict=False)):
         parts.append(convolution(before, after, 1 if i == layers - 1 else 2, norm != "batch"))

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior, check_video_shape
 from lvdm.models.layers.convolutions import VolumeConv
+from lvdm.rules import CHANNELS, LAYERS, integer, listed, require
 from lvdm.types import UserError
 
 Patch = tuple[int, int, int]
@@ -48,6 +49,8 @@ class PatchVAE3D(nn.Module):
     ) -> None:
         super().__init__()
         _check_levels(channels, patches)
+        require(LAYERS, blocks=blocks)
+        require(CHANNELS, latent_channels=latent_channels)
         self.latent_channels = latent_channels
         self.temporal_factor = math.prod(frames for frames, _, _ in patches)
         self.spatial_factor = math.prod(rows for _, rows, _ in patches)
@@ -86,10 +89,12 @@ class PatchVAE3D(nn.Module):
 
 
 def _check_levels(channels: Sequence[int], patches: Sequence[Sequence[int]]) -> None:
-    if len(channels) != len(patches) or not channels:
+    require(listed(CHANNELS, 1, 16), channels=channels)
+    if len(channels) != len(patches):
         raise UserError(f"{len(channels)} widths in channels and {len(patches)} patches; give one of each for every level")
     for patch in patches:
-        if len(patch) != 3 or min(patch) < 1 or patch[1] != patch[2]:
+        require(listed(integer(1, 64), 3, 3), patch=patch)
+        if patch[1] != patch[2]:
             raise UserError(f"patch {list(patch)} is not [frames, rows, columns] with as many rows as columns, e.g. [2, 4, 4]")
 
 

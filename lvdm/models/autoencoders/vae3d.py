@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior, check_video_shape
+from lvdm.rules import CHANNELS, integer, listed, one_of, optional, require
 from lvdm.types import UserError
 
 NORMS = ("clip", "frame")
@@ -46,9 +47,10 @@ class VAE3D(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        require(CHANNELS, channels=channels, latent_channels=latent_channels)
+        require(optional(CHANNELS), embed_dim=embed_dim)
         strides = _strides(downsample)
-        if norm not in NORMS:
-            raise UserError(f"norm is {norm!r}; choose one of {', '.join(NORMS)}")
+        require(one_of(*NORMS), norm=norm)
         z_channels = latent_channels if embed_dim is None else embed_dim
         self.latent_channels = latent_channels
         self.temporal_factor, self.spatial_factor = downsample[0], downsample[1]
@@ -75,8 +77,10 @@ class VAE3D(nn.Module):
 
 def _strides(downsample: Sequence[int]) -> list[Stride]:
     """The stride of each block: 2 on the axes with halvings left; (4, 8, 8) -> (2,2,2), (2,2,2), (1,2,2)."""
-    if len(downsample) != 3 or any(f < 1 or f & (f - 1) for f in downsample) or downsample[1] != downsample[2]:
-        raise UserError(f"downsample is {list(downsample)}; give three powers of two, the last two equal, e.g. [4, 8, 8]")
+    require(listed(integer(1, 256), 3, 3), downsample=downsample)
+    if any(f & (f - 1) for f in downsample) or downsample[1] != downsample[2] or max(downsample) == 1:
+        expected = "three powers of two, the last two equal and not all 1, e.g. [4, 8, 8]"
+        raise UserError(f"downsample is {list(downsample)}, expected {expected}")
     halvings = [f.bit_length() - 1 for f in downsample]
     return [tuple(2 if i < n else 1 for n in halvings) for i in range(max(halvings))]
 

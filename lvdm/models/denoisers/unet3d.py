@@ -25,6 +25,7 @@ from lvdm.models.layers.convolutions import Downsample, SpaceConv, Upsample
 from lvdm.models.layers.embeddings import INDEX_PERIOD, NumberEmbedding, OptionalEmbedding, sinusoidal_features
 from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
+from lvdm.rules import CHANNELS, LAYERS, integer, listed, require
 from lvdm.types import Condition
 
 
@@ -98,6 +99,11 @@ class UNet3D(nn.Module):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        require(CHANNELS, in_channels=in_channels, out_channels=out_channels, model_channels=model_channels)
+        require(listed(integer(1, 64), 1, 16), channel_mult=channel_mult)
+        require(LAYERS, num_res_blocks=num_res_blocks)
+        require(integer(1, 10**6), num_noise_levels=num_noise_levels)
+        require(integer(0, 10**6), num_labels=num_labels)
         self.in_channels, self.model_channels = in_channels, model_channels
         self.mask_channel, self.noise_level, self.num_labels = mask_channel, noise_level, num_labels
         self.context_dim, self.fps_embedding = context_dim, fps_embedding

@@ -14,6 +14,7 @@ from lvdm.models.denoisers.factorized_attention import FactorizedAttention
 from lvdm.models.denoisers.joint_attention import JointAttention
 from lvdm.models.denoisers.res_block import ResBlock
 from lvdm.models.denoisers.text_attention import TextAttention
+from lvdm.rules import CHANNELS, LAYERS, number, one_of, optional, require
 from lvdm.types import UserError
 
 
@@ -33,6 +34,12 @@ class LayerOptions:
     scale_shift_norm: bool
     temporal_conv: bool
     dropout: float
+
+    def __post_init__(self) -> None:
+        require(CHANNELS, num_heads=self.num_heads, temporal_length=self.temporal_length)
+        require(optional(CHANNELS), context_dim=self.context_dim)
+        require(LAYERS, transformer_depth=self.transformer_depth)
+        require(number(0, 0.99), dropout=self.dropout)
 
     def resblock(self, channels: int, out_channels: int) -> ResBlock:
         return ResBlock(
@@ -78,9 +85,8 @@ def check_options(options: LayerOptions, *, levels: int, noise_level: str | None
     for name in ("attention_resolutions", "joint_attention_resolutions"):
         unknown = sorted(set(getattr(options, name)) - set(factors))
         if unknown:
-            raise UserError(f"{name} names the down factors {unknown}, this network has {factors}; leave out the others")
-    if noise_level not in (None, "embedding", "time"):
-        raise UserError(f"noise_level is {noise_level!r}; choose embedding, time or null")
+            raise UserError(f"{name} names the down factors {unknown[:8]}, this network has {factors}; leave out the others")
+    require(optional(one_of("embedding", "time")), noise_level=noise_level)
     if noise_level is not None and not mask_channel:
         raise UserError(f"noise_level {noise_level!r} tells the level of given frames; it needs mask_channel: true")
     if options.context_dim is not None and not options.text_attention:

@@ -1,0 +1,87 @@
+"""Rules for values that come from a config or a file: `require(integer(1, 64), num_heads=num_heads)`."""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from lvdm.types import UserError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value that comes from a file or a config must be, and the words for it."""
+
+    words: str
+    holds: Callable[[Any], bool]
+
+
+LARGEST = sys.float_info.max
+MAPPING = Rule("a mapping", lambda value: isinstance(value, Mapping))
+TEXT = Rule("text", lambda value: isinstance(value, str))
+
+
+def integer(least: int, most: int | None = None) -> Rule:
+    """Return the rule of an integer in a range; a bool is none."""
+    words = f"an integer of {least} or more" if most is None else f"an integer from {least} to {most}"
+
+    def holds(value: Any) -> bool:
+        return _is_a(Integral, value) and least <= value and (most is None or value <= most)
+
+    return Rule(words, holds)
+
+
+def number(least: float = -LARGEST, most: float = LARGEST) -> Rule:
+    """Return the rule of a finite number in a range; NaN and a bool are none."""
+    words = f"a number from {least:g} to {most:g}" if most < LARGEST else f"a finite number of {least:g} or more"
+    words = "a finite number" if (least, most) == (-LARGEST, LARGEST) else words
+    return Rule(words, lambda value: _is_a(Real, value) and least <= value <= most)
+
+
+def one_of(*choices: str) -> Rule:
+    """Return the rule of a text that is one of these."""
+    return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
+
+
+def optional(rule: Rule) -> Rule:
+    """Return the rule with None allowed too."""
+    return Rule(f"null or {rule.words}", lambda value: value is None or rule.holds(value))
+
+
+def listed(rule: Rule, shortest: int, longest: int) -> Rule:
+    """Return the rule of a list whose items keep a rule."""
+    count = str(shortest) if shortest == longest else f"{shortest} to {longest}"
+
+    def holds(value: Any) -> bool:
+        return isinstance(value, (list, tuple)) and shortest <= len(value) <= longest and all(map(rule.holds, value))
+
+    return Rule(f"a list of {count}, each {rule.words}", holds)
+
+
+CHANNELS = integer(1, 2**16)  # no layer is wider: what is has a digit too many
+LAYERS = integer(0, 1000)
+
+
+def require(rule: Rule, /, **values: Any) -> None:
+    """Raise a UserError for the first value that breaks the rule, under the name that the user gave it."""
+    for name, value in values.items():
+        if not rule.holds(value):
+            raise UserError(f"{name} is {_shown.repr(value)}, expected {rule.words}")
+
+
+class _Short(reprlib.Repr):
+    """A value in a few words, whatever its size."""
+
+    def repr_int(self, value: int, level: int) -> str:
+        return f"an integer of {value.bit_length()} bits" if value.bit_length() > 200 else repr(value)
+
+
+_shown = _Short()
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
