@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, read_model
+from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, open_model
 from lvdm.config import check_node, instantiate
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.sampling.long_pipeline import sample_long
@@ -33,12 +33,14 @@ def load(
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
-    info, tensors = read_model(path)
-    device = as_device(device)
-    file = _File(Path(path), tensors, tuple(allow))
+    with open_model(path) as (info, tensors):
+        return _build(info, _File(Path(path), tensors, tuple(allow)), as_device(device), dtype)
+
+
+def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtype | None) -> VideoModel:
     window = info.sampling.get("decode_window", DECODE_WINDOW)
     codec = Codec(file.network(info.autoencoder, CODEC), scale=info.scale, shift=info.shift, decode_window=window).to(device)
-    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(path))
+    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(file.path))
     if info.kind == "autoencoder":
         return model
     return replace(

@@ -14,16 +14,29 @@ PACKAGE = ROOT / "lvdm"
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
 ARROWS = {
     "types": (),
-    "config": ("types",),
-    "data": ("types",),
-    "models": ("types",),
+    "files": ("types",),
+    "config": ("types", "files"),
+    "data": ("types", "files"),
+    "models": ("types", "files"),
     "diffusion": ("types",),
-    "checkpoints": ("types",),
-    "training": ("types", "models", "diffusion", "sampling"),  # sampling makes the previews
-    "sampling": ("types", "diffusion"),
-    "evaluation": ("types", "models"),
-    "api": ("types", "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
-    "cli": ("types", "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
+    "checkpoints": ("types", "files"),
+    "training": ("types", "files", "models", "diffusion", "sampling"),  # sampling makes the previews
+    "sampling": ("types", "files", "diffusion"),
+    "evaluation": ("types", "files", "models"),
+    "api": ("types", "files", "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
+    "cli": (
+        "types",
+        "files",
+        "config",
+        "data",
+        "models",
+        "diffusion",
+        "checkpoints",
+        "training",
+        "sampling",
+        "evaluation",
+        "api",
+    ),
     "": ("types", "api"),
 }
 TOP = {
