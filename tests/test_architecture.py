@@ -25,17 +25,7 @@ ARROWS = {
     "evaluation": ("types", "files", "models"),
     "api": ("types", "files", "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
     "cli": (
-        "types",
-        "files",
-        "config",
-        "data",
-        "models",
-        "diffusion",
-        "checkpoints",
-        "training",
-        "sampling",
-        "evaluation",
-        "api",
+        *("types", "files", "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
     ),
     "": ("types", "api"),
 }

@@ -1,11 +1,11 @@
 """What a folder of cached latents looks like on disk: safetensors shards that describe themselves, and an index of all of them.
 
 `latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name, and where asked for the posterior's
-standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the text features
-(n, d) of its caption, or of "", under `name.context`; its metadata key `lvdm` is JSON: the facts of the cache, one entry per video,
-and the hashes of all this and of every tensor. Which videos a shard holds depends on its number alone. `index.json`, written last,
-repeats the entries of all shards with each shard's size in bytes and hash, and has a hash of its own. A folder without an index is
-an encoding that has not finished.
+standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the text
+features (n, d) of its caption, or of "", under `name.context`; its metadata key `lvdm` is JSON: the facts of the cache, one
+entry per video, and the hashes of all this and of every tensor. Which videos a shard holds depends on its number alone.
+`index.json`, written last, repeats the entries of all shards with each shard's size in bytes and hash, and has a hash of its
+own. A folder without an index is an encoding that has not finished.
 """
 
 from __future__ import annotations

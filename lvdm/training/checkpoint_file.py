@@ -1,7 +1,7 @@
 """A checkpoint as a file: the zip archive of `torch.save`, whose comment holds the hash of every byte before it.
 
-PyTorch reads over the comment, and does not check the sums in its archives itself. The hash lies in the file, so it goes with each
-of its names (last, previous, step=N).
+PyTorch reads over the comment, and does not check the sums in its archives itself. The hash lies in the file, so it goes with
+each of its names (last, previous, step=N).
 """
 
 from __future__ import annotations

@@ -96,15 +96,15 @@ class SaveCheckpoints(Callback):
         if error is None:
             self.saved_step, self.retry_at = trainer.global_step, None
             return
+        why = why_not_written(error)
         if is_last:
             raise UserError(
-                f"cannot write the checkpoint {self.folder / 'last.ckpt'}: {why_not_written(error)}; free space, then start again to "
-                "go on"
+                f"cannot write the checkpoint {self.folder / 'last.ckpt'}: {why}; free space, then start again to go on"
             )
         self.retry_at = trainer.global_step + max(1, self.every_steps // 10)
         logger.error(
             "cannot write the checkpoint of step %d (%s): that of step %d stays; training goes on and tries again at step %d",
-            *(trainer.global_step, why_not_written(error), self.saved_step, self.retry_at),
+            *(trainer.global_step, why, self.saved_step, self.retry_at),
         )
 
     def save(self, trainer: pl.Trainer) -> Exception | None:
