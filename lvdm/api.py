@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.checkpoints.build_limits import no_larger_than
-from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, read_model
+from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, open_model
 from lvdm.config import check_node, instantiate
 from lvdm.diffusion.objective import Objective
 from lvdm.diffusion.schedule import NoiseSchedule
@@ -37,17 +37,19 @@ def load(
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
-    info, tensors = read_model(path)
-    device = as_device(device)
-    file = _File(Path(path), tensors, tuple(allow))
+    with open_model(path) as (info, tensors):
+        return _build(info, _File(Path(path), tensors, tuple(allow)), as_device(device), dtype)
+
+
+def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtype | None) -> VideoModel:
     settings = None if info.kind == "autoencoder" else file.settings(info)
     codec = file.codec(info).to(device)
-    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(path))
+    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(file.path))
     if settings is None:
         return model
     if settings.latent_shape[0] != codec.latent_channels:
         channels = f"{settings.latent_shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
-        raise UserError(f"sampling.latent_shape in {path} has {channels}; make the file again")
+        raise UserError(f"sampling.latent_shape in {file.path} has {channels}; make the file again")
     return replace(
         model,
         denoiser=file.network(info.denoiser, DENOISER).to(device).eval().requires_grad_(False),

@@ -12,11 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "disk")
+SHARED = ("types", "rules", "files")
 ARROWS = {
     "types": (),
     "rules": ("types",),
-    "disk": (),
+    "files": ("types",),
     "config": SHARED,
     "data": SHARED,
     "models": SHARED,

@@ -99,7 +99,9 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_old_one_stay
     monkeypatch.setattr(train, "SaveCheckpoints", Look)
     assert train.main([configs["joint"], "trainer.max_steps=6", "checkpoints.every_steps=1"]) == 0
     assert seen == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 6}
-    assert "cannot write the checkpoint of step 2 ([Errno 28] No space left on device): that of step 1 stays" in caplog.text
+    assert (
+        "cannot write the checkpoint of step 2 (the disk is full: No space left on device): that of step 1 stays" in caplog.text
+    )
     assert not [path for path in (tmp_path / "joint").rglob(".*") if path.is_file()]
 
 
@@ -124,7 +126,11 @@ def test_on_a_disk_that_is_really_full_a_run_keeps_what_was_whole(small_disk, co
     (small_disk / "filler").write_bytes(bytes(max(0, free - len(whole) // 2)))
     assert train.main([configs["joint"], out, "trainer.max_steps=4"]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert "cannot write the checkpoint" in said[-1] and "free space, then start again to go on" in said[-1]
+    assert (
+        "cannot write the checkpoint" in said[-1]
+        and "the disk is full" in said[-1]
+        and "free space, then start again to go on" in said[-1]
+    )
     assert last.read_bytes() == whole
     (small_disk / "filler").unlink()
     assert train.main([configs["joint"], out, "trainer.max_steps=4"]) == 0

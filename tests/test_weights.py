@@ -17,7 +17,7 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from lvdm.models.features import weights
+from lvdm.models.features import download, weights
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance, lpips_of_clips
 from lvdm.models.features.pixels import psnr, psnr_per_frame, ssim
 from lvdm.models.features.weights import KNOWN, WeightsFile, find_weights, load_published, read_tensors, sha256_of
@@ -35,14 +35,14 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """An address: /whole gives CONTENT, /short announces more than it gives, /page a page of text, anything else 404."""
+    """An address: /whole gives CONTENT, /page a page of text, anything else 404; test_downloads.py has other servers."""
 
     class Answers(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            kinds = {"/whole": "application/octet-stream", "/short": "application/octet-stream", "/page": "text/html"}
+            kinds = {"/whole": "application/octet-stream", "/page": "text/html"}
             self.send_response(200 if self.path in kinds else 404)
             self.send_header("Content-Type", kinds.get(self.path, "text/plain"))
-            self.send_header("Content-Length", str(len(CONTENT) * (2 if self.path == "/short" else 1)))
+            self.send_header("Content-Length", str(len(CONTENT)))
             self.end_headers()
             self.wfile.write(CONTENT)
 
@@ -65,7 +65,7 @@ def test_a_missing_file_is_fetched_once_and_checked(folder, server, monkeypatch)
     know(monkeypatch, f"{server}/dead", f"{server}/whole", sha256=hashlib.sha256(CONTENT).hexdigest()[:8])
     path = find_weights("x.pt", without="leave it")
     assert path == folder / "x.pt" and path.read_bytes() == CONTENT
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *a, **o: pytest.fail("it is there"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *a, **o: pytest.fail("it is there"))
     assert find_weights("x.pt", without="leave it") == path
     assert [file.name for file in folder.iterdir()] == ["x.pt"]
 
@@ -73,7 +73,6 @@ def test_a_missing_file_is_fetched_once_and_checked(folder, server, monkeypatch)
 @pytest.mark.parametrize(
     ("path", "sha256", "why"),
     [
-        ("short", None, "came"),
         ("page", None, "a page of text came"),
         ("dead", None, "404"),
         ("whole", "00000000", "another file came: its sha256 is"),
@@ -89,7 +88,7 @@ def test_what_does_not_come_whole_leaves_no_file_and_is_one_sentence(folder, ser
 
 
 def test_offline_nothing_is_tried_and_a_file_without_address_is_asked_for_by_name(folder, monkeypatch):
-    monkeypatch.setattr(weights.urllib.request, "urlopen", lambda *a, **o: pytest.fail("tried"))
+    monkeypatch.setattr(download.urllib.request, "urlopen", lambda *a, **o: pytest.fail("tried"))
     know(monkeypatch, by_hand="the authors' page")
     with pytest.raises(UserError, match="has no address to be fetched from.*the authors' page"):
         find_weights("x.pt", without="leave it")

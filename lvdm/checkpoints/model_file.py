@@ -1,15 +1,16 @@
 """`model.safetensors`: all that sampling needs, tensors with a description in the metadata (design.md, sec. 6).
 
 Tensors are named `codec.<name in the autoencoder's state dict>` and `denoiser.<name in the denoiser's>`. The description,
-`ModelInfo`, is JSON under the metadata key `lvdm`; `lvdm_format` counts changes that older readers cannot follow.
+`ModelInfo`, is JSON under the metadata key `lvdm`, with the hashes of itself and of every tensor, which reading checks;
+`lvdm_format` counts changes that older readers cannot follow.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lvdm import __version__
+from lvdm.files import HASH, DamagedFile, check_description, check_tensors, hash_file, why_not_written, with_hashes, write_whole
 from lvdm.rules import MAPPING, TEXT, integer, number, one_of, optional, require
 from lvdm.types import UserError
 
@@ -70,18 +72,16 @@ def save_model(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo)
     strange = [name for name in tensors if not name.startswith((CODEC, DENOISER))]
     assert not strange, f"tensors of a model file start with codec. or denoiser., not {strange[0]!r}"
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {"lvdm": json.dumps(asdict(info)), "lvdm_format": str(FORMAT)}
+    described = with_hashes({**asdict(info), "format": FORMAT}, plain)
+    metadata = {"lvdm": json.dumps(described), "lvdm_format": str(FORMAT)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(plain, temporary, metadata)
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: save_file(plain, temporary, metadata))
     except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot write the model to {path}: {_reason(error)}; free space or choose another folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        raise UserError(
+            f"cannot write the model to {path}: {why_not_written(error)}; free space or choose another folder"
+        ) from error
 
 
 def read_info(path: str | Path) -> ModelInfo:
@@ -92,10 +92,38 @@ def read_info(path: str | Path) -> ModelInfo:
 
 def read_model(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
     """The description and all tensors, on the CPU."""
+    with open_model(path) as model:
+        return model
+
+
+@contextmanager
+def open_model(path: str | Path) -> Iterator[tuple[ModelInfo, dict[str, Tensor]]]:
+    """Give the description and all tensors at once, and check the tensors' hashes meanwhile: damage is raised on leaving.
+
+    What is built in the block, such as the networks, takes no time on top of the check. Leave the tensors as they are in it.
+    """
     path = Path(path)
     with _opened(path) as file:
-        info = _info(path, file.metadata() or {})
-        return info, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata = file.metadata() or {}
+        info = _info(path, metadata)
+        try:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except SafetensorError as error:
+            raise UserError(f"{path} is a damaged model file ({error}); copy or make it again") from error
+    with ThreadPoolExecutor(1) as pool:
+        check = pool.submit(check_tensors, tensors, json.loads(metadata["lvdm"]), path, all_of_them=True)
+        try:
+            yield info, tensors
+        finally:
+            check.result()  # damage explains whatever else went wrong in the block
+
+
+def content_hash(path: str | Path) -> str:
+    """Return what tells a model file from all others: the hash in it covers all that it holds; without one, that of its bytes."""
+    with _opened(Path(path)) as file:
+        metadata = file.metadata() or {}
+    _info(Path(path), metadata)
+    return json.loads(metadata["lvdm"]).get(HASH) or hash_file(Path(path))
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
@@ -166,11 +194,14 @@ def _info(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
     if "lvdm" not in metadata:
         raise UserError(f"{path} is a safetensors file, but not one that lvdm wrote: it holds no description of a model")
     try:
-        format_number = int(metadata["lvdm_format"])
         described = _parsed(metadata["lvdm"])
+        check_description(described, path)
+        format_number = int(described.get("format", metadata["lvdm_format"]))
         if format_number <= FORMAT and described.get("kind") in KINDS:
             _check_fields(described)
-    except (ValueError, KeyError, RecursionError) as error:
+    except DamagedFile:
+        raise
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} holds a damaged description of its model ({error}); make the file again") from error
     if format_number > FORMAT:
         raise UserError(
@@ -207,7 +238,3 @@ def _check_size(described: dict[str, Any]) -> None:
 def _check_fields(described: Mapping[str, Any]) -> None:
     for name in RULES.keys() & described.keys():
         require(RULES[name], **{name: described[name]})
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

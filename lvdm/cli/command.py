@@ -17,7 +17,7 @@ import torch
 
 from lvdm import __version__
 from lvdm.cli.process import Process
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 from lvdm.types import UserError
 
 Report = dict[str, Any]  # what a command did and measured

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.cli.run_folder import RunFolder
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,8 @@ import yaml
 from safetensors import SafetensorError  # torch reads files so named by them
 
 from lvdm.cli.run_folder import RunFolder
+from lvdm.files import DamagedFile, is_verifying, note_without_hashes
+from lvdm.training.checkpoint_file import check_checkpoint_file
 from lvdm.training.checkpointing import checkpoints_in
 from lvdm.types import UserError
 
@@ -21,6 +23,17 @@ logger = logging.getLogger(__name__)
 # What decides the weights; anything else (how long, where to, what is shown, which device) may change from start to start.
 DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average")
 STEPPING = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # of trainer
+UNREADABLE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)  # of torch.load
 MOVABLE = ("root", "folder", "in_memory", "time_limit", "max_broken")  # how data are read; what was read is compared
 
 
@@ -51,13 +64,18 @@ def checkpoint_to_resume(folder: RunFolder, resume: str) -> Path | None:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents, tensors left on the disk."""
     try:
+        is_hashed = check_checkpoint_file(path)
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, SafetensorError) as error:
+    except DamagedFile as error:
+        raise UserError(f"{error}; give another one as --resume PATH, or remove it") from error
+    except UNREADABLE as error:
         raise UserError(
             f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
         ) from error
     if not isinstance(state, dict) or not {"state_dict", "optimizer_states", "global_step", "loops"} <= state.keys():
         raise UserError(f"{path} is not a checkpoint of a run; give one that lvdm wrote, such as runs/NAME/checkpoints/last.ckpt")
+    if not is_hashed and is_verifying():
+        note_without_hashes(path)
     return state
 
 

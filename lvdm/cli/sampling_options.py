@@ -17,8 +17,10 @@ import torch
 from tqdm import tqdm
 
 from lvdm.api import load
+from lvdm.checkpoints.model_file import content_hash
 from lvdm.cli import command
 from lvdm.cli.process import Process
+from lvdm.files import HASH, hash_file, with_hashes
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
@@ -112,6 +114,7 @@ def progress(total: float, unit: str) -> Iterator[tqdm]:
 
 # What a resumed start may ask for otherwise: none of it is seen in a video.
 NOT_SEEN = {"json", "out", "device", "batch_size", "gap_batch", "resume", "overwrite", "allow_module", "num", "contact_sheet"}
+MODELS = {"model", "predict", "infill"}  # arguments that are model files
 
 
 def check_resume(args: argparse.Namespace) -> None:
@@ -151,10 +154,19 @@ def settings_file(args: argparse.Namespace) -> Path:
 
 
 def settings_of(args: argparse.Namespace) -> dict[str, str]:
-    """All that decides what a video shows; of a model file its size too, for it may have been trained on since."""
+    """Return all that decides what a video shows; files by their content, because another may come to lie under the same path."""
     asked = {name: value for name, value in vars(args).items() if name not in NOT_SEEN and value is not None}
-    sizes = {f"bytes of {name}": each.stat().st_size for name, each in asked.items() if isinstance(each, Path) and each.is_file()}
-    return {name: str(value) for name, value in {**asked, **sizes}.items()}
+    return {name: _content(name, value) if isinstance(value, Path) else str(value) for name, value in asked.items()}
+
+
+def _content(name: str, path: Path) -> str:
+    """Return the hash of a model, of another file, or of all files of a folder."""
+    if name in MODELS:
+        return f"content {content_hash(path)}"
+    if path.is_dir():
+        found = {str(each.relative_to(path)): hash_file(each) for each in sorted(path.rglob("*")) if each.is_file()}
+        return f"content {with_hashes(found)[HASH]}"
+    return f"content {hash_file(path)}"
 
 
 class Output:

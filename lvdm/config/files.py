@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 from lvdm.types import UserError
 
 MISSING = "???"  # OmegaConf's mark for a value that must be given later

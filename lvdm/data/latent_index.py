@@ -1,17 +1,18 @@
 """What a folder of cached latents looks like on disk: safetensors shards that describe themselves, and an index of all of them.
 
 `latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name, and where asked for the posterior's
-standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the text features
-(n, d) of its caption, or of "", under `name.context`; its metadata key `lvdm` is JSON: the facts of the cache and one entry per
-video. Which videos a shard holds depends on its number alone. `index.json`, written last, repeats them for all shards with each
-shard's size in bytes. A folder without an index is an encoding that has not finished.
+standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the text
+features (n, d) of its caption, or of "", under `name.context`; its metadata key `lvdm` is JSON: the facts of the cache, one
+entry per video, and the hashes of all this and of every tensor. Which videos a shard holds depends on its number alone.
+`index.json`, written last, repeats the entries of all shards with each shard's size in bytes and hash, and has a hash of its
+own. A folder without an index is an encoding that has not finished.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,16 +22,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lvdm import files
+from lvdm.files import DamagedFile, check_description, check_tensors, with_hashes
 from lvdm.types import UserError
 
+AGAIN = "run scripts/encode.py again, which makes it anew"
 FORMAT = 2  # raised when older readers cannot follow
 INDEX = "index.json"
 STD, FLIPPED, CONTEXT = ".std", ".flipped", ".context"  # behind a video's name
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
-class DamagedShard(UserError):
-    """A shard that is missing or cut short."""
+class DamagedShard(DamagedFile):
+    """A shard that is missing, cut short, or not what was written."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Shard:
     file: str
     size: int  # bytes
     entries: tuple[Entry, ...]
+    hash: str | None = None  # of all that it holds; None of shards of earlier versions
 
 
 def shard_name(number: int) -> str:
@@ -86,31 +91,45 @@ def find_shards(folder: Path) -> list[str]:
 
 def write_shard(folder: Path, file: str, facts: CacheFacts, entries: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Shard:
     """Write one shard; no reader ever sees half of it."""
-    header = json.dumps({"format": FORMAT, "facts": asdict(facts), "entries": [asdict(entry) for entry in entries]})
-    write_whole(folder / file, lambda path: save_file(dict(tensors), path, {"lvdm": header}))
-    return Shard(file, (folder / file).stat().st_size, tuple(entries))
+    header = with_hashes({"format": FORMAT, "facts": asdict(facts), "entries": [asdict(entry) for entry in entries]}, tensors)
+    write_whole(folder / file, lambda path: save_file(dict(tensors), path, {"lvdm": json.dumps(header)}))
+    return Shard(file, (folder / file).stat().st_size, tuple(entries), header["hash"])
 
 
-def read_shard(path: Path) -> tuple[CacheFacts, Shard]:
-    """The facts and entries in a shard's own header."""
+def read_shard(path: Path, *, with_tensors: bool = False) -> tuple[CacheFacts, Shard]:
+    """Return the facts and entries in a shard's own header, checked; `with_tensors` reads and checks the tensors too."""
     with open_shard(path) as shard:
-        metadata = shard.metadata() or {}
-    found = _parse(metadata.get("lvdm", "null"), path)
-    return _facts(found, path), Shard(path.name, path.stat().st_size, _entries(found.get("entries"), path))
+        found = _header(shard, path)
+        if with_tensors:
+            check_tensors({name: shard.get_tensor(name) for name in shard.keys()}, found, path, all_of_them=True)  # noqa: SIM118
+    facts, entries = _facts(found, path), _entries(found.get("entries"), path)
+    return facts, Shard(path.name, path.stat().st_size, entries, found.get("hash"))
 
 
-def open_shard(path: Path) -> safe_open:
-    """The shard, mapped into memory."""
+@contextmanager
+def open_shard(path: Path) -> Iterator[safe_open]:
+    """Give the shard, mapped into memory; what cannot be read in the block is a damaged shard."""
     try:
-        return safe_open(path, framework="pt")
+        with safe_open(path, framework="pt") as shard:
+            yield shard
     except (SafetensorError, OSError) as error:
-        raise DamagedShard(f"cannot read {path} ({error}); run scripts/encode.py again, which makes it anew") from error
+        raise DamagedShard(f"cannot read {path} ({error}); {AGAIN}") from error
+    except DamagedFile as error:
+        raise DamagedShard(f"{error}; {AGAIN}") from error
+
+
+def check_shard(shard: safe_open, path: Path, names: Iterable[str], shard_hash: str | None) -> None:
+    """Check these tensors of a shard; `shard_hash` is what the index says of it."""
+    found = _header(shard, path)
+    if shard_hash is not None and files.is_verifying() and found.get("hash") != shard_hash:
+        raise DamagedFile(f"{path} is not the shard that {INDEX} lists")
+    check_tensors({name: shard.get_tensor(name) for name in names}, found, path)
 
 
 def write_index(folder: Path, facts: CacheFacts, shards: Sequence[Shard]) -> None:
     """All shards, in order of their files: a resumed encoding gives the same index as one in a single go."""
     ordered = [asdict(shard) for shard in sorted(shards, key=lambda shard: shard.file)]
-    text = json.dumps({"format": FORMAT, "facts": asdict(facts), "shards": ordered}) + "\n"
+    text = json.dumps(with_hashes({"format": FORMAT, "facts": asdict(facts), "shards": ordered})) + "\n"
     write_whole(folder / INDEX, lambda path: path.write_text(text))
 
 
@@ -121,7 +140,10 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
         count = len(find_shards(folder))
         found = f"{count} shards, so encoding has not finished" if count else "no latents"
         raise UserError(f"{folder} has no {INDEX} and {found}; run scripts/encode.py, which goes on where it stopped")
-    found = _parse(path.read_text(), path)
+    try:
+        found = _parse(path.read_text(), path)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and run scripts/encode.py again") from error
     facts = _facts(found, path)
     shards = [_shard(shard, path) for shard in found.get("shards", [])]
     for shard in shards:
@@ -133,16 +155,16 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, flush to the disk, rename; a full disk is one sentence and leaves nothing behind."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Write a file whole or not at all; a full disk is one sentence and leaves nothing behind."""
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        files.write_whole(path, write)
     except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error}; make room or choose another folder, what is written stays") from error
+        why = files.why_not_written(error)
+        raise UserError(f"cannot write {path}: {why}; make room or choose another folder, what is written stays") from error
+
+
+def _header(shard: safe_open, path: Path) -> dict[str, Any]:
+    return _parse((shard.metadata() or {}).get("lvdm", "null"), path)
 
 
 def _parse(text: str, path: Path) -> dict[str, Any]:
@@ -152,6 +174,7 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({error}); remove it and run scripts/encode.py again") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{path} is no cache of latents that this version of lvdm reads; encode into another folder")
+    check_description(found, path, noted=path.parent)
     return found
 
 
@@ -164,7 +187,7 @@ def _facts(found: dict[str, Any], path: Path) -> CacheFacts:
 
 def _shard(found: dict[str, Any], path: Path) -> Shard:
     try:
-        return Shard(found["file"], found["size"], _entries(found["entries"], path))
+        return Shard(found["file"], found["size"], _entries(found["entries"], path), found.get("hash"))
     except (KeyError, TypeError) as error:
         raise _damaged(path) from error
 

@@ -75,6 +75,11 @@ class LatentWriter:
             write_index(self.folder, self.facts, shards)
 
     @property
+    def _own(self) -> set[str]:
+        """Names of the shards that this process makes, or checks if they are there already."""
+        return {shard_name(k) for k in range(self.rank, self._num_shards, self.processes)}
+
+    @property
     def _num_shards(self) -> int:
         return -(-self.count // self.facts.shard_size)
 
@@ -127,9 +132,9 @@ class LatentWriter:
             raise UserError(f"the latent of {name} is {shape}, that of {first.name} {first.shape}; only the length may differ")
 
     def _look(self, file: str) -> Shard | None:
-        """A shard that is there: kept when it is whole and ours, refused when it is another's; one cut short is written over."""
+        """A shard that is there: kept when it is whole and ours, refused when it is another's; a damaged one is written over."""
         try:
-            facts, shard = read_shard(self.folder / file)
+            facts, shard = read_shard(self.folder / file, with_tensors=file in self._own)
         except DamagedShard as error:
             logger.warning("%s", error)
             return None

@@ -1,7 +1,9 @@
 """Clips of cached latents: `latent` (c, n, h, w) float32, `latent_std` and the caption's features `context` where asked for,
 `index`, `fps`, `caption`, `label`.
 
-The files are those of latent_index. Which latents are drawn is a function of (seed, epoch, sample) alone, as for videos.
+The files are those of latent_index. The index is checked against its hash, and each tensor that is read against its own. With
+`in_memory` that happens at once, else when a process first reads a part of the tensor. Which latents are drawn is a function of
+(seed, epoch, sample) alone, as for videos.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,8 +23,9 @@ from lvdm.data.clips import clip_span, random_clip, spread_clip
 from lvdm.data.draws import Draw, as_draw, generator
 from lvdm.data.folders import Description, require_folder
 from lvdm.data.frames import is_flipped
-from lvdm.data.latent_index import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, open_shard, read_index
+from lvdm.data.latent_index import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, check_shard, open_shard, read_index
 from lvdm.data.memory import require_memory
+from lvdm.files import is_verifying
 from lvdm.rules import integer, require
 from lvdm.types import UserError
 
@@ -35,6 +39,7 @@ class _Found:
     facts: CacheFacts
     entries: list[Entry]
     files: list[Path]
+    hashes: dict[Path, str | None]  # of each file
     tensors: list[dict[str, Tensor]]
 
 
@@ -50,7 +55,8 @@ class LatentClips(Dataset[dict[str, Any]]):
         std: give the posterior's standard deviation as `latent_std` too, for a stage with sample_posterior.
         flip: take half of the clips from the mirrored videos.
         context: give the features of the caption, or of "" where there is none, as `context` (n, d) float32.
-        in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs).
+        in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs, but
+            a video's latents as a whole the first time, to check them).
         seed: of the random clips.
     """
 
@@ -73,6 +79,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         self.random_clip, self.clips_per_video, self.std, self.flip = random_clip, clips_per_video, std, flip
         self.context, self.in_memory, self.seed = context, in_memory, seed
         self._found: _Found | None = None
+        self._checked: set[str] = set()  # names of tensors
 
     def prepare(self) -> None:
         """Read the index and, with in_memory, the latents (constructing reads nothing)."""
@@ -100,7 +107,9 @@ class LatentClips(Dataset[dict[str, Any]]):
             logger.warning("left out %d of %d videos of %s that are too short, such as %s",
                            len(videos) - len(usable), len(videos), self.root, short)  # fmt: skip
         entries, files = [entry for entry, _ in usable], [file for _, file in usable]
-        self._found = _Found(facts, entries, files, self._load(facts, entries, files) if self.in_memory else [])
+        hashes = {self.root / shard.file: shard.hash for shard in shards}
+        found = _Found(facts, entries, files, hashes, [])
+        self._found = replace(found, tensors=self._load(found)) if self.in_memory else found
 
     @property
     def names(self) -> list[str]:
@@ -165,6 +174,8 @@ class LatentClips(Dataset[dict[str, Any]]):
         else:
             with open_shard(found.files[video]) as shard:
                 name = found.entries[video].name
+                names = [name + suffix for suffix in (*keys.values(), *([CONTEXT] if self.context else []))]
+                self._check_once(shard, found.files[video], names)
                 stored = {key: shard.get_slice(name + suffix)[:, part] for key, suffix in keys.items()}
                 context = shard.get_tensor(name + CONTEXT) if self.context else None
         latents = {key: torch.empty(self.latent_shape).copy_(tensor[:, :: wanted.step]) for key, tensor in stored.items()}
@@ -175,7 +186,15 @@ class LatentClips(Dataset[dict[str, Any]]):
         text = facts.text_fingerprint if self.context else None
         return replace(facts, has_std=self.std, has_flips=self.flip, text_fingerprint=text).suffixes()
 
-    def _load(self, facts: CacheFacts, entries: list[Entry], files: list[Path]) -> list[dict[str, Tensor]]:
+    def _check_once(self, shard: safe_open, file: Path, names: list[str]) -> None:
+        """Check the tensors that this process has not read before, each as a whole."""
+        new = [name for name in names if name not in self._checked]
+        if new and is_verifying():
+            check_shard(shard, file, new, self._prepared().hashes[file])
+            self._checked.update(new)
+
+    def _load(self, found: _Found) -> list[dict[str, Tensor]]:
+        facts, entries, files = found.facts, found.entries, found.files
         suffixes = self._suffixes(facts)
         latents = sum(torch.Size(entry.shape).numel() for entry in entries) * sum(suffix != CONTEXT for suffix in suffixes)
         texts = len(entries) * self._context_size(files[0], entries[0]) if self.context else 0
@@ -184,6 +203,8 @@ class LatentClips(Dataset[dict[str, Any]]):
         for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
             with open_shard(file) as shard:
                 names = [entry.name for _, entry in videos]
+                if is_verifying():
+                    check_shard(shard, file, [name + suffix for name in names for suffix in suffixes], found.hashes[file])
                 tensors += [{suffix: shard.get_tensor(name + suffix) for suffix in suffixes} for name in names]
         return tensors
 

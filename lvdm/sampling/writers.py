@@ -21,7 +21,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 from lvdm.types import UserError
 
 Frames = np.ndarray  # uint8 (k, h, w, 3)

@@ -14,16 +14,18 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from lvdm.files import why_not_written
 from lvdm.training.callbacks import is_last_step
+from lvdm.training.checkpoint_file import check_checkpoint_file, write_checkpoint
 from lvdm.types import Batch, UserError
 
 logger = logging.getLogger(__name__)
 
 
 class CheckedIO(TorchCheckpointIO):
-    """Writes straight to the file, flushes it to the disk and looks whether it can be read.
+    """Writes checkpoints with their hash and checks it when they are read.
 
-    An error is kept and not raised: it comes in one process, and the others would wait for it.
+    An error in writing is kept and not raised: it comes in one process, and the others would wait for it.
     """
 
     error: Exception | None = None
@@ -32,13 +34,14 @@ class CheckedIO(TorchCheckpointIO):
         self.error = None
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with Path(path).open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
+            write_checkpoint(checkpoint, Path(path))
             torch.load(path, map_location="cpu", mmap=True, weights_only=True)
         except (OSError, RuntimeError) as error:
             self.error = error
+
+    def load_checkpoint(self, path: str | Path, *arguments: Any, **named: Any) -> dict[str, Any]:
+        check_checkpoint_file(Path(path))
+        return super().load_checkpoint(path, *arguments, **named)
 
 
 @dataclass(frozen=True)
@@ -111,14 +114,15 @@ class SaveCheckpoints(Callback):
         if error is None:
             self.saved_step, self.retry_at = trainer.global_step, None
             return
+        why = why_not_written(error)
         if is_last:
             raise UserError(
-                f"cannot write the checkpoint {self.folder / 'last.ckpt'}: {error}; free space, then start again to go on"
+                f"cannot write the checkpoint {self.folder / 'last.ckpt'}: {why}; free space, then start again to go on"
             )
         self.retry_at = trainer.global_step + max(1, self.every_steps // 10)
         logger.error(
             "cannot write the checkpoint of step %d (%s): that of step %d stays; training goes on and tries again at step %d",
-            *(trainer.global_step, error, self.saved_step, self.retry_at),
+            *(trainer.global_step, why, self.saved_step, self.retry_at),
         )
 
     def save(self, trainer: pl.Trainer) -> Exception | None:

@@ -17,7 +17,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_uint8
 from lvdm.sampling.writers import Mp4Writer, VideoFiles
 from lvdm.training.autoencoder import AutoencoderTraining

@@ -11,7 +11,7 @@ from typing import Any
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.compat.proto.summary_pb2 import Summary
 
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from lvdm.data.toy.clouds import clouds
 from lvdm.data.toy.discs import discs
 from lvdm.data.toy.scene import FPS, SPLITS, ToyVideo, video_generator
-from lvdm.disk import why_not_written
+from lvdm.files import why_not_written
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lvdm.models.features import c3d, i3d, videomae
 from lvdm.models.features.random_networks import random_c3d, random_i3d
 from lvdm.models.features.torchscript import ScriptedI3D, load_torchscript
-from lvdm.models.features.weights import find_weights, sha256_of
+from lvdm.models.features.weights import check_archive, find_weights, sha256_of
 from lvdm.types import UserError
 
 WITHOUT = "take --features random, whose numbers are not comparable"
@@ -111,7 +111,7 @@ RESIZES = {"stretch": i3d.stretched, "cover": i3d.covered, "tf1": i3d.tensorflow
 
 
 def _i3d(eps: float, resize: str) -> FrozenFeatures:
-    path = find_weights("i3d_pretrained_400.pt", without=WITHOUT)
+    path = find_weights("i3d_pretrained_400.pt", without=WITHOUT, check=lambda part: i3d.load_i3d(part, eps=eps))
     return FrozenFeatures(
         i3d.load_i3d(path, eps=eps),
         lambda video: _centred(RESIZES[resize](video.float())),
@@ -123,14 +123,15 @@ def _i3d(eps: float, resize: str) -> FrozenFeatures:
 
 
 def _i3d_torchscript() -> FrozenFeatures:
-    path = find_weights("i3d_torchscript.pt", without=WITHOUT)
+    path = find_weights("i3d_torchscript.pt", without=WITHOUT, check=check_archive)
     scripted = load_torchscript(path, instead=INSTEAD.format("i3d-eps1e-3"))
     sizes = {"dim": i3d.CLASSES, "min_frames": i3d.MIN_FRAMES}
     return FrozenFeatures(ScriptedI3D(scripted), lambda video: video, name="i3d torchscript", files=(path,), **sizes)
 
 
 def _c3d() -> FrozenFeatures:
-    path, of_mean = (find_weights(name, without=WITHOUT) for name in ("conv3d_deepnetA_ucf.npz", "mean2.npz"))
+    path = find_weights("conv3d_deepnetA_ucf.npz", without=WITHOUT, check=c3d.load_c3d)
+    of_mean = find_weights("mean2.npz", without=WITHOUT, check=c3d.load_mean)
     return _c3d_of(c3d.load_c3d(path), c3d.load_mean(of_mean), name=f"c3d tgan2 {c3d.SIDE}", files=(path, of_mean))
 
 
@@ -141,14 +142,14 @@ def _c3d_of(network: nn.Module, mean: Tensor, *, name: str, files: tuple[Path, .
 
 
 def _c3d_torchscript() -> FrozenFeatures:
-    path = find_weights("c3d_ucf101.pt", without=WITHOUT)
+    path = find_weights("c3d_ucf101.pt", without=WITHOUT, check=check_archive)
     scripted = load_torchscript(path, instead=INSTEAD.format("c3d"))
     sizes = {"dim": c3d.CLASSES, "min_frames": c3d.FRAMES, "max_frames": c3d.FRAMES}
     return FrozenFeatures(scripted, lambda video: video, name="c3d torchscript", files=(path,), **sizes)
 
 
 def _videomae() -> FrozenFeatures:
-    path = find_weights("vit_g_hybrid_pt_1200e_ssv2_ft.pth", without=WITHOUT)
+    path = find_weights("vit_g_hybrid_pt_1200e_ssv2_ft.pth", without=WITHOUT, check=videomae.load_videomae)
     return FrozenFeatures(
         videomae.load_videomae(path),
         lambda video: i3d.stretched(video.float() / 255),

@@ -6,13 +6,12 @@ there is a network; LVDM_OFFLINE=1 never tries. Of no file is anything but tenso
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import pickle
-import urllib.request
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -23,11 +22,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from lvdm.models.features.download import fetch
 from lvdm.types import UserError
 
-TIMEOUT = 15  # seconds without an answer
 BLOCK = 1 << 20  # bytes
 COUNTED = "num_batches_tracked"  # an ending of names
 WRAPPERS = ("model", "module", "state_dict")  # keys under which training codes save their weights
@@ -106,11 +104,16 @@ def weights_folder() -> Path:
     return Path(said).expanduser() if said else Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def find_weights(name: str, *, without: str) -> Path:
-    """The file of a known name, fetched where it is missing, with the known hash; `without` says how to do without it."""
+def find_weights(name: str, *, without: str, check: Callable[[Path], object] | None = None) -> Path:
+    """The file of a known name, fetched where it is missing, with the known hash.
+
+    Args:
+        without: how to do without it, for a sentence.
+        check: reads a file whose hash is not known, before it takes its place, and raises UserError if it is another one.
+    """
     known, path = KNOWN[name], weights_folder() / name
     if not path.is_file():
-        failed = _fetch_any(known, path)
+        failed = _fetch_any(known, path, check or read_tensors)
         if failed:
             raise UserError(
                 f"{path} is not there and {failed}; it is {known.what}: put the file from {known.sources} there, "
@@ -124,7 +127,7 @@ def find_weights(name: str, *, without: str) -> Path:
     return path
 
 
-def _fetch_any(known: WeightsFile, path: Path) -> str:
+def _fetch_any(known: WeightsFile, path: Path, read: Callable[[Path], object]) -> str:
     """Why no address gave the file; empty where one did."""
     if not known.urls:
         return "has no address to be fetched from"
@@ -133,35 +136,33 @@ def _fetch_any(known: WeightsFile, path: Path) -> str:
     failures = []
     for url in known.urls:
         try:
-            _fetch(known, url, path)
+            fetch(url, path, check=lambda part: _check_content(known, part, read))
             return ""
         except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{url} ({error})")
     return f"could not be fetched from {', '.join(failures)}"
 
 
-def _fetch(known: WeightsFile, url: str, path: Path) -> None:
-    """Into a temporary file beside the place, checked, then renamed: others see no file or the whole one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    request = urllib.request.Request(url, headers={"User-Agent": "lvdm"})
+def _check_content(known: WeightsFile, path: Path, read: Callable[[Path], object]) -> None:
+    """By the hash if it is known, else by the sums in the archive and by reading it."""
+    if known.sha256 is not None:
+        if not _is_published(known, path):
+            raise UserError(f"its sha256 is {sha256_of(path)}, not {known.sha256}")
+        return
+    if zipfile.is_zipfile(path):
+        check_archive(path)
+    read(path)
+
+
+def check_archive(path: Path) -> None:
+    """Check the sums in an archive, which is what PyTorch and NumPy save; nothing in it is run."""
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as answer, open(temporary, "wb") as out:
-            if answer.headers.get_content_type() == "text/html":
-                raise OSError("a page of text came instead of the file")
-            size = int(answer.headers.get("Content-Length") or 0)
-            with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, delay=1) as bar:
-                while block := answer.read(BLOCK):
-                    bar.update(out.write(block))
-        got = temporary.stat().st_size
-        if size and got != size:
-            raise OSError(f"only {got} of {size} bytes came")
-        if not _is_published(known, temporary):
-            raise OSError(f"another file came: its sha256 is {sha256_of(temporary)}, not {known.sha256}")
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except DAMAGE as error:
+        raise UserError(f"{path} is no whole archive ({error})") from error
+    if damaged is not None:
+        raise UserError(f"{path} is damaged in {damaged}")
 
 
 def _is_published(known: WeightsFile, path: Path) -> bool:

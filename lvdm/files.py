@@ -1,0 +1,122 @@
+"""Files that are written whole or not at all, and hashes that notice damage in them.
+
+The hash is XXH3-128, which runs at the speed of memory. It notices damage; it does not stop a person who forges a file.
+A description is JSON that holds the hash of itself, and the hash of each tensor beside it, so its hash covers all of a file.
+`LVDM_VERIFY=0` in the environment reads files without checking them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from xxhash import xxh3_128
+
+from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
+
+HASH, TENSOR_HASHES = "hash", "tensor_hashes"  # keys of a description
+BLOCK = 1 << 20  # bytes
+DISK_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+
+
+class DamagedFile(UserError):
+    """A file whose content is not what was written."""
+
+
+def is_verifying() -> bool:
+    """Return whether files are checked against their hashes when they are read."""
+    return os.environ.get("LVDM_VERIFY") != "0"
+
+
+def hash_tensor(name: str, tensor: Tensor) -> str:
+    """Return the hash of a tensor's name, type, shape and values."""
+    digest = xxh3_128(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """Return the hash of a file's bytes."""
+    digest, block = xxh3_128(), bytearray(BLOCK)
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(block):
+            digest.update(memoryview(block)[:size])
+    return digest.hexdigest()
+
+
+def with_hashes(description: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """Return the description with the hashes of the tensors beside it and, last, with the hash of all this."""
+    plain = json.loads(json.dumps(description))
+    if tensors is not None:
+        plain[TENSOR_HASHES] = {name: hash_tensor(name, tensor) for name, tensor in tensors.items()}
+    return {**plain, HASH: _hash_json(plain)}
+
+
+def check_description(found: Any, path: Path, *, noted: Path | None = None) -> None:
+    """Check a description against its hash; one without hashes, as earlier versions wrote it, passes with a note in the log.
+
+    `noted` is what the note names instead of the file, such as the folder of many.
+    """
+    if not is_verifying():
+        return
+    if not isinstance(found, dict) or not {HASH, TENSOR_HASHES} & found.keys():
+        note_without_hashes(noted or path)
+    elif found.get(HASH) != _hash_json({key: value for key, value in found.items() if key != HASH}):
+        raise DamagedFile(f"{path} is damaged: its description is not what was written; copy or make the file again")
+
+
+def check_tensors(tensors: Mapping[str, Tensor], description: Any, path: Path, *, all_of_them: bool = False) -> None:
+    """Check tensors against the hashes in a description that was checked; with `all_of_them`, that none is missing."""
+    hashes = description.get(TENSOR_HASHES) if isinstance(description, dict) else None
+    if not is_verifying() or hashes is None:
+        return
+    missing = sorted(tensors.keys() ^ hashes.keys() if all_of_them else tensors.keys() - hashes.keys())
+    damaged = missing or (name for name, tensor in tensors.items() if hash_tensor(name, tensor) != hashes[name])
+    for name in damaged:
+        raise DamagedFile(f"{path} is damaged: its tensor {name} is not what was written; copy or make the file again")
+
+
+@lru_cache(maxsize=1024)
+def note_without_hashes(path: Path) -> None:
+    """Say once for each file that nothing can be checked."""
+    logger.warning("%s has no hashes, as an earlier version of lvdm wrote it: damage in it would not be noticed", path)
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, flush to the disk, rename: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def why_not_written(error: BaseException) -> str:
+    """Return in words why a file could not be written. Other programs and libraries say it in their text only."""
+    text = str(error)
+    in_text = re.search(r"os error (\d+)", text)
+    number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)
+    number = number or next((full for full in DISK_FULL if os.strerror(full) in text), None)
+    if number is None:
+        return text
+    return ": ".join([*([DISK_FULL[number]] if number in DISK_FULL else []), os.strerror(number)])
+
+
+def _hash_json(content: Any) -> str:
+    return xxh3_128(json.dumps(content, sort_keys=True).encode()).hexdigest()
