@@ -176,7 +176,13 @@ def report(arguments: argparse.Namespace, out: Path, tried: dict[str, dict[str, 
     for folder in sorted((out / "failures").glob("*")):
         failures.append({**json.loads((folder / "what.json").read_text()), "case": str(folder / "case.json")})
     counts = {family: {"inputs": sum(each.values()), **each} for family, each in tried.items()}
-    return {"date": str(date.today()), "seed": arguments.seed, "seconds": round(seconds), "families": counts, "failures": failures}
+    return {
+        "date": str(date.today()),
+        "seed": arguments.seed,
+        "seconds": round(seconds),
+        "families": counts,
+        "failures": failures,
+    }
 
 
 def again(path: Path, out: Path) -> int:
@@ -193,7 +199,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--examples", type=int, default=0, help="so many inputs a family, once, instead of a time")
     parser.add_argument("--family", action="append", choices=list(FAMILIES), help="only this family; may be repeated")
     parser.add_argument("--seed", type=int, default=None, help="repeat a run; left out, a random one, which is printed")
-    parser.add_argument("--out", type=Path, default=Path("runs/fuzz"), help="good inputs, failures and figures (default runs/fuzz)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/fuzz"), help="good inputs, failures and figures (default runs/fuzz)"
+    )
     parser.add_argument("--again", type=Path, metavar="CASE", help="run this saved case.json alone")
     parser.add_argument("--round", action="store_true", help=argparse.SUPPRESS)  # this process is the child of a round
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)

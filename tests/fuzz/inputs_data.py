@@ -15,11 +15,77 @@ from fuzz.inputs_models import content
 from fuzz.mutations import Draw, damaged, mutated, values
 
 MEDIA = ["a.mp4", "a.webm", "a.gif", "a.png", "a.jpg"]
-STEMS = ["a", "²", "10", "1²", "a b", "-a", "%d", "a\nb", "a" * 200, ".a", "é", "e\u0301", "\udcff", "\udce9a", "0" * 60, "{a}", "*", "[a]"]
+STEMS = [
+    "a",
+    "²",
+    "10",
+    "1²",
+    "a b",
+    "-a",
+    "%d",
+    "a\nb",
+    "a" * 200,
+    ".a",
+    "é",
+    "e\u0301",
+    "\udcff",
+    "\udce9a",
+    "0" * 60,
+    "{a}",
+    "*",
+    "[a]",
+]
 SUFFIXES = [".mp4", ".webm", ".gif", ".png", ".jpg", ".avi", ".mov", ".MP4", "", ".mp4.mp4", ".jpeg", ".mkv"]
-PLACES = ["../" + SECRET, "/etc/passwd", "~/a.mp4", "./0.mp4", "sub/../0.mp4", "sub/../../" + SECRET, "", ".", "..", "/", "//", "a\x00b"]
-PLACES += ["0.mp4", "0.mp4/", "0.mp4", "no.mp4", "x" * 5000, "\udcff.mp4", "file:///etc/passwd", "http://127.0.0.1:9/a.mp4", "pipe:0", "-"]
-LABELS = [0, 1, -1, 2**31, 2**63, 2**64, 10**400, 1.5, True, None, "", "0", " 1 ", "²", "١", "1e3", "nan", [], {}, "0x1", "00", "-0"]
+PLACES = [
+    "../" + SECRET,
+    "/etc/passwd",
+    "~/a.mp4",
+    "./0.mp4",
+    "sub/../0.mp4",
+    "sub/../../" + SECRET,
+    "",
+    ".",
+    "..",
+    "/",
+    "//",
+    "a\x00b",
+]
+PLACES += [
+    "0.mp4",
+    "0.mp4/",
+    "0.mp4",
+    "no.mp4",
+    "x" * 5000,
+    "\udcff.mp4",
+    "file:///etc/passwd",
+    "http://127.0.0.1:9/a.mp4",
+    "pipe:0",
+    "-",
+]
+LABELS = [
+    0,
+    1,
+    -1,
+    2**31,
+    2**63,
+    2**64,
+    10**400,
+    1.5,
+    True,
+    None,
+    "",
+    "0",
+    " 1 ",
+    "²",
+    "١",
+    "1e3",
+    "nan",
+    [],
+    {},
+    "0x1",
+    "00",
+    "-0",
+]
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "latin-1", "utf-32-be"]
 
 
@@ -42,10 +108,28 @@ def huge_png(side: int) -> bytes:
 
 
 def huge_gif(side: int) -> bytes:
-    return b"GIF89a" + side.to_bytes(2, "little") * 2 + b"\0\0\0" + b"," + bytes(4) + side.to_bytes(2, "little") * 2 + b"\0\2\2L\1\0;"
+    return (
+        b"GIF89a"
+        + side.to_bytes(2, "little") * 2
+        + b"\0\0\0"
+        + b","
+        + bytes(4)
+        + side.to_bytes(2, "little") * 2
+        + b"\0\2\2L\1\0;"
+    )
 
 
-SPECIAL = ["link:.", "link:..", "link:0.mp4", "link:itself.mp4", "link:/dev/zero", "fifo:", "folder:", "link:../" + SECRET, "link:/dev/null"]
+SPECIAL = [
+    "link:.",
+    "link:..",
+    "link:0.mp4",
+    "link:itself.mp4",
+    "link:/dev/zero",
+    "fifo:",
+    "folder:",
+    "link:../" + SECRET,
+    "link:/dev/null",
+]
 
 
 @st.composite
@@ -61,7 +145,21 @@ def medium(draw: Draw, made: Path) -> bytes | str:
         return draw(st.sampled_from([huge_png, huge_gif]))(draw(st.sampled_from([9_000, 20_000, 65_535])))
     if kind == "special":
         return draw(st.sampled_from(SPECIAL))
-    return whole if kind == "whole" else draw(st.sampled_from([b"", b"\x00" * 99, b"%PDF-1.4", b"#EXTM3U\nhttp://127.0.0.1:9/a.mp4\n", b"ffconcat version 1.0\nfile /etc/passwd\n"]))
+    return (
+        whole
+        if kind == "whole"
+        else draw(
+            st.sampled_from(
+                [
+                    b"",
+                    b"\x00" * 99,
+                    b"%PDF-1.4",
+                    b"#EXTM3U\nhttp://127.0.0.1:9/a.mp4\n",
+                    b"ffconcat version 1.0\nfile /etc/passwd\n",
+                ]
+            )
+        )
+    )
 
 
 @st.composite
@@ -78,7 +176,10 @@ def videos(draw: Draw, made: Path) -> Case:
     command = draw(st.sampled_from(["videos"] * 5 + ["encode", "check"]))
     if command == "videos":
         return Case("videos", ("@AT@/v", json.dumps(settings)), _without_clashes(files))
-    node = {"target": "lvdm.data.VideoFolder", "params": {"root": "@AT@/v", "num_frames": 4, "size": 16, "time_limit": 5.0, **settings}}
+    node = {
+        "target": "lvdm.data.VideoFolder",
+        "params": {"root": "@AT@/v", "num_frames": 4, "size": 16, "time_limit": 5.0, **settings},
+    }
     return command_on(node, command, _without_clashes(files))
 
 
@@ -120,7 +221,13 @@ def json_lines(draw: Draw, key: str) -> bytes:
         good = {key: "0.mp4" if number == 0 else draw(places()), "caption": "two discs", "label": draw(st.sampled_from(LABELS))}
         kind = draw(st.sampled_from(["good", "good", "mutated", "other"]))
         if kind == "other":
-            lines.append(draw(st.sampled_from(["", "[]", "3", "null", "{", "{}", "[" * 3000, '{"a": ' * 3000, "9" * 5000, '"\\ud800"', "NaN"])))
+            lines.append(
+                draw(
+                    st.sampled_from(
+                        ["", "[]", "3", "null", "{", "{}", "[" * 3000, '{"a": ' * 3000, "9" * 5000, '"\\ud800"', "NaN"]
+                    )
+                )
+            )
         else:
             lines.append(json.dumps(draw(mutated(good)) if kind == "mutated" else good, default=str, skipkeys=True))
     return encoded(draw, "\n".join(lines))
@@ -137,10 +244,16 @@ def encoded(draw: Draw, text: str) -> bytes:
 def csv_text(draw: Draw) -> bytes:
     columns = draw(st.permutations(["video", "caption", "label"]))
     if draw(st.integers(0, 4)) == 0:
-        columns[draw(st.integers(0, 2))] = draw(st.one_of(st.text(max_size=4), st.sampled_from(["", "video", '"', "a" * 200_000])))
+        columns[draw(st.integers(0, 2))] = draw(
+            st.one_of(st.text(max_size=4), st.sampled_from(["", "video", '"', "a" * 200_000]))
+        )
     rows = [",".join(columns)]
     for number in range(draw(st.integers(0, 4))):
-        cells = {"video": "0.mp4" if number == 0 else draw(places()), "caption": draw(st.text(max_size=5)), "label": str(draw(st.sampled_from(LABELS)))}
+        cells = {
+            "video": "0.mp4" if number == 0 else draw(places()),
+            "caption": draw(st.text(max_size=5)),
+            "label": str(draw(st.sampled_from(LABELS))),
+        }
         row = [cells.get(column, "x") for column in columns]
         rows.append(",".join(row[: draw(st.integers(0, 3))] if draw(st.integers(0, 6)) == 0 else [f'"{each}"' for each in row]))
     return encoded(draw, draw(st.sampled_from(["\n", "\r\n", "\r", "\n\n"])).join(rows))
@@ -160,7 +273,11 @@ def tables(draw: Draw, made: Path) -> Case:
     text = text.replace(b",", b"\t") if kind == "t.tsv" else text
     settings = {"label": draw(st.sampled_from(["label", None, "caption"]))}
     if draw(st.integers(0, 4)) == 0:
-        settings["video"] = draw(st.sampled_from(["{video}", "{video}.mp4", "{0}", "{video!r}", "{", "{video", "}", "{}", "../{video}", "{label}/{video}"]))
+        settings["video"] = draw(
+            st.sampled_from(
+                ["{video}", "{video}.mp4", "{0}", "{video!r}", "{", "{video", "}", "{}", "../{video}", "{label}/{video}"]
+            )
+        )
     if draw(st.integers(0, 4)):
         return Case("table", ("@AT@/v", f"@AT@/{kind}", json.dumps(settings)), {**files, kind: text})
     layout = {"target": "lvdm.data.VideoTable", "params": {"file": f"@AT@/{kind}", **settings}}
@@ -170,7 +287,18 @@ def tables(draw: Draw, made: Path) -> Case:
 
 # Shards --------------------------------------------------------------------------------------------------------------------
 
-TYPES = [tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, tarfile.GNUTYPE_SPARSE, b"x", b"L", b"g"]
+TYPES = [
+    tarfile.REGTYPE,
+    tarfile.SYMTYPE,
+    tarfile.LNKTYPE,
+    tarfile.FIFOTYPE,
+    tarfile.CHRTYPE,
+    tarfile.DIRTYPE,
+    tarfile.GNUTYPE_SPARSE,
+    b"x",
+    b"L",
+    b"g",
+]
 
 
 @st.composite
@@ -179,8 +307,12 @@ def member(draw: Draw, made: Path) -> tuple[bytes, bytes]:
     name = draw(st.sampled_from(["0", "1", "a/0", "../0", "/0", "é", "²", "a" * 90, ""])) + draw(
         st.sampled_from([".mp4", ".txt", ".cls", ".json", ".0.png", ".png", ".gif", "", ".mp4.json", "."])
     )
-    text = st.one_of(st.sampled_from(LABELS).map(lambda label: json.dumps({"label": label, "caption": "a"})), values.map(repr), places())
-    body = draw(st.one_of(text.map(lambda t: t.encode("utf-8", "replace")), st.sampled_from([content(made / each) for each in MEDIA])))
+    text = st.one_of(
+        st.sampled_from(LABELS).map(lambda label: json.dumps({"label": label, "caption": "a"})), values.map(repr), places()
+    )
+    body = draw(
+        st.one_of(text.map(lambda t: t.encode("utf-8", "replace")), st.sampled_from([content(made / each) for each in MEDIA]))
+    )
     info = tarfile.TarInfo(name)
     info.type = draw(st.sampled_from([tarfile.REGTYPE] * 8 + TYPES))
     info.linkname = draw(st.sampled_from(["", "0.mp4", "/etc/passwd", "../" + SECRET]))
@@ -203,5 +335,8 @@ def shards(draw: Draw, made: Path) -> Case:
     files = {"v/s.tar": text}
     if draw(st.integers(0, 5)):
         return Case("shards", ("@AT@/v",), files)
-    node = {"target": "lvdm.data.VideoFolder", "params": {"root": "@AT@/v", "num_frames": 4, "size": 16, "layout": {"target": "lvdm.data.TarShards"}}}
+    node = {
+        "target": "lvdm.data.VideoFolder",
+        "params": {"root": "@AT@/v", "num_frames": 4, "size": 16, "layout": {"target": "lvdm.data.TarShards"}},
+    }
     return command_on(node, draw(st.sampled_from(["encode", "check"])), files)

@@ -43,7 +43,9 @@ def make(folder: Path) -> Path:
     np.save(folder / "clips.npy", np.zeros((4, 9, 16, 16, 3), np.uint8))
     prefixes = {"autoencoder": "first_stage_model.", "denoiser": "model.diffusion_model."}
     state = {
-        f"{prefixes[part]}{name}": value for part, node in PUBLISHED.items() for name, value in instantiate(node).state_dict().items()
+        f"{prefixes[part]}{name}": value
+        for part, node in PUBLISHED.items()
+        for name, value in instantiate(node).state_dict().items()
     }
     torch.save({"state_dict": state, "global_step": 7}, folder / "published.ckpt")
     (folder / "shard.tar").write_bytes(shard(folder))

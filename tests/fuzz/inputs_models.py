@@ -24,7 +24,11 @@ AROUND = {  # what stands around a config on the command line
     "shipped": ("train", (CONFIG,), ("--dry-run",)),
     "encode": ("encode", (CONFIG,), ()),
     "benchmark": ("benchmark", (CONFIG,), ("--stage", "encode", "--steps", "1", "--warmup", "0", "--device", "cpu")),
-    "convert": ("convert", ("@MADE@/published.ckpt", "--from", "lvdm", "--raw", "--out", "@AT@/m.safetensors", "--config", CONFIG), ()),
+    "convert": (
+        "convert",
+        ("@MADE@/published.ckpt", "--from", "lvdm", "--raw", "--out", "@AT@/m.safetensors", "--config", CONFIG),
+        (),
+    ),
     "eval": ("eval", ("--real", CONFIG), SCORED),
 }
 
@@ -111,7 +115,21 @@ def constants() -> st.SearchStrategy[bytes]:
     """Opcodes that push something."""
     texts = st.sampled_from(["touch BOOM", "state_dict", "__import__('os').system('touch BOOM')", ""])
     return st.one_of(
-        st.sampled_from([b"N", b"\x88", b"\x89", b")", b"]", b"}", b"\x8f", b"(", b"K\x07", b"\x8a\x05\xff\xff\xff\xff\x7f", b"G" + b"\x7f" * 8]),
+        st.sampled_from(
+            [
+                b"N",
+                b"\x88",
+                b"\x89",
+                b")",
+                b"]",
+                b"}",
+                b"\x8f",
+                b"(",
+                b"K\x07",
+                b"\x8a\x05\xff\xff\xff\xff\x7f",
+                b"G" + b"\x7f" * 8,
+            ]
+        ),
         texts.map(lambda text: b"X" + len(text).to_bytes(4, "little") + text.encode()),
         st.sampled_from(GLOBALS).map(lambda name: f"c{name[0]}\n{name[1]}\n".encode()),
         st.binary(max_size=4).map(lambda data: b"C" + bytes([len(data)]) + data),
@@ -120,7 +138,27 @@ def constants() -> st.SearchStrategy[bytes]:
 
 def operations() -> st.SearchStrategy[bytes]:
     """Opcodes that take from the stack or the memo."""
-    simple = [b"R", b"b", b"\x81", b"\x92", b"t", b"\x85", b"\x86", b"\x87", b"l", b"d", b"a", b"e", b"s", b"u", b"0", b"1", b"2", b"Q", b"\x94"]
+    simple = [
+        b"R",
+        b"b",
+        b"\x81",
+        b"\x92",
+        b"t",
+        b"\x85",
+        b"\x86",
+        b"\x87",
+        b"l",
+        b"d",
+        b"a",
+        b"e",
+        b"s",
+        b"u",
+        b"0",
+        b"1",
+        b"2",
+        b"Q",
+        b"\x94",
+    ]
     memo = st.integers(0, 3).flatmap(lambda n: st.sampled_from([b"h" + bytes([n]), b"q" + bytes([n]), b"r\xff\xff\xff\x7f"]))
     return st.one_of(st.sampled_from(simple), memo)
 
@@ -153,7 +191,10 @@ def pickled(draw: Draw) -> bytes:
 def bomb(mebibytes: int) -> bytes:
     """A zip of a pickle that inflates to so much."""
     with io.BytesIO() as file:
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("a/data.pkl", "w") as entry:
+        with (
+            zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("a/data.pkl", "w") as entry,
+        ):
             entry.write(b"\x80\x02X" + (mebibytes << 20).to_bytes(4, "little"))
             for _ in range(mebibytes):
                 entry.write(bytes(1 << 20))
@@ -208,5 +249,3 @@ def checkpoint_damage(draw: Draw, made: Path) -> Case:
     original = content(made / "joint" / "checkpoints" / "last.ckpt")
     arguments = ("@AT@/x.ckpt", "@MADE@/joint/checkpoints/last.ckpt")
     return Case("intact_checkpoint", arguments, {"x.ckpt": draw(one_bit_off(original))})
-
-
