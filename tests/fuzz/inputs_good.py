@@ -13,8 +13,16 @@ import imageio.v3 as iio
 import numpy as np
 import torch
 import yaml
-from tiny_training import CODEC, adversarial_config, autoencoder_config, diffusion_config, make_latents, video_set
-from tiny_training import write_config, write_videos
+from tiny_training import (
+    CODEC,
+    adversarial_config,
+    autoencoder_config,
+    diffusion_config,
+    make_latents,
+    video_set,
+    write_config,
+    write_videos,
+)
 
 from fuzz.audit import ROOT
 from lvdm.cli import train

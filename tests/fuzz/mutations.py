@@ -127,7 +127,7 @@ values = st.one_of(
     st.sampled_from(TEXTS),
     st.sampled_from(OTHERS),
     st.sampled_from([*FOREIGN, *OURS]).map(lambda target: {"target": target}),
-    st.builds(nested, st.sampled_from([list, dict]), st.sampled_from([10, 90, 400])),
+    st.builds(nested, st.sampled_from([list, dict]), st.sampled_from([10, 60, 150])),
     st.integers(-(10**4), 10**4),
     st.floats(),
     st.text(max_size=8),
@@ -161,7 +161,7 @@ def mutated(draw: Draw, tree: Any, most: int = 3) -> Any:
         parent, key = node(tree, path[:-1]), path[-1]
         change = draw(st.sampled_from(["value", "value", "value", "delete", "rename", "wrap", "copy", "target", "add"]))
         if change == "value":
-            parent[key] = draw(values)
+            parent[key] = copy.deepcopy(draw(values))
         elif change == "delete":
             del parent[key]
         elif change == "rename" and isinstance(parent, dict):
@@ -174,7 +174,7 @@ def mutated(draw: Draw, tree: Any, most: int = 3) -> Any:
         elif change == "target":
             _retarget(tree, draw(st.integers(0, 30)), draw(st.sampled_from([*FOREIGN, *OURS, *MODULES])))
         elif isinstance(parent[key], dict):
-            parent[key][draw(keys)] = draw(values)
+            parent[key][draw(keys)] = copy.deepcopy(draw(values))
     return tree
 
 
