@@ -84,15 +84,15 @@ def run(case: Case, at: Path, made: Path) -> Outcome:
     arguments = [_filled(argument, at, made) for argument in case.arguments]
     work = VERBS.get(case.command) or commands()[case.command]
     out, err, status, failure, details = io.StringIO(), io.StringIO(), None, None, ""
-    with _in_folder(at), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        with audited(at, secrets=(secret,)) as violations:
-            try:
-                with _limits():
-                    status = work(arguments)
-            except SystemExit as error:
-                status = error.code
-            except (Exception, TooSlow) as error:
-                failure, details = _signature(error), traceback.format_exc()
+    quiet = contextlib.redirect_stdout(out), contextlib.redirect_stderr(err)
+    with _in_folder(at), quiet[0], quiet[1], audited(at, secrets=(secret,)) as violations:
+        try:
+            with _limits():
+                status = work(arguments)
+        except SystemExit as error:
+            status = error.code
+        except (Exception, TooSlow) as error:
+            failure, details = _signature(error), traceback.format_exc()
     if violations:
         failure, details = f"violation: {violations[0]:.80}", "\n".join(violations) + f"\n{details}"
     failure = failure or _complaint(status, err.getvalue())

@@ -1,4 +1,4 @@
-"""The good inputs that mutations start from: tiny videos, latents, models, checkpoints and their configs, made once in a folder."""
+"""The good inputs that mutations start from: tiny videos, latents, models, checkpoints and configs, made once in a folder."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Soak tests: runs that are killed, starved of disk or memory, or bereft of a process, each compared with a twin that was left alone.
+"""Soak tests: runs that are harmed (killed, out of disk or memory, one process lost), each compared with an unharmed twin.
 
-`processes.py` starts and harms processes, `works.py` says what is run and how two results are compared, `harms.py` what is done to it,
+`processes.py` starts and ends processes, `works.py` says what is run and how two results are compared, `harms.py` what is done,
 `__main__.py` is what `shellscripts/soak.sh` runs. Tests of this folder import it as `soak`.
 """

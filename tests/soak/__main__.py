@@ -10,13 +10,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from soak import harms
-from soak.harms import Try, Twin
+from soak.harms import Try
 from soak.works import WORKS, Work, prepare, work
 
 OTHERS = ("full disk", "memory", "one of two processes")
@@ -64,12 +64,14 @@ class Kinds:
             one = self._work("cache", disk)
             twin = harms.unharmed(one, disk)
             return lambda seed: harms.full_disk(one, disk, twin, seed, is_mounted)
-        one = self._work("cache", at)
         if kind == "memory":
+            one = self._work("cache", at)
             twin = harms.unharmed(one, at)
             return lambda seed: harms.little_memory(one, at, twin, seed)
-        ranks_twin: Twin = harms.unharmed_ranks(one, at)
-        return lambda seed: harms.lost_rank(one, at, ranks_twin, seed)
+        one = self._work("joint", at)
+        one = replace(one, arguments=[*one.arguments, "trainer.devices=2"])
+        twin = harms.unharmed_ranks(one, at)
+        return lambda seed: harms.lost_rank(one, at, twin, seed)
 
     def _work(self, name: str, at: Path) -> Work:
         os.environ["LVDM_CACHE"] = str(at / "result" / "cache")  # goes with the result, so that a twin has a cold one

@@ -1,16 +1,14 @@
-"""What is done to a run: SIGKILL, a full disk, too little memory, the death of one of two processes; and what must hold afterwards.
+"""What is done to a run, and what must hold afterwards: SIGKILL, a full disk, too little memory, the death of one of two processes.
 
-Each harm makes one try from a seed and returns what went wrong, nothing if it held. The run is started again after the harm, and all that
-it leaves is compared with the twin that was left alone.
+Each function makes one try from a seed and returns what went wrong. The run is started again after the harm, and all that it
+leaves is compared with the twin that was left alone.
 """
 
 from __future__ import annotations
 
-import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -20,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from soak.processes import Ranks, Run, is_running
+from soak.processes import Ranks, Run
 from soak.works import STATE, Content, Work, differences
 
 PATIENCE = 600.0  # seconds in which any run of a work must end
@@ -112,16 +110,18 @@ def older_checkpoint(work: Work, one: Try) -> None:
         one.wrong.append(f"the older checkpoint is not whole: {error}")
 
 
-def named(run: Run, one: Try, words: tuple[str, ...]) -> None:
-    """Status 2 and a sentence that says what there was too little of; status 0 if it was enough after all."""
+def named(run: Run, one: Try, words: tuple[str, ...], *, needs_sentence: bool) -> None:
+    """The last line says what there was too little of, with status 2 if it `needs_sentence`; status 0 if it was enough after all."""
     status, said = run.wait(PATIENCE), _last_line(run.text())
     if status == 0:
         one.notes.append("it ended without needing more")
     elif status is None:
         run.kill()
         one.wrong.append("it did not end")
-    elif status != 2 or "Traceback (most recent call last)" in run.text() or not any(word in said for word in words):
-        one.wrong.append(f"status {status}, and not a sentence about it: {said}")
+    elif not any(word in said for word in words):
+        one.wrong.append(f"status {status}, and no word about it: {said}")
+    elif status != 2 or "Traceback (most recent call last)" in run.text():
+        (one.wrong if needs_sentence else one.notes).append(f"status {status}, a traceback instead of a sentence: {said}")
 
 
 @contextmanager
@@ -139,7 +139,7 @@ def small_disk(folder: Path) -> Iterator[bool]:
 
 
 def full_disk(work: Work, at: Path, twin: Twin, seed: int, is_mounted: bool) -> Try:
-    """The disk fills up in the middle of a run that has a checkpoint; without a disk of its own no file may grow beyond a size."""
+    """The disk fills up in the middle of a run that has a checkpoint. Without a disk of its own the size of files is limited."""
     rng, one = random.Random(seed), Try("full disk", seed)
     work.clear()
     run = Run(work.script, work.arguments, at.with_name("disk.txt"))
@@ -151,7 +151,7 @@ def full_disk(work: Work, at: Path, twin: Twin, seed: int, is_mounted: bool) -> 
         else:
             run.limit(resource.RLIMIT_FSIZE, rng.randrange(1, size))
         one.kills = 1
-    named(run, one, ("space", "full", "large", "big", "checkpoint"))
+    named(run, one, ("space", "full", "large", "big", "checkpoint"), needs_sentence=True)
     older_checkpoint(work, one)
     filler.unlink(missing_ok=True)
     finish(work, at, twin, one)
@@ -176,7 +176,7 @@ def little_memory(work: Work, at: Path, twin: Twin, seed: int) -> Try:
     if begun(work, run, rng, twin):
         run.limit(resource.RLIMIT_AS, int(run.memory() * rng.choice([0.5, 0.9, 1.0])))
         one.kills = 1
-    named(run, one, ("memory",))
+    named(run, one, ("memory",), needs_sentence=False)
     run.kill()  # workers
     older_checkpoint(work, one)
     finish(work, at, twin, one)
@@ -189,9 +189,9 @@ def little_memory(work: Work, at: Path, twin: Twin, seed: int) -> Try:
 def unharmed_ranks(work: Work, at: Path) -> Twin:
     work.clear()
     start = time.monotonic()
-    ranks = Ranks(work.arguments, at / "twin.txt")
+    ranks = Ranks(work.script, work.arguments, at / "twin.txt")
     status = ranks.wait(PATIENCE)
-    assert status == 0, f"the twin in two processes ended with {status}: {ranks.text()[-2000:]}"
+    assert status == [0, 0], f"the twin in two processes ended with {status}: {ranks.text()[-2000:]}"
     return Twin(work.content(), time.monotonic() - start)
 
 
@@ -199,36 +199,23 @@ def lost_rank(work: Work, at: Path, twin: Twin, seed: int) -> Try:
     """SIGKILL to one of two processes after the first checkpoint; the other one ends by itself, and the run is resumed."""
     rng, one = random.Random(seed), Try("one of two processes", seed)
     work.clear()
-    ranks = Ranks(work.arguments, at / "ranks.txt")
-    try:
-        while ranks.wait(0.005) is None and not (work.folder / work.progress).exists():
-            pass
-        ranks.wait(rng.uniform(0, 1.0))
-        pids = ranks.pids()
-        if ranks.main.poll() is None and len(pids) == 2:
-            victim = rng.choice([0, 1])
-            os.kill(pids[victim], signal.SIGKILL)
-            one.kills = 1
-            _other_ends(ranks, pids[1 - victim], 1 - victim, one)
-    finally:
-        ranks.end()
+    ranks = Ranks(work.script, work.arguments, at / "ranks.txt")
+    victim, other = rng.sample(ranks.runs, 2)
+    if begun(work, ranks.runs[0], rng, twin):
+        one.kills = int(victim.kill())
+        start = time.monotonic()
+        if other.wait(BOUND) is None:
+            one.wrong.append(f"rank {ranks.runs.index(other)} still ran {BOUND:g} s after the other one was killed")
+        else:
+            said = f"rank {ranks.runs.index(other)} ended {time.monotonic() - start:.1f} s after the other one"
+            one.notes.append(f"{said} with {other.status}: {_last_line(other.text())[:200]}")
+    ranks.kill()
     older_checkpoint(work, one)
-    resumed = Ranks(work.arguments, at / "resumed.txt")
+    resumed = Ranks(work.script, work.arguments, at / "resumed.txt")
     status = resumed.wait(PATIENCE)
-    resumed.end()
-    if status == 0:
+    resumed.kill()
+    if status == [0, 0]:
         one.wrong += differences(twin.content, work.content())[:10]
     else:
         one.wrong.append(f"the resumed run ended with {status}: {_last_line(resumed.text())}")
     return one
-
-
-def _other_ends(ranks: Ranks, pid: int, rank: int, one: Try) -> None:
-    start = time.monotonic()
-    while is_running(pid):
-        ranks.main.poll()  # so that it does not stay a zombie
-        if time.monotonic() - start > BOUND:
-            one.wrong.append(f"rank {rank} still ran {BOUND:g} s after the other one was killed")
-            return
-        time.sleep(0.02)
-    one.notes.append(f"rank {rank} ended {time.monotonic() - start:.1f} s after the other one")

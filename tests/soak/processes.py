@@ -9,11 +9,12 @@ import importlib
 import os
 import resource
 import signal
-import subprocess
+import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ ROOT = Path(__file__).resolve().parents[2]
 class Run:
     """A command in a forked process and session; what it says goes to a file."""
 
-    def __init__(self, script: str, arguments: Sequence[str], said: Path) -> None:
+    def __init__(self, script: str, arguments: Sequence[str], said: Path, environment: Mapping[str, str] | None = None) -> None:
         self.said, self.status, self.start = said, None, time.monotonic()
         main = importlib.import_module(f"lvdm.cli.{script}").main
         sys.stdout.flush()
         sys.stderr.flush()
         self.pid = os.fork()
         if self.pid == 0:
+            os.environ |= environment or {}
             self._work(script, main, list(arguments))
 
     def _work(self, script: str, main: Any, arguments: list[str]) -> None:
@@ -43,12 +45,13 @@ class Run:
                 os.dup2(nothing.fileno(), 0)
                 os.dup2(file.fileno(), 1)
                 os.dup2(file.fileno(), 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
             sys.argv = [script]
             torch.set_num_threads(1)
             status = main(arguments)
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
-        except BaseException:  # whatever it is, this process must not go on as the parent
+        except BaseException:  # whatever it is, this process must not continue as the parent
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -72,10 +75,8 @@ class Run:
     def kill(self) -> bool:
         """SIGKILL to it and its workers; whether it was still running."""
         was_alive = self.is_alive()
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.wait(30)
         return was_alive
 
@@ -92,42 +93,35 @@ class Run:
 
 
 class Ranks:
-    """scripts/train.py with two processes: a program of its own, since Lightning starts the second one from its command line."""
+    """The same command in two processes that know of each other as torchrun tells them."""
 
-    def __init__(self, arguments: Sequence[str], said: Path) -> None:
-        self.said = said
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, str(ROOT / "scripts" / "train.py"), *arguments, "trainer.devices=2"]
-        with said.open("wb") as file:
-            self.main = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
+    def __init__(self, script: str, arguments: Sequence[str], said: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        shared |= {"TORCHELASTIC_RUN_ID": "soak", "GROUP_RANK": "0", "GLOO_SOCKET_IFNAME": "lo"}
+        self.runs = [
+            Run(
+                script,
+                arguments,
+                said.with_name(f"rank{rank}-{said.name}"),
+                {**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
+        ]
 
-    def pids(self) -> list[int]:
-        """Rank 0, then rank 1 if it has begun."""
-        children = Path(f"/proc/{self.main.pid}/task/{self.main.pid}/children")
-        others = [int(word) for word in children.read_text().split()] if children.exists() else []
-        return [self.main.pid, *(pid for pid in others if b"train.py" in _command(pid))]
+    def wait(self, seconds: float) -> list[int | None]:
+        """The status of each; None for one that does not end in time."""
+        deadline = time.monotonic() + seconds
+        return [run.wait(max(0.0, deadline - time.monotonic())) for run in self.runs]
 
-    def wait(self, seconds: float) -> int | None:
-        try:
-            return self.main.wait(seconds)
-        except subprocess.TimeoutExpired:
-            return None
-
-    def end(self) -> None:
-        """Whatever is left of it."""
-        try:
-            os.killpg(self.main.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.main.wait()
+    def kill(self) -> None:
+        for run in self.runs:
+            run.kill()
 
     def text(self) -> str:
-        return self.said.read_text(errors="replace")
-
-
-def _command(pid: int) -> bytes:
-    path = Path(f"/proc/{pid}/cmdline")
-    return path.read_bytes() if path.exists() else b""
+        return "\n".join(run.text() for run in self.runs)
 
 
 def is_running(pid: int) -> bool:
