@@ -1,7 +1,7 @@
 """An audit hook for opening foreign files: `with audited(folder) as violations` refuses and records what no file may cause.
 
-Refused are: code from outside Python's own folders and lvdm, programs, shared libraries from elsewhere, sockets, and changes of files
-outside `allowed_roots`. Python cannot remove an audit hook, so one is installed at first use and is idle outside `audited`.
+Refused are: code from outside Python's own folders and lvdm, programs, shared libraries from elsewhere, sockets, and changes of
+files outside `allowed_roots`. Python cannot remove an audit hook, so one is installed at first use and is idle outside `audited`.
 Libraries in C report nothing to it, so sockets, shared libraries and child processes are also compared before and after.
 """
 

@@ -1,4 +1,4 @@
-"""What is done to a run, and what must hold afterwards: SIGKILL, a full disk, too little memory, the death of one of two processes.
+"""What is done to a run, and what must hold afterwards: SIGKILL, a full disk, little memory, the death of one of two processes.
 
 Each function makes one try from a seed and returns what went wrong. The run is started again after the harm, and all that it
 leaves is compared with the twin that was left alone.
@@ -111,7 +111,7 @@ def older_checkpoint(work: Work, one: Try) -> None:
 
 
 def named(run: Run, one: Try, words: tuple[str, ...], *, needs_sentence: bool) -> None:
-    """The last line says what there was too little of, with status 2 if it `needs_sentence`; status 0 if it was enough after all."""
+    """The last line says what was missing, with status 2 if it `needs_sentence`. Status 0 means that it was enough after all."""
     status, said = run.wait(PATIENCE), _last_line(run.text())
     if status == 0:
         one.notes.append("it ended without needing more")
