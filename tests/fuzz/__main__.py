@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 CONFIGS = ("train", "encode", "eval", "convert", "benchmark", "shipped")
 FAMILIES = {  # name: share of the time, and of the examples of a short run
     **{f"config of {kind}": 1.0 for kind in CONFIGS[:-1]},
-    "config of full size": 0.3,
+    **{"config of eval": 0.5, "config of full size": 0.3},  # take a second each
     **{"model file": 1.5, "model file, one bit": 0.5, "checkpoint": 1.5, "checkpoint, one bit": 0.5},
     **{"videos": 1.5, "tables": 1.0, "tar members": 1.0},
 }
@@ -137,7 +137,7 @@ def run_all(arguments: argparse.Namespace) -> dict[str, Any]:
     try:
         while (left := end - time.monotonic()) > 0:
             number = arguments.seed if arguments.examples else numbers.getrandbits(32)
-            _round(arguments, out, number, min(SLICE, left / shares), tried)
+            _round(arguments, out, number, 10 * SLICE if arguments.examples else min(SLICE, left / shares), tried)
             for family, counts in tried.items():
                 print(f"{family}: {sum(counts.values())} inputs {counts}", flush=True)
             if arguments.examples:

@@ -159,7 +159,7 @@ def work(name: str, made: Path, at: Path) -> Work:
     if name == "sample short":
         return Work(name, "sample_short", [model, "--num", "20", *sampled], folder, "seed0-00000.npz")
     if name == "sample long":
-        models = ["--predict", model, "--infill", model, "--frames", "70", "--num", "4"]
+        models = ["--predict", model, "--frames", "70", "--num", "6"]
         return Work(name, "sample_long", [*models, *sampled], folder, "seed0-00000.npz")
     assert name == "evaluate", name
     measured = ["--protocol", "lvdm-fvd2048", "--features", "random", "--feature-width", "0.1", "--allow-fewer", "3"]
