@@ -72,7 +72,7 @@ def raises(error: Exception) -> None:
         (lambda: say("a warning", "it: one sentence", status=2), None),
         (lambda: say("a warning", status=2), "0 sentences"),
         (lambda: say("it: one", "it: two", status=2), "2 sentences"),
-        (lambda: say("it: " + "a" * 5000, status=2), "a sentence of over"),
+        (lambda: say("it: " + "ab" * 5000, status=2), "a sentence of over"),
         (lambda: say("Traceback (most recent call last)", "it: one", status=2), "a traceback"),
         (lambda: 1, "status 1"),
         (lambda: raises(KeyError("a")), "KeyError"),
