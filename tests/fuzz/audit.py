@@ -1,8 +1,8 @@
-"""An audit hook for opening foreign files: `with audited(folder) as violations` refuses and records what such a file must not cause.
+"""An audit hook for opening foreign files: `with audited(folder) as violations` refuses and records what no file may cause.
 
-Refused are: running code from outside Python's own folders and lvdm, starting programs, loading shared libraries, opening sockets, and
-changing files outside `allowed_roots`. Python cannot remove an audit hook, so one is installed at first use and is idle outside `audited`.
-Libraries written in C report nothing to the hook, so sockets, shared libraries and child processes are also compared before and after.
+Refused are: code from outside Python's own folders and lvdm, programs, shared libraries from elsewhere, sockets, and changes of
+files outside `allowed_roots`. Python cannot remove an audit hook, so one is installed at first use and is idle outside `audited`.
+Libraries in C report nothing to it, so sockets, shared libraries and child processes are also compared before and after.
 """
 
 from __future__ import annotations
@@ -35,19 +35,8 @@ SYSTEM_LIBRARIES = tuple(os.path.realpath(path) for path in ("/lib", "/lib64", "
 GENERATED = {
     "dataclasses": "the methods of a dataclass",
     "collections": "the constructor of a named tuple",
-    "inspect": "annotations given as text",
     "typing": "annotations given as text",
-    "functools": "annotations of single dispatch",
-    "torch.fx.graph_module": "the forward method of a traced graph of torch's own",
-    "torch._dynamo": "guards of compiled frames",
-    "jinja2.environment": "templates inside libraries",
-    "einops": "nothing today; its compiled recipes",
-    "hypothesis": "its own strategies, made while a case runs in another thread",
-    "decorator": "wrappers of functions",
-    "sympy": "functions of symbols in torch's shapes",
-    "numpy": "wrappers with the signature of the wrapped function",
-    "scipy": "wrappers with the signature of the wrapped function",
-    "lvdm.config.annotations": "annotations of lvdm's and torch's own classes, given as text",
+    "torch.fx.operator_schemas": "the signatures of torch's own operators",
 }
 PROGRAMS = {"ffmpeg": "writes videos; the binary of imageio-ffmpeg or of the system, with arguments that lvdm makes"}
 WRITABLE = ("/dev/null",)
