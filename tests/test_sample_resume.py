@@ -1,4 +1,4 @@
-"""Half-finished sampling is gone on with by the same model only."""
+"""Half-finished sampling is resumed by the same model only, and completes what is missing."""
 
 from pathlib import Path
 from typing import Any
@@ -31,3 +31,14 @@ def test_resuming_tells_models_apart_by_content_and_not_by_path_or_size(
     assert "begun with other settings: " in (said := capsys.readouterr().err) and "(content " in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["seed0-00000.npz", "seed0-settings.json"]
     assert sampled(moved, 2) == 0
+
+
+def test_a_video_of_which_one_format_is_missing_is_made_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--steps", "2", "--num", "2", "--format", "npz,mp4", "--out", "out", "--resume"]
+    model = str(write_model(tmp_path / "model.safetensors"))
+    assert sample_short.main([model, *options]) == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    (tmp_path / "out" / "seed0-00001.mp4").unlink()  # as if killed between the two
+    assert sample_short.main([model, *options]) == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before

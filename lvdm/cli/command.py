@@ -60,6 +60,11 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
     except (UserError, OSError) as error:
         print(f"{parse.prog}: {_sentence(error)}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if (sentence := explained(error)) is None:
+            raise
+        print(f"{parse.prog}: {sentence}", file=sys.stderr)
+        return 1
     except Stopped as stop:
         print(f"{parse.prog}: {stop}", file=sys.stderr)
         return stop.status
@@ -74,6 +79,21 @@ def refuse_idle(args: argparse.Namespace, parse: argparse.ArgumentParser, option
     given = [action for action in parse._actions if action.dest in options and getattr(args, action.dest) != action.default]
     if given:
         raise UserError(f"{given[0].option_strings[0]} has no effect {why}")
+
+
+NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "out of memory", "not enough memory", "bad_alloc")
+LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket Timeout")
+
+
+def explained(error: BaseException) -> str | None:
+    """Return one sentence for what the machine is to blame for: its memory, or another process that ended; else None."""
+    reason = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
+        return f"there is too little memory ({reason or 'MemoryError'}); lower the batch size, or close other programs"
+    is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if is_shared and (isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in LOST_PROCESS)):
+        return f"another process of this run has ended ({reason}); see what it printed, then start all of them again"
+    return None
 
 
 def machine() -> Report:

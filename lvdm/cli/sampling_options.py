@@ -196,14 +196,16 @@ class Output:
         _make_writable(self.folder)
         if args.resume:
             keep_settings(args, is_first=process.rank == 0)
-        self.missing = [video for video in videos if not (args.resume and self._is_there(video))]
+        self.missing = [video for video in videos if not (args.resume and all(self._existing(video)))]
+        self._begun = {video for video in self.missing if args.resume and any(self._existing(video))}  # one format of two
         self._sheet = ContactSheet(self.folder / sheet, every=max(1, frames // 10), overwrite=args.overwrite)
         self._has_sheet = args.contact_sheet
         self.paths: list[Path] = []
 
     def open(self, video: int) -> VideoFiles:
         paths = paths_for(self.folder, self._name(video), self.formats)
-        files = open_video(paths, fps=self._fps, quality=self._quality, overwrite=self._overwrite)
+        overwrite = self._overwrite or video in self._begun
+        files = open_video(paths, fps=self._fps, quality=self._quality, overwrite=overwrite)
         self.paths += files.paths
         return files
 
@@ -216,9 +218,9 @@ class Output:
             self._sheet.close()
             self.paths.append(self._sheet.path)
 
-    def _is_there(self, video: int) -> bool:
-        """Files appear when they are whole."""
-        return all(path.exists() for path in paths_for(self.folder, self._name(video), self.formats).values())
+    def _existing(self, video: int) -> list[bool]:
+        """Return for each format whether the video's file is there; a file appears when it is whole."""
+        return [path.exists() for path in paths_for(self.folder, self._name(video), self.formats).values()]
 
     def _name(self, video: int) -> str:
         return f"seed{self._seed}-{video:05d}"
