@@ -88,7 +88,15 @@ class VideoSource:
 
 def _stamps(place: Place) -> list[list[int]]:
     """A folder's own stamp does not change when one of its images is written anew in its place."""
-    return [stamp(file) for file in (image_files(place) if isinstance(place, Path) and place.is_dir() else [place])]
+    return [_stamp(file) for file in (image_files(place) if isinstance(place, Path) and place.is_dir() else [place])]
+
+
+def _stamp(place: Place) -> list[int]:
+    """Nothing of a file that cannot be asked, such as an image that is a link to nowhere: reading it tells."""
+    try:
+        return stamp(place)
+    except (OSError, UserError):
+        return []
 
 
 @dataclass(frozen=True)
