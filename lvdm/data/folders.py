@@ -58,7 +58,7 @@ def require_folder(path: Path, what: str) -> None:
 
 def video_at(root: Path, name: str, known: Description = Description()) -> Video:
     """The video of this name below root, with what is wrong about its name or description."""
-    problem = known.problem or name_problem(root / name) or text_problem(known.caption, known.label)
+    problem = known.problem or name_problem(root / name)
     return Video(as_text(name), root / name, known if problem is None else Description(problem=problem))
 
 

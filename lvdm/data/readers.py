@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 
 from lvdm.data.limits import printable, require_pixels
 from lvdm.data.patience import within
@@ -26,7 +26,7 @@ from lvdm.types import UserError
 
 TIME_LIMIT = 60.0  # seconds that opening a video, or reading a clip of it, may take
 
-FORMATS = ("JPEG", "MPO", "PNG", "GIF", "WEBP", "BMP")  # by content; the name may say another one of them
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", WebPImagePlugin.WebPImageFile.format)  # by content; the name may say another one of them
 PICTURE_ERRORS = (  # what PIL raises for a damaged or hostile file
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, RuntimeError, ArithmeticError,
     MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,

@@ -67,7 +67,7 @@ class VideoFile:
 
 
 def _is_film(place: Source, time_limit: float) -> bool:
-    """Whether the file begins as mp4, mov, mkv, webm or avi do. Decord opens playlists too, and the files and addresses in them."""
+    """Whether the file begins as mp4, mov, mkv, webm or avi do. Decord opens playlists too, and what they name."""
     begin = within(time_limit, lambda: _first_bytes(place), reading=label_of(place))
     return begin[4:8] in BOXES or begin.startswith((b"\x1aE\xdf\xa3", b"RIFF"))
 
