@@ -1,4 +1,4 @@
-"""Videos, tables and shards made to hurt: each is a broken video that is skipped, counted and named, in little time and memory."""
+"""Videos, tables and shards made to hurt: each is a broken video that is skipped, counted and named in little time."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def reasons_of(root: Path, **options: object) -> dict[str, str]:
     for item in data:
         json.dumps(data.names[item["index"]]).encode()
         assert frames_seen(item["video"]) == [10, 11, 12, 13]
-    data.record_skipped(root.parent / "skipped.txt")
+    skipped = root.parent / "skipped.txt"
+    skipped.write_text("")
+    data.record_skipped(skipped)
     assert len(data.fingerprint()) == 32
     reasons = data.found.broken.reasons
-    assert (root.parent / "skipped.txt").read_text(encoding="utf-8").splitlines() == list(reasons.values()) or not reasons
+    assert skipped.read_text(encoding="utf-8").splitlines() == list(reasons.values())
     assert all(reason.isprintable() and len(reason) < 500 for reason in reasons.values())
     assert time.monotonic() - started < 5
     return reasons
@@ -363,7 +365,7 @@ def test_a_shard_that_cannot_be_listed_is_one_sentence(kind: str, root: Path) ->
         pax = {
             "size": {"size": str(2**60)},
             "negative": {"size": "-512"},
-            "sparse": {"GNU.sparse.map": "0,x", "GNU.sparse.size": "9"},
+            "sparse": {"GNU.sparse.map": "0,x"},
         }
         info, content = member("a.mp4", bytes(1024))
         info.pax_headers = pax[kind]
