@@ -8,7 +8,6 @@ import os
 import random
 import socket
 import struct
-import tarfile
 import time
 import zlib
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from video_files import frames_seen, write_images, write_video
+from video_files import GOOD, reasons_of, write_good, write_images, write_video
 
 from lvdm.data import UCF101, ListSplit, TarShards, VideoFolder, VideoTable, limits
 from lvdm.data.folders import find_videos
@@ -25,35 +24,10 @@ from lvdm.data.places import natural_key
 from lvdm.data.readers import open_video
 from lvdm.types import UserError
 
-GOOD = 3
-
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A folder of three whole videos."""
-    write_video(tmp_path / "set" / "good0.mp4")
-    for number in range(1, GOOD):
-        os.link(tmp_path / "set" / "good0.mp4", tmp_path / "set" / f"good{number}.mp4")
-    return tmp_path / "set"
-
-
-def reasons_of(root: Path, **options: object) -> dict[str, str]:
-    """Why the broken videos of root are broken; the good ones are there, can be read, and are named where they should be."""
-    started = time.monotonic()
-    data = VideoFolder(root, num_frames=4, size=16, max_broken=0.9, time_limit=5.0, random_clip=False, **options)
-    assert [name.removesuffix(".mp4")[-5:] for name in data.names if "good" in name] == [f"good{i}" for i in range(GOOD)]
-    for item in data:
-        json.dumps(data.names[item["index"]]).encode()
-        assert frames_seen(item["video"]) == [10, 11, 12, 13]
-    skipped = root.parent / "skipped.txt"
-    skipped.write_text("")
-    data.record_skipped(skipped)
-    assert len(data.fingerprint()) == 32
-    reasons = data.found.broken.reasons
-    assert skipped.read_text(encoding="utf-8").splitlines() == list(reasons.values())
-    assert all(reason.isprintable() and len(reason) < 500 for reason in reasons.values())
-    assert time.monotonic() - started < 5
-    return reasons
+    return write_good(tmp_path / "set")
 
 
 def png_of(width: int, height: int) -> bytes:
@@ -306,81 +280,6 @@ def test_a_note_that_is_no_look_is_not_believed(look: object, root: Path) -> Non
         entry[1] = look
     (root / FILE).write_text(json.dumps(notes))
     assert reasons_of(root) == {}
-
-
-# Shards
-
-
-def member(name: str, content: bytes = b"", **facts: object) -> tuple[tarfile.TarInfo, bytes]:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    for key, value in facts.items():
-        setattr(info, key, value)
-    return info, content
-
-
-def write_shard(path: Path, members: list[tuple[tarfile.TarInfo, bytes]]) -> Path:
-    path.parent.mkdir(exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for info, content in members:
-            tar.addfile(info, io.BytesIO(content))
-    return path.parent
-
-
-def test_members_that_are_no_plain_files_are_broken_videos(root: Path) -> None:
-    mp4 = (root / "good0.mp4").read_bytes()
-    members = [member(f"good{i}.mp4", mp4) for i in range(GOOD)]
-    members += [
-        member("link.mp4", type=tarfile.SYMTYPE, linkname="/etc/passwd"),
-        member("hard.mp4", type=tarfile.LNKTYPE, linkname="good0.mp4"),
-        member("device.mp4", type=tarfile.CHRTYPE, devmajor=1, devminor=5),
-        member("pipe.mp4", type=tarfile.FIFOTYPE),
-        member("/absolute.mp4", mp4),
-        member("../up.mp4", mp4),
-        member("twice.mp4", mp4),
-        member("twice.mp4", mp4),
-        member(os.fsdecode(b"caf\xe9.mp4"), mp4),
-        *(each for i, label in enumerate(("-1", "9" * 30, "9" * 5000, "²", "x")) for each in (
-            member(f"label{i}.mp4", mp4), member(f"label{i}.cls", label.encode()))),
-        member("deep.mp4", mp4),
-        member("deep.json", b"[" * 100_000),
-        member("list.mp4", mp4),
-        member("list.json", b"[]"),
-        member("bytes.mp4", mp4),
-        member("bytes.txt", b"\xff"),
-    ]  # fmt: skip
-    shards = write_shard(root.parent / "shards" / "0.tar", members)
-    os.symlink("0.tar", shards / "again.tar")
-    for _ in range(2):  # from the tar, and from the notes
-        reasons = reasons_of(shards, layout=TarShards())
-        names = ["link", "hard", "device", "pipe", "/absolute", "../up", "twice", "caf\\udce9", *(f"label{i}" for i in range(5))]
-        assert set(reasons) == {f"0.tar/{name}" for name in [*names, "deep", "list", "bytes"]}
-
-
-@pytest.mark.parametrize("kind", ["size", "negative", "sparse", "chain", "pipe", "nowhere"])
-def test_a_shard_that_cannot_be_listed_is_one_sentence(kind: str, root: Path) -> None:
-    shard = root.parent / "shards" / "0.tar"
-    shard.parent.mkdir()
-    if kind in ("size", "negative", "sparse"):
-        pax = {
-            "size": {"size": str(2**60)},
-            "negative": {"size": "-512"},
-            "sparse": {"GNU.sparse.map": "0,x"},
-        }
-        info, content = member("a.mp4", bytes(1024))
-        info.pax_headers = pax[kind]
-        with tarfile.open(shard, "w", format=tarfile.PAX_FORMAT) as tar:
-            tar.addfile(info, io.BytesIO(content))
-    elif kind == "chain":  # a long name for a long name for a long name
-        shard.write_bytes(member("././@LongLink", b"", type=b"L")[0].tobuf(tarfile.GNU_FORMAT) * 5000)
-    elif kind == "pipe":
-        os.mkfifo(shard)
-    else:
-        shard.symlink_to("absent.tar")
-    started = time.monotonic()
-    with pytest.raises(UserError, match="cannot read|none of the 1 shards") as error:
-        TarShards().find(shard.parent)
-    assert "\n" not in str(error.value) and time.monotonic() - started < 2
 
 
 # Mutations
