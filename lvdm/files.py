@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 HASH, TENSOR_HASHES = "hash", "tensor_hashes"  # keys of a description
 BLOCK = 1 << 20  # bytes
+MAX_DIRECTORY = 8 << 20  # bytes of a zip's list of entries: about 100,000 entries
 DISK_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
@@ -92,6 +94,15 @@ def check_tensors(tensors: Mapping[str, Tensor], description: Any, path: Path, *
 def note_without_hashes(path: Path) -> None:
     """Say once for each file that nothing can be checked."""
     logger.warning("%s has no hashes, as an earlier version of lvdm wrote it: damage in it would not be noticed", path)
+
+
+class LimitedFile(io.FileIO):
+    """A file for zipfile, which reads the list of entries in one piece: no read gives more than MAX_DIRECTORY bytes."""
+
+    def read(self, size: int = -1) -> bytes:
+        if (os.fstat(self.fileno()).st_size - self.tell() if size < 0 else size) > MAX_DIRECTORY:
+            raise ValueError(f"its list of entries has more than {MAX_DIRECTORY} bytes")
+        return super().read(size)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

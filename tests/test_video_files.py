@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -131,8 +132,9 @@ def test_patience_gives_results_and_errors_as_they_come() -> None:
         within(5, lambda: {}["lost"], reading="x")
 
 
-def test_files_that_never_answer_are_skipped_and_named_before_training_and_within(tmp_path: Path) -> None:
-    """Named pipes that nobody writes to: to open one for reading waits for ever, in decord and in PyAV."""
+def test_files_that_never_answer_are_skipped_and_named_before_training_and_within(tmp_path: Path, monkeypatch) -> None:
+    """Named pipes that nobody writes to, taken for files: to open one for reading waits for ever, in decord and in PyAV."""
+    monkeypatch.setattr(stat, "S_ISREG", lambda mode: True)
     pipes = [tmp_path / "0.mp4", tmp_path / "1.mp4"]
     for i in range(1, 4):
         write_video(tmp_path / f"{i}.mp4")
@@ -155,6 +157,7 @@ def test_pictures_that_never_answer_are_skipped_and_named_within_the_limit(kind:
         write_images(tmp_path / str(i)) if kind != "gif" else write_video(tmp_path / f"{i}.gif")
     data = VideoFolder(tmp_path, num_frames=4, size=8, time_limit=0.5, random_clip=False, max_broken=0.5)
     place, *_ = (video.place for video in data.found.videos)
+    monkeypatch.setattr(stat, "S_ISREG", lambda mode: True)  # else a pipe is never opened
     pipe, answered = place / "frame11.png" if place.is_dir() else place, threading.Event()
     if kind == "folder":
         listed = readers.image_files

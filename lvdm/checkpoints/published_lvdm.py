@@ -28,7 +28,9 @@ def state_dict(checkpoint: Mapping[str, Any]) -> Weights:
     inner = checkpoint.get("state_dict", checkpoint)
     tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)} if isinstance(inner, Mapping) else {}
     if not tensors:
-        raise UserError(f"the checkpoint holds no weights, only {', '.join(map(str, checkpoint)) or 'nothing'}")
+        raise UserError(
+            f"the checkpoint holds no weights, only {', '.join(str(key)[:40] for key in list(checkpoint)[:6]) or 'nothing'}"
+        )
     return tensors
 
 

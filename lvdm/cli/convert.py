@@ -77,8 +77,11 @@ def _work(args: argparse.Namespace) -> command.Report:
     text_encoder = None if node is None else instantiate(node, allow=args.allow_module)
     if args.raw:
         settings["average"] = 0  # results tell by it whose weights were measured
+    step = checkpoint.get("global_step", 0)
+    if type(step) is not int or not 0 <= step < 2**63:
+        raise UserError(f"global_step of {args.checkpoint} is no count of steps; it is damaged, or another kind of checkpoint")
     known = {"data_fingerprint": "", "text_encoder": text_encoder}
-    info = model_info(settings, codec, sampling, step=checkpoint.get("global_step", 0), **known)
+    info = model_info(settings, codec, sampling, step=step, **known)
     save_model(args.out, tensors, info)
     return _report(args, info.kind, tensors, ignored_names(weights))
 

@@ -27,7 +27,11 @@ from lvdm.cli.sampling_options import (
     progress,
 )
 from lvdm.data.frames import resize_and_crop
-from lvdm.data.readers import open_video
+from lvdm.data.limits import MAX_READ
+from lvdm.data.patience import within
+from lvdm.data.places import label_of
+from lvdm.data.readers import TIME_LIMIT, open_video
+from lvdm.data.scan import look_at
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
@@ -118,13 +122,16 @@ def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None
         return None
     if not args.start.exists():
         raise UserError(f"there is no start {args.start}; give a video file or a folder of images")
+    facts = within(TIME_LIMIT, lambda: look_at(args.start), reading=label_of(args.start))
     reader = open_video(args.start, image_fps=model.trained_settings().fps or 1.0)
     count = reader.num_frames if args.start_frames is None else args.start_frames
     if not 1 <= count <= reader.num_frames:
         raise UserError(f"--start-frames is {count}, and {args.start} has {reader.num_frames} frames")
     height, width = (side * model.codec.spatial_factor for side in model.trained_settings().latent_shape[2:])
-    frames = torch.from_numpy(reader.read(range(min(count, args.frames))))
-    return resize_and_crop(frames, (height, width)).numpy()
+    wanted = range(min(count, args.frames))
+    at_once = max(1, MAX_READ // (3 * facts.height * facts.width))
+    parts = [torch.from_numpy(reader.read(wanted[at : at + at_once])) for at in wanted[::at_once]]
+    return torch.cat([resize_and_crop(part, (height, width)) for part in parts]).numpy()
 
 
 def describe(made: LongVideo) -> dict[str, object]:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from lvdm.data.limits import printable
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ class BrokenCount:
 
     def add(self, found: Mapping[str, str]) -> None:
         """Count and name videos, each once; UserError when there are too many."""
-        new = {name: why for name, why in found.items() if name not in self.reasons}
+        new = {name: printable(why) for name, why in found.items() if name not in self.reasons}
         self.reasons |= new
         for why in list(new.values())[:NAMED]:
             logger.warning("skipped a video (%d of %d): %s", len(self.reasons), self.total, why)

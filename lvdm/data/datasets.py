@@ -23,6 +23,7 @@ from lvdm.data.folders import fingerprint
 from lvdm.data.found import Found, find_usable
 from lvdm.data.frames import as_size, covering_size, crop, flip_half, random_place, resize_to_cover, to_float
 from lvdm.data.layouts import AnyVideos, Layout
+from lvdm.data.limits import MAX_READ
 from lvdm.data.memory import require_memory
 from lvdm.data.places import label_of
 from lvdm.data.readers import TIME_LIMIT, HeldVideo, Reader, open_video
@@ -146,7 +147,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
     def read(self, video: int) -> dict[str, Any]:
         """An item of a whole video at this stride; UserError when it cannot be read."""
         reader = self._open(video)
-        return self._item(video, reader, crop(self._pixels(reader, range(0, reader.num_frames, self.stride)), self.size))
+        return self._item(video, reader, crop(self._pixels(video, reader, range(0, reader.num_frames, self.stride)), self.size))
 
     def report_broken(self, video: int, error: UserError) -> None:
         """Count, name and skip a video that `read` could not read; UserError when there are too many."""
@@ -179,7 +180,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         try:
             reader = self._open(video)
             wanted = self._frames_of(video, part, parts, rng)
-            frames = self._pixels(reader, wanted)
+            frames = self._pixels(video, reader, wanted)
         except UserError as error:
             self.report_broken(video, error)
             return None
@@ -196,11 +197,13 @@ class VideoFolder(Dataset[dict[str, Any]]):
             return all_clips(*clip, name=name)[part]
         return spread_clip(*clip, part, parts, name=name)
 
-    def _pixels(self, reader: Reader, wanted: Sequence[int]) -> Tensor:
+    def _pixels(self, video: int, reader: Reader, wanted: Sequence[int]) -> Tensor:
         """uint8 (t, h, w, c) that covers the asked size; resized in parts, because frames on disk may be far larger."""
         if isinstance(reader, HeldVideo):
             return torch.from_numpy(reader.read(wanted))
-        parts = (wanted[i : i + AT_ONCE] for i in range(0, len(wanted), AT_ONCE))
+        facts = self.found.facts[video]
+        at_once = max(1, min(AT_ONCE, MAX_READ // (3 * facts.height * facts.width)))
+        parts = (wanted[i : i + at_once] for i in range(0, len(wanted), at_once))
         resized = (resize_to_cover(torch.from_numpy(reader.read(part)), self.box, antialias=self.antialias) for part in parts)
         return torch.cat([frames if self.random_crop else crop(frames, self.size) for frames in resized])
 
@@ -214,7 +217,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
         reader = open_video(self.found.videos[video].place, image_fps=self.image_fps, time_limit=self.time_limit)
         if not self.in_memory:
             return reader
-        frames = self._pixels(reader, range(reader.num_frames)).numpy()
+        frames = self._pixels(video, reader, range(reader.num_frames)).numpy()
         return self._held.setdefault(video, HeldVideo(frames, reader.fps))
 
     def _held_size(self, facts: VideoFacts) -> tuple[int, int]:

@@ -11,7 +11,9 @@ from lvdm.data.folders import (
     find_videos,
     match_metadata,
     read_metadata,
+    video_at,
 )
+from lvdm.data.limits import as_text
 from lvdm.types import UserError
 
 
@@ -38,9 +40,9 @@ class AnyVideos:
             raise UserError(f"no videos under {root}: expected mp4, avi, webm, mkv, mov or gif, or folders of jpg or png")
         path = self.metadata or root / METADATA
         if self.metadata is None and not path.exists():
-            return [Video(name, root / name) for name in names]
-        known = match_metadata(names, read_metadata(path), str(path))
-        return [Video(name, root / name, description) for name, description in zip(names, known, strict=True)]
+            return [video_at(root, name) for name in names]
+        known = match_metadata([as_text(name) for name in names], read_metadata(path), str(path))
+        return [video_at(root, name, description) for name, description in zip(names, known, strict=True)]
 
 
 class SkyTimelapse:

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from lvdm.data.limits import require_list
+
 logger = logging.getLogger(__name__)
 
 FILE = ".lvdm_scan.json"
@@ -79,9 +81,10 @@ class Notebook:
 
 def _read(path: Path) -> dict[str, tuple[Stamp, Any]]:
     try:
+        require_list(path)
         found = json.loads(path.read_text())
         return {key: (stamp, value) for key, (stamp, value) in found["entries"].items()} if found["format"] == FORMAT else {}
-    except (OSError, ValueError, KeyError, TypeError):  # absent, cut short or foreign: made anew
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # absent, cut short or foreign
         return {}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+from lvdm.data.limits import MAX_MEMBER, printable, require_file
 from lvdm.types import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".gif"})
@@ -24,11 +26,13 @@ class Slice:
     size: int
 
     def read(self) -> bytes:
+        if self.size > MAX_MEMBER:
+            raise UserError(f"cannot read {printable(str(self))}: it has {self.size:,} bytes, more than {MAX_MEMBER:,}")
         with self.shard.open("rb") as file:
             file.seek(self.start)
             found = file.read(self.size)
         if len(found) < self.size:
-            raise UserError(f"cannot read {self}: the shard ends before it does")
+            raise UserError(f"cannot read {printable(str(self))}: the shard ends before it does")
         return found
 
     def __str__(self) -> str:
@@ -40,13 +44,16 @@ Place = Path | Slice | tuple[Slice, ...]  # of one video; several slices are its
 
 
 def as_file(source: Source) -> str | BytesIO:
-    """What libraries open: a path, or a file in memory."""
-    return BytesIO(source.read()) if isinstance(source, Slice) else os.fspath(source)
+    """What libraries open: the path of a regular file, or a file in memory."""
+    if isinstance(source, Slice):
+        return BytesIO(source.read())
+    require_file(source)
+    return os.fspath(source)
 
 
 def label_of(place: Place) -> str:
     """How an error names it."""
-    return str(place[0] if isinstance(place, tuple) else place)
+    return printable(str(place[0] if isinstance(place, tuple) else place))
 
 
 def suffix_of(source: Source) -> str:
@@ -58,6 +65,8 @@ def stamp(place: Place) -> list[int]:
     file = place[0].shard if isinstance(place, tuple) else place.shard if isinstance(place, Slice) else place
     slices = place if isinstance(place, tuple) else (place,) if isinstance(place, Slice) else ()
     found = file.stat()
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise UserError(f"cannot read {label_of(place)}: it is neither a file nor a folder")
     return [found.st_size, found.st_mtime_ns, *(number for each in slices[:1] for number in (each.start, each.size))]
 
 
@@ -68,7 +77,8 @@ def image_files(folder: Path) -> list[Path]:
 
 def natural_key(name: str) -> list[tuple[int, str]]:
     """Sorts frame2 before frame10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    parts = re.split(r"(\d+)", name)  # every second one is a number; int() takes at most 640 digits on any machine
+    return [(int(part), "") if at % 2 and len(part) <= 640 else (-1, part) for at, part in enumerate(parts)]
 
 
 def is_image(name: str) -> bool:

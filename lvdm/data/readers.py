@@ -8,6 +8,8 @@ Whatever is wrong with a file comes out as one `UserError` that names it.
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +17,20 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, WebPImagePlugin
 
+from lvdm.data.limits import printable, require_pixels
 from lvdm.data.patience import within
 from lvdm.data.places import Place, Source, as_file, image_files, label_of, suffix_of
 from lvdm.types import UserError
 
 TIME_LIMIT = 60.0  # seconds that opening a video, or reading a clip of it, may take
+
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", WebPImagePlugin.WebPImageFile.format)  # by content; the name may say another one of them
+PICTURE_ERRORS = (  # what PIL raises for a damaged or hostile file
+    OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, RuntimeError, ArithmeticError,
+    MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
+)  # fmt: skip
 
 Frames = NDArray[np.uint8]  # (t, h, w, 3)
 
@@ -81,15 +90,18 @@ class GifFile:
 
     def __init__(self, place: Source) -> None:
         self.place = place
-        with naming(place, OSError, EOFError, ValueError), Image.open(as_file(place)) as image:
+        with naming(place, *PICTURE_ERRORS), opened_image(place) as image:
             self.num_frames = getattr(image, "n_frames", 1)
             self.fps = 1000 / (image.info.get("duration") or 100)  # ms a frame; 0 or absent is shown as 10 a second
 
     def read(self, frames: Sequence[int]) -> Frames:
         wanted: dict[int, Frames] = {}
-        with naming(self.place, OSError, EOFError, ValueError), Image.open(as_file(self.place)) as image:
+        with naming(self.place, *PICTURE_ERRORS), opened_image(self.place) as image:
+            size = image.size
             for frame in sorted(set(frames)):
                 image.seek(frame)
+                if image.size != size:
+                    raise UserError(f"cannot read {label_of(self.place)}: its frames differ in size")
                 wanted[frame] = np.asarray(image.convert("RGB"))
         return np.stack([wanted[frame] for frame in frames])
 
@@ -108,8 +120,16 @@ class Images:
 
 
 def read_image(source: Source) -> Frames:
-    with naming(source, OSError, ValueError), Image.open(as_file(source)) as image:
+    with naming(source, *PICTURE_ERRORS), opened_image(source) as image:
         return np.asarray(image.convert("RGB"))
+
+
+@contextmanager
+def opened_image(source: Source) -> Iterator[Image.Image]:
+    """An image whose header is read, in one of a few formats: some others start programs or read further files."""
+    with Image.open(as_file(source), formats=FORMATS) as image:
+        require_pixels(*image.size, label_of(source))
+        yield image
 
 
 @contextmanager
@@ -122,4 +142,4 @@ def naming(place: Place, *errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         said = (getattr(error, "strerror", None) or str(error)).strip()  # strerror: without the path, which is named here
         why = re.sub(r"\[\d\d:\d\d:\d\d\] \S+\.cc:\d+: ", "", said).split("\n")[0]
-        raise UserError(f"cannot read {label_of(place)}: {why or type(error).__name__}") from error
+        raise UserError(f"cannot read {label_of(place)}: {printable(why) or type(error).__name__}") from error

@@ -14,14 +14,14 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
 from tqdm import tqdm
 
 from lvdm.data.folders import Video
+from lvdm.data.limits import MAX_PIXELS
 from lvdm.data.notebook import Notebook, Stamp
 from lvdm.data.patience import within
-from lvdm.data.places import Place, Source, as_file, image_files, label_of, stamp, suffix_of
-from lvdm.data.readers import GifFile, naming
+from lvdm.data.places import Place, Source, image_files, label_of, stamp, suffix_of
+from lvdm.data.readers import PICTURE_ERRORS, GifFile, naming, opened_image
 from lvdm.types import UserError
 
 THREADS = 4  # for each core: looking at a file is mostly waiting for the disk
@@ -61,8 +61,12 @@ def _in_threads(work: Callable[[Video], Result], videos: Sequence[Video]) -> Ite
 
 
 def _stamp(video: Video) -> Stamp | str:
+    if video.known.problem is not None:
+        return f"cannot use {label_of(video.place)}: {video.known.problem}"
     try:
         return stamp(video.place)
+    except UserError as error:
+        return str(error)
     except OSError as error:
         return f"cannot read {label_of(video.place)}: {error.strerror}"
 
@@ -70,7 +74,18 @@ def _stamp(video: Video) -> Stamp | str:
 def _known(stamps: Mapping[str, Stamp | str], notebook: Notebook) -> dict[str, Look]:
     """By name of the video, what needs no look."""
     noted = {name: when if isinstance(when, str) else notebook.get(name, when) for name, when in stamps.items()}
-    return {name: look if isinstance(look, str) else VideoFacts(*look) for name, look in noted.items() if look is not None}
+    looks = {name: look if isinstance(look, str) and look == stamps[name] else _facts(look) for name, look in noted.items()}
+    return {name: look for name, look in looks.items() if look is not None}
+
+
+def _facts(noted: object) -> VideoFacts | None:
+    """What was noted; None if it is no look, because the file of notes came with the data and may hold anything."""
+    if not isinstance(noted, list) or len(noted) != 4:
+        return None
+    frames, fps, *sides = noted
+    is_count = all(type(count) is int and 0 < count < 2**40 for count in (frames, *sides))
+    is_rate = fps is None or (type(fps) in (int, float) and 0 <= fps < 2**20)
+    return VideoFacts(frames, fps, *sides) if is_count and is_rate and sides[0] * sides[1] <= MAX_PIXELS else None
 
 
 def _look_at_all(
@@ -125,7 +140,7 @@ def _look_at_gif(place: Source) -> VideoFacts:
 
 def _image_size(source: Source) -> tuple[int, int]:
     """Width and height, from the header."""
-    with naming(source, OSError, ValueError), Image.open(as_file(source)) as image:
+    with naming(source, *PICTURE_ERRORS), opened_image(source) as image:
         return image.size
 
 

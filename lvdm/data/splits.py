@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from lvdm.data.limits import printable, require_list
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -33,16 +34,19 @@ class ListSplit:
 
     def choose(self, names: Sequence[str]) -> list[str]:
         try:
+            require_list(self.file)
             lines = {line.strip() for line in self.file.read_text(encoding="utf-8").splitlines() if line.strip()}
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"cannot read {self.file}: {error}; expected the name of a video on each line") from error
         listed = {name for name in names if not lines.isdisjoint((name, _without_suffix(name)))}
         strange = lines - listed - {_without_suffix(name) for name in listed}
         if strange and not listed:
-            raise UserError(f"none of the {len(lines)} lines of {self.file} names a video: it says {min(strange)}, "
+            raise UserError(f"none of the {len(lines)} lines of {self.file} names a video: it says {printable(min(strange))}, "
                             f"the data set has {names[0]}")  # fmt: skip
         if strange:
-            logger.warning("%d of %d lines of %s name no video, such as %s", len(strange), len(lines), self.file, min(strange))
+            logger.warning(
+                "%d of %d lines of %s name no video, such as %s", len(strange), len(lines), self.file, printable(min(strange))
+            )
         return [name for name in names if (name in listed) != self.exclude]
 
 

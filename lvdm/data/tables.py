@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lvdm.data.folders import Description, Video
+from lvdm.data.folders import Description, Video, video_at
+from lvdm.data.limits import MAX_LABEL, Inside, as_text, parse_json, printable, require_list, text_problem
 from lvdm.types import ABSENT, UserError
 
 Row = Mapping[str, Any]
+COLUMN = r"{([^{}]+)}"  # of a pattern
 
 
 class VideoTable:
@@ -30,33 +31,40 @@ class VideoTable:
     ) -> None:
         self.file, self.caption, self.label = Path(file).expanduser(), caption, label
         self.pattern = video if "{" in video else f"{{{video}}}"
+        if set(re.sub(COLUMN, "", self.pattern)) & set("{}"):
+            raise UserError(f"video is {video!r}, expected a column or a pattern such as {{page_dir}}/{{videoid}}.mp4")
 
     def find(self, root: Path) -> list[Video]:
         videos: dict[str, Video] = {}
+        inside = Inside(root)
         for number, row in _rows(self.file):
             where = f"line {number} of {self.file}"
-            name = Path(self._filled_pattern(row, where)).as_posix()
-            if name in videos:
-                raise UserError(f"{where} gives {name} a second time; keep one of the lines")
-            videos[name] = Video(name, root / name, self._describe(row, where))
+            name, known = Path(self._filled_pattern(row, where)).as_posix(), self._describe(row, where)
+            if as_text(name) in videos:
+                raise UserError(f"{where} gives {printable(name)} a second time; keep one of the lines")
+            if problem := known.problem or inside.problem(name):
+                known = Description(known.caption, known.label, f"{problem} (line {number} of {self.file.name})")
+            video = video_at(root, name, known)
+            videos[video.name] = video
         if not videos:
             raise UserError(f"{self.file} lists no videos; expected a line for each, below the names of the columns in CSV")
         return list(videos.values())
 
     def _filled_pattern(self, row: Row, where: str) -> str:
-        columns = re.findall(r"{([^{}]*)}", self.pattern)
-        return re.sub(r"{([^{}]*)}", "{}", self.pattern).format(*(str(_cell(row, column, where)) for column in columns))
+        return re.sub(COLUMN, lambda column: str(_cell(row, column[1], where)), self.pattern)
 
     def _describe(self, row: Row, where: str) -> Description:
         """What a table has a column for, every video has: no caption is "", no class is ABSENT."""
         caption = None if self.caption is None else str(_cell(row, self.caption, where) or "")
         label = None if self.label is None else _class(_cell(row, self.label, where), where)
-        return Description(caption, label)
+        problem = text_problem(caption, None if label == ABSENT else label)
+        return Description(caption, label) if problem is None else Description(problem=problem)
 
 
 def _rows(path: Path) -> Iterator[tuple[int, Row]]:
     """Each row with its line."""
     try:
+        require_list(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             if path.suffix.lower() in (".jsonl", ".json"):
                 for number, line in enumerate(file, start=1):
@@ -71,12 +79,9 @@ def _rows(path: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _json_row(line: str, where: str) -> Row:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where} is not JSON ({error.msg}); expected one object a line, or name the file .csv") from error
+    row = parse_json(line, where, "one object a line, or name the file .csv")
     if not isinstance(row, dict):
-        raise UserError(f"{where} is {row!r}, expected an object")
+        raise UserError(f"{where} is {repr(row)[:100]}, expected an object")
     return row
 
 
@@ -91,6 +96,7 @@ def _class(cell: Any, where: str) -> int:
     if cell is None or cell == "":
         return ABSENT
     text = str(cell).strip()
-    if isinstance(cell, bool) or not text.isdigit():
-        raise UserError(f"{where}: the label is {cell!r}, expected an integer class from 0")
-    return int(text)
+    digits = text.removeprefix("-")
+    if isinstance(cell, bool) or not digits.isdecimal():
+        raise UserError(f"{where}: the label is {repr(cell)[:100]}, expected an integer class from 0")
+    return int(text) if text == digits and len(digits) < 20 else MAX_LABEL + 1  # which is out of range as well

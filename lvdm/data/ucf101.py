@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from lvdm.data.folders import Description, Video, find_videos
+from lvdm.data.folders import Description, Video, find_videos, video_at
+from lvdm.data.limits import printable, require_list
 from lvdm.types import UserError
 
 
@@ -53,7 +54,7 @@ class UCF101:
 def _classes(path: Path) -> dict[str, int]:
     """Class in lower case, for HandstandPushups is spelled HandStandPushups in its files -> label from 0."""
     pairs = [line.split() for line in _lines(path)]
-    if any(len(pair) != 2 or not pair[0].isdigit() for pair in pairs):
+    if any(len(pair) != 2 or not pair[0].isdecimal() or len(pair[0]) > 18 for pair in pairs):
         raise UserError(f"{path} is not UCF-101's list of classes; expected lines such as `1 ApplyEyeMakeup`")
     return {name.lower(): int(number) - 1 for number, name in pairs}
 
@@ -62,12 +63,13 @@ def _ucf_video(root: Path, name: str, file: str, classes: dict[str, int]) -> Vid
     parts = file.split("_")
     label = classes.get(parts[1].lower()) if len(parts) == 4 and parts[0] == "v" else None
     if label is None:
-        raise UserError(f"{root / name} is of no class of UCF-101; expected names such as v_Archery_g01_c01.avi")
-    return Video(name, root / name, Description(label=label))
+        raise UserError(f"{printable(str(root / name))} is of no class of UCF-101; expected names such as v_Archery_g01_c01.avi")
+    return video_at(root, name, Description(label=label))
 
 
 def _lines(path: Path) -> list[str]:
     try:
+        require_list(path)
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}; put UCF-101's official lists there") from error

@@ -14,13 +14,19 @@ from typing import TypeVar
 
 import numpy as np
 
+from lvdm.data.limits import MAX_PIXELS, require_pixels
 from lvdm.data.patience import within
-from lvdm.data.places import Source, as_file, label_of, suffix_of
+from lvdm.data.places import Slice, Source, as_file, label_of, suffix_of
 from lvdm.data.readers import TIME_LIMIT, Frames, Reader, naming
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
+DEMUXER = {  # a file may name no other one: playlists, lists of files and the like are not opened
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,m4v,gif",
+    "protocol_whitelist": "file",
+}
+BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # that mp4 and mov begin with, after their length
 AT_ONCE = 32  # frames decoded before those that are not wanted are dropped
 
 Answer = TypeVar("Answer")
@@ -33,7 +39,8 @@ class VideoFile:
 
     def __init__(self, place: Source, *, time_limit: float = TIME_LIMIT) -> None:
         self.place, self.time_limit = place, time_limit
-        self._libraries = LIBRARIES[1:] if label_of(place) in _not_for_decord else LIBRARIES
+        is_for_decord = label_of(place) not in _not_for_decord and _is_film(place, time_limit)
+        self._libraries = LIBRARIES if is_for_decord else LIBRARIES[1:]
         self._readers: dict[type, Reader] = {}
         self.num_frames, self.fps = self._ask(lambda reader: (reader.num_frames, reader.fps))
 
@@ -57,6 +64,20 @@ class VideoFile:
         if library not in self._readers:
             self._readers[library] = library(self.place)
         return self._readers[library]
+
+
+def _is_film(place: Source, time_limit: float) -> bool:
+    """Whether the file begins as mp4, mov, mkv, webm or avi do. Decord opens playlists too, and what they name."""
+    begin = within(time_limit, lambda: _first_bytes(place), reading=label_of(place))
+    return begin[4:8] in BOXES or begin.startswith((b"\x1aE\xdf\xa3", b"RIFF"))
+
+
+def _first_bytes(place: Source) -> bytes:
+    with naming(place, OSError):
+        if isinstance(place, Slice):
+            return Slice(place.shard, place.name, place.start, min(place.size, 8)).read()
+        with open(as_file(place), "rb") as file:
+            return file.read(8)
 
 
 class DecordFile:
@@ -109,6 +130,7 @@ class PyavFile:
         self.place = place
         with naming(place, *_pyav_errors()), _opened(place) as container:
             stream = container.streams.video[0]
+            require_pixels(stream.codec_context.width, stream.codec_context.height, label_of(place))
             self.num_frames = sum(packet.size > 0 for packet in container.demux(stream))  # what a header says may be wrong
             self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self._next, self._pictures = 0, _pictures(place)
@@ -126,6 +148,8 @@ class PyavFile:
                     upright = np.rot90(picture.to_ndarray(format="rgb24"), picture.rotation // 90)  # as decord gives it
                     kept[self._next] = np.ascontiguousarray(upright)
                 self._next += 1
+        if len({picture.shape for picture in kept.values()}) > 1:
+            raise UserError(f"cannot read {label_of(self.place)}: its frames differ in size")
         return np.stack([kept[frame] for frame in frames])
 
 
@@ -139,16 +163,18 @@ def _pictures(place: Source) -> Iterator:
 def _opened(place: Source) -> Iterator:
     import av
 
-    with av.open(as_file(place)) as container:
+    with av.open(as_file(place), options=DEMUXER, metadata_errors="replace") as container:
         for stream in container.streams.video:
             stream.thread_type = "NONE"  # threads that a forked process would look for in vain
+            stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later frame may be larger than the header says
         yield container
 
 
 def _pyav_errors() -> tuple[type[Exception], ...]:
     import av
 
-    return av.FFmpegError, IndexError, ValueError, OSError  # IndexError: no stream of video
+    # IndexError: no stream of video
+    return av.FFmpegError, IndexError, ValueError, OSError, MemoryError, ArithmeticError, TypeError, AttributeError
 
 
 LIBRARIES = (DecordFile, PyavFile)

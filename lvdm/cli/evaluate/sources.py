@@ -23,6 +23,7 @@ from lvdm.data.found import Found, find_usable
 from lvdm.data.layouts import AnyVideos
 from lvdm.data.places import Place, image_files, stamp
 from lvdm.data.readers import TIME_LIMIT, open_video
+from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
@@ -31,7 +32,7 @@ MAX_BROKEN = 0.2
 PARTS = {"train": ("train",), "test": ("test",), "train+test": ("train", "test")}  # folders of a split
 ANY = "a folder of videos, an npy or npz file, or the YAML of a data set; a model file is one for --fake alone"
 SHAPE = "uint8 (n, t, h, w, 3)"
-DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, NotImplementedError, MemoryError)  # of what numpy reads
+DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError, OverflowError)  # of what numpy reads
 
 
 class Source(Protocol):
@@ -87,7 +88,15 @@ class VideoSource:
 
 def _stamps(place: Place) -> list[list[int]]:
     """A folder's own stamp does not change when one of its images is written anew in its place."""
-    return [stamp(file) for file in (image_files(place) if isinstance(place, Path) and place.is_dir() else [place])]
+    return [_stamp(file) for file in (image_files(place) if isinstance(place, Path) and place.is_dir() else [place])]
+
+
+def _stamp(place: Place) -> list[int]:
+    """Nothing of a file that cannot be asked, such as an image that is a link to nowhere: reading it tells."""
+    try:
+        return stamp(place)
+    except (OSError, UserError):
+        return []
 
 
 @dataclass(frozen=True)
@@ -185,6 +194,7 @@ def _usable(videos: VideoFolder) -> Found:
 def _array(path: Path) -> np.ndarray:
     """Mapped into memory where the file lets us."""
     try:
+        check_arrays(path)
         loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         names = [] if isinstance(loaded, np.ndarray) else loaded.files
         found = loaded[names[0]] if len(names) == 1 else loaded

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.download import fetch
 from lvdm.types import UserError
 
@@ -190,6 +191,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     try:
         if path.suffix == ".npz":
+            check_arrays(path)
             with np.load(path, allow_pickle=False) as arrays:
                 return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
         if path.suffix == ".safetensors":

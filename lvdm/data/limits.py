@@ -1,0 +1,105 @@
+"""What data from a stranger may be: limits on sizes, and checks of names, labels, places and kinds of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from lvdm.types import UserError
+
+MAX_PIXELS = 1 << 26  # of one frame; twice 8K video, and 192 MiB as RGB
+MAX_READ = 1 << 29  # bytes of frames that are decoded before they are resized
+MAX_LIST = 4 << 30  # bytes of a table, a metadata.jsonl or a cache of looks; ten million lines have 2 GiB
+MAX_NOTE = 16 << 20  # bytes of the txt, cls or json of a shard's sample
+MAX_MEMBER = 4 << 30  # bytes of a video in a shard, which is read as a whole
+MAX_LABEL = 2**63 - 1  # a batch holds labels as int64
+BAD_LABEL = "its label is not from 0 to 2^63 - 1"
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8; names of files that cannot be read as such hold halves of surrogate pairs."""
+    return text.isascii() or not re.search("[\ud800-\udfff]", text)
+
+
+def as_text(text: str) -> str:
+    r"""The same text with what is not UTF-8 escaped as \udc80."""
+    return text if is_text(text) else text.encode(errors="backslashreplace").decode()
+
+
+def printable(text: str) -> str:
+    """One line for a terminal or a log: what is not UTF-8, line ends and control characters are escaped."""
+    return as_text(text) if text.isprintable() else "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def name_problem(path: Path) -> str | None:
+    """Why no library can be given this path."""
+    name = os.fspath(path)
+    if "\0" in name:
+        return "its name holds a NUL"
+    return None if is_text(name) else "its name is not UTF-8; rename it"
+
+
+def text_problem(caption: str | None, label: int | None) -> str | None:
+    """Why a batch cannot hold this caption or this label."""
+    if caption is not None and not is_text(caption):
+        return "its caption is not valid text"
+    return None if label is None or 0 <= label <= MAX_LABEL else BAD_LABEL
+
+
+class Inside:
+    """Tells which names of a list lie below a root; links are followed, and folders are resolved once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._real_root = os.path.realpath(root)
+        self._folders: dict[str, str] = {}
+
+    def problem(self, name: str) -> str | None:
+        """Why the file of this name must not be read."""
+        path = self.root / name
+        if (why := name_problem(path)) is not None:
+            return why
+        if os.path.isabs(name) or ".." in Path(name).parts or not self._is_below(path):
+            return f"it lies outside {self.root}, which the list is about"
+        return None
+
+    def _is_below(self, path: Path) -> bool:
+        folder = os.fspath(path.parent)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._folders[folder], path.name)
+        return os.path.commonpath([real, self._real_root]) == self._real_root
+
+
+def require_file(path: Path) -> None:
+    """UserError unless it is a regular file: opening a FIFO or a device may never return. OSError if it is not there."""
+    if (why := name_problem(path)) is not None:
+        raise UserError(f"cannot read {printable(str(path))}: {why}")
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise UserError(f"cannot read {printable(str(path))}: it is no regular file")
+
+
+def require_list(path: Path) -> None:
+    """UserError unless it is a regular file of a size that a list may have."""
+    require_file(path)
+    if (size := path.stat().st_size) > MAX_LIST:
+        raise UserError(f"{path} has {size:,} bytes; expected at most {MAX_LIST:,}: split the data set")
+
+
+def require_pixels(width: int, height: int, what: str) -> None:
+    """UserError if a frame of this size would take too much memory."""
+    if width * height > MAX_PIXELS:
+        raise UserError(f"cannot read {what}: its frames have {width} x {height} pixels, more than {MAX_PIXELS:,}")
+
+
+def parse_json(text: str | bytes, where: str, expected: str) -> Any:
+    """What a JSON text holds; UserError if it is none, is nested too deeply, or holds a number of too many digits."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", None) or str(error).split(";")[0]
+        raise UserError(f"{where} is not JSON ({reason}); expected {expected}") from error
