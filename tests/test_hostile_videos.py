@@ -80,6 +80,16 @@ def test_a_video_file_of_a_huge_frame_is_refused(root: Path, monkeypatch) -> Non
             VideoFolder(root, num_frames=4, size=16).prepare()
 
 
+def test_a_file_that_declares_more_frames_than_any_video_has_is_broken(root: Path) -> None:
+    """Decord reserves memory for as many, and aborts the process if there is not enough."""
+    write_video(root / "long.avi")
+    content = bytearray((root / "long.avi").read_bytes())
+    at = content.index(b"strh") + 40  # dwLength
+    content[at : at + 4] = struct.pack("<I", 0xFFFFFFFF)
+    (root / "long.avi").write_bytes(content)
+    assert "it declares 4.29e+09 frames" in reasons_of(root)["long.avi"]
+
+
 def test_a_gif_cut_anywhere_is_broken_or_gives_its_own_frames(tmp_path: Path) -> None:
     write_video(tmp_path / "whole.gif", length=6)
     content, whole = (tmp_path / "whole.gif").read_bytes(), open_video(tmp_path / "whole.gif", image_fps=1).read(range(6))
