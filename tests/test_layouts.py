@@ -105,7 +105,7 @@ def test_a_table_names_videos_and_captions_by_the_columns_that_are_said(tmp_path
     ("text", "said"),
     [
         ("video,caption\na.mp4,x\na.mp4,y\n", "line 3 of .* gives a.mp4 a second time"),
-        ("video,caption,label\na.mp4,x,cat\n", "the label is 'cat', expected an integer class"),
+        ("video,caption,label\na.mp4,x,cat\n", "no label in column label of .*t.csv is an integer class from 0"),
         ("video,caption,label\n", "lists no videos"),
     ],
 )

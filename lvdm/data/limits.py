@@ -12,12 +12,13 @@ from typing import Any
 from lvdm.types import UserError
 
 MAX_PIXELS = 1 << 26  # of one frame; twice 8K video, and 192 MiB as RGB
+MAX_FRAMES = 1 << 26  # that a header may declare, 31 days at 25 a second: decord reserves 8 bytes for each, or aborts the process
 MAX_READ = 1 << 29  # bytes of frames that are decoded before they are resized
 MAX_LIST = 4 << 30  # bytes of a table, a metadata.jsonl or a cache of looks; ten million lines have 2 GiB
 MAX_NOTE = 16 << 20  # bytes of the txt, cls or json of a shard's sample
 MAX_MEMBER = 4 << 30  # bytes of a video in a shard, which is read as a whole
 MAX_LABEL = 2**63 - 1  # a batch holds labels as int64
-BAD_LABEL = "its label is not from 0 to 2^63 - 1"
+BAD_LABEL = "its label is no integer from 0 to 2^63 - 1"
 
 
 def is_text(text: str) -> bool:

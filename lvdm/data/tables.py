@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.data.folders import Description, Video, video_at
-from lvdm.data.limits import MAX_LABEL, Inside, as_text, parse_json, printable, require_list, text_problem
+from lvdm.data.limits import BAD_LABEL, MAX_LABEL, Inside, as_text, parse_json, printable, require_list, text_problem
 from lvdm.types import ABSENT, UserError
 
 Row = Mapping[str, Any]
@@ -46,6 +46,11 @@ class VideoTable:
                 known = Description(known.caption, known.label, f"{problem} (line {number} of {self.file.name})")
             video = video_at(root, name, known)
             videos[video.name] = video
+        if self.label is not None and videos and all((v.known.problem or "").startswith(BAD_LABEL) for v in videos.values()):
+            problem = next(iter(videos.values())).known.problem
+            raise UserError(
+                f"no label in column {self.label} of {self.file} is an integer class from 0: {problem}; name another column"
+            )
         if not videos:
             raise UserError(f"{self.file} lists no videos; expected a line for each, below the names of the columns in CSV")
         return list(videos.values())
@@ -56,7 +61,7 @@ class VideoTable:
     def _describe(self, row: Row, where: str) -> Description:
         """What a table has a column for, every video has: no caption is "", no class is ABSENT."""
         caption = None if self.caption is None else str(_cell(row, self.caption, where) or "")
-        label = None if self.label is None else _class(_cell(row, self.label, where), where)
+        label = None if self.label is None else _class(_cell(row, self.label, where))
         problem = text_problem(caption, None if label == ABSENT else label)
         return Description(caption, label) if problem is None else Description(problem=problem)
 
@@ -92,11 +97,10 @@ def _cell(row: Row, column: str, where: str) -> Any:
     return row[column]
 
 
-def _class(cell: Any, where: str) -> int:
+def _class(cell: Any) -> int:
+    """Return the class of a cell; MAX_LABEL + 1, which no batch can hold, for what is no class."""
     if cell is None or cell == "":
         return ABSENT
     text = str(cell).strip()
-    digits = text.removeprefix("-")
-    if isinstance(cell, bool) or not digits.isdecimal():
-        raise UserError(f"{where}: the label is {repr(cell)[:100]}, expected an integer class from 0")
-    return int(text) if text == digits and len(digits) < 20 else MAX_LABEL + 1  # which is out of range as well
+    is_class = text.isdecimal() and text.isascii() and len(text) < 20 and not isinstance(cell, bool)
+    return int(text) if is_class else MAX_LABEL + 1

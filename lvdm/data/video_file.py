@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from lvdm.data.limits import MAX_PIXELS, require_pixels
+from lvdm.data.limits import MAX_FRAMES, MAX_PIXELS, require_pixels
 from lvdm.data.patience import within
 from lvdm.data.places import Slice, Source, as_file, label_of, suffix_of
 from lvdm.data.readers import TIME_LIMIT, Frames, Reader, naming
@@ -131,6 +131,9 @@ class PyavFile:
         with naming(place, *_pyav_errors()), _opened(place) as container:
             stream = container.streams.video[0]
             require_pixels(stream.codec_context.width, stream.codec_context.height, label_of(place))
+            declared = stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / 1e6  # as decord reckons
+            if not abs(declared) <= MAX_FRAMES:
+                raise UserError(f"cannot read {label_of(place)}: it declares {declared:.3g} frames, more than {MAX_FRAMES:,}")
             self.num_frames = sum(packet.size > 0 for packet in container.demux(stream))  # what a header says may be wrong
             self.fps = float(stream.average_rate or stream.guessed_rate or 0)
         self._next, self._pictures = 0, _pictures(place)
