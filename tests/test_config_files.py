@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import math
+import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +204,66 @@ def test_saving_where_one_cannot_write_leaves_nothing(tmp_path: Path):
         with pytest.raises(UserError, match="cannot write the config"):
             save_config({"a": 1}, path)
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["folder", "taken"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!!int ''",
+        "!!bool ''",
+        "!!float ''",
+        "!!timestamp 'x'",
+        "!!timestamp 2001-13-45",
+        "!!binary 'é'",
+        "!!omap 1",
+        "!!pairs [1]",
+        "!!set 1",
+        "!!python/object:os.system {}",
+        "!!int 1:99:x",
+        "!!str {}",
+    ],
+)
+def test_a_tag_that_does_not_fit_its_value_is_one_sentence(text: str, tmp_path: Path):
+    for load in (lambda: load_config([file(tmp_path, "a.yaml", f"a: {text}")]), lambda: load_config([], [f"a={text}"])):
+        with pytest.raises(UserError) as error:
+            load()
+        assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]\n" for i in range(9)
+)
+MULTIPLIED = "b0: xxxxxxxxxx\n" + "".join(f"b{i + 1}: {'${b%d}' % i * 10}\n" for i in range(9))
+NODES = "b0: [x, x]\n" + "".join(f"b{i + 1}: [{', '.join(['${b%d}' % i] * 10)}]\n" for i in range(9))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("5", 'holds only "5"'),
+        ("true", "holds only"),
+        ("just words", "holds only"),
+        ("- 1", "holds a list"),
+        ("a: &a [*a]", "recursive"),
+        ("a: ${a}", "Recursive interpolation"),
+        ("a: ${b}\nb: ${a}", "Recursive interpolation"),
+        ("a: " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        ("a: " + "{b: " * 3000 + "}" * 3000, "nested too deeply"),
+        (LAUGHS, "values once its aliases are followed"),
+        (MULTIPLIED, "the interpolations of the config make more than"),
+        (NODES, "the interpolations of the config make more than"),
+        ("a: " + "x" * (1 << 21), "so it is no config"),
+    ],
+)
+def test_what_multiplies_nests_or_is_no_mapping_is_one_sentence_at_once(text: str, words: str, tmp_path: Path):
+    start = time.process_time()
+    with pytest.raises(UserError, match=words):
+        load_config([file(tmp_path, "a.yaml", text)])
+    assert time.process_time() - start < 10
+
+
+def test_a_pipe_or_folder_is_no_config(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    for path in (tmp_path / "pipe.yaml", tmp_path):
+        with pytest.raises(UserError, match="a folder or a special file"):
+            load_config([path])

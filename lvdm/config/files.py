@@ -21,6 +21,9 @@ from lvdm.files import why_not_written
 from lvdm.types import UserError
 
 MISSING = "???"  # OmegaConf's mark for a value that must be given later
+UNREADABLE = (  # what OmegaConf raises, and PyYAML for a tag that does not fit its value, such as !!int ''
+    OmegaConfBaseException, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, AssertionError,
+)  # fmt: skip
 LONGEST, MOST = 1 << 20, 100_000  # characters of a config file, and its values once aliases are followed
 REFERENCE = re.compile(r"\$\{(\.*)([\w.\[\]-]+)\}")  # ${a.b} from the root, ${.b} and ${..b} from where it stands
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
@@ -85,7 +88,7 @@ def _read(path: Path) -> DictConfig:
         raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; mend the file") from error
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply for a config; mend the file") from error
-    except (OmegaConfBaseException, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: {_first_line(error)}; mend the file") from error
 
 
@@ -168,7 +171,7 @@ def _parse(text: str, override: str) -> Any:
         raise UserError(f"the value in {override!r} is not YAML: {_problem(error)}; quote it if it is text") from error
     except RecursionError as error:
         raise UserError(f"the value in {override[:60]!r}... is nested too deeply; shorten it") from error
-    except (OmegaConfBaseException, ValueError) as error:
+    except UNREADABLE as error:
         raise UserError(f"the value in {override!r} cannot be used: {_first_line(error)}; quote it if it is text") from error
 
 
