@@ -230,11 +230,15 @@ def test_a_tag_that_does_not_fit_its_value_is_one_sentence(text: str, tmp_path: 
         assert "\n" not in str(error.value) and len(str(error.value)) < 300
 
 
-LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"a{i + 1}: &a{i + 1} [{', '.join([f'*a{i}'] * 10)}]\n" for i in range(9)
-)
-MULTIPLIED = "b0: xxxxxxxxxx\n" + "".join(f"b{i + 1}: {'${b%d}' % i * 10}\n" for i in range(9))
-NODES = "b0: [x, x]\n" + "".join(f"b{i + 1}: [{', '.join(['${b%d}' % i] * 10)}]\n" for i in range(9))
+def levels(first: str, each: str) -> str:
+    """Return ten lines, each ten times the one before."""
+    return first + "".join(each.replace("NEW", f"a{i + 1}").replace("OLD", f"a{i}") for i in range(9))
+
+
+QUOTED = '"${OLD}"'
+LAUGHS = levels("a0: &a0 [x, x]\n", f"NEW: &NEW [{', '.join(['*OLD'] * 10)}]\n")
+MULTIPLIED = levels("a0: xxxxxxxxxx\n", f"NEW: {'${OLD}' * 10}\n")
+NODES = levels("a0: [x, x]\n", f"NEW: [{', '.join([QUOTED] * 10)}]\n")
 
 
 @pytest.mark.parametrize(
