@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Harms runs and compares what they leave with an unharmed twin: random SIGKILLs over training (autoencoder with adversary, joint
-# model with evaluation, joint model from cached clips), encoding, sampling (short, long) and evaluation; a disk that fills up, too
+# model with evaluation, joint model from cached clips), encoding, sampling (short, long), evaluation; a full disk, too
 # little memory, and the death of one of two processes, each in a run that has a checkpoint.
 #
 #   bash shellscripts/soak.sh                          100 kills, 5 tries of each other harm

@@ -117,12 +117,12 @@ def test_processes_are_counted_as_lightning_reads_them(devices, nodes, expected,
     ("setting", "words"),
     [
         ("sampling.latent_shape=[4,8,8,8]", "does not fit the model"),
-        ("sampling.sampler=dpm", "the sampler is 'dpm'"),
+        ("sampling.sampler=dpm", "sampling.sampler is 'dpm', expected one of"),
         ("sampling.eta=1.5", "eta is 1.5"),
         ("model.params.denoiser.params.mask_channel=false", "mask_channel"),
         ("trainer.max_step=5", "did you mean trainer.max_steps?"),
         ("model.params.schedule.params.snr_shft=2", "did you mean model.params.schedule.params.snr_shift?"),
-        ("data.params.batch_size=0", "batch_size=0"),
+        ("data.params.batch_size=0", "batch_size is 0"),
     ],
 )
 def test_a_dry_run_refuses_what_training_would(setting, words, capsys):

@@ -289,6 +289,7 @@ def _changed(path: Path, **options: object) -> Path:
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         described = json.loads(file.metadata()["lvdm"])
         described["denoiser"]["params"] |= options
+        del described["hash"], described["tensor_hashes"]  # as if an earlier version had written it
         metadata = {**file.metadata(), "lvdm": json.dumps(described)}
     save_file(tensors, path, metadata)
     return path
