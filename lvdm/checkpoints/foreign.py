@@ -155,7 +155,8 @@ class _LegacyCheckpoint:
 
     def _find_storages(self, keys: Any, at: int) -> None:
         for key in keys:
-            wanted = self.wanted[key]
+            if (wanted := self.wanted.get(key)) is None:
+                raise ValueError(f"storage {str(key)[:40]} is of a kind that cannot be read")
             (count,) = struct.unpack_from("<q", self.mapped, at)
             at += 8
             if count != wanted.count or count * wanted.dtype.itemsize > len(self.mapped) - at:

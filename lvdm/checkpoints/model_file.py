@@ -21,7 +21,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lvdm import __version__
-from lvdm.files import HASH, DamagedFile, check_description, check_tensors, hash_file, why_not_written, with_hashes, write_whole
+from lvdm.files import (
+    HASH,
+    TENSOR_HASHES,
+    DamagedFile,
+    check_description,
+    check_tensors,
+    hash_file,
+    why_not_written,
+    with_hashes,
+    write_whole,
+)
 from lvdm.rules import MAPPING, TEXT, integer, number, one_of, optional, require
 from lvdm.types import UserError
 
@@ -62,7 +72,8 @@ RULES = {
     "step": integer(0),
     **dict.fromkeys(("data_fingerprint", "version"), TEXT),
 }
-LONGEST, DEEPEST, MOST_VALUES = 1 << 22, 100, 50_000  # of a description; a real one has 10,000 characters, 20 levels, 300 values
+LONGEST = 1 << 26  # characters of a description; a real one has 10,000, and 100 for each tensor
+DEEPEST, MOST_VALUES = 100, 50_000  # a real one has 20 levels and 300 values; a config has at most 10,000
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -220,7 +231,7 @@ def _parsed(text: str) -> dict[str, Any]:
         raise UserError(f"{len(text):,} characters, at most {LONGEST:,}")
     described = json.loads(text)
     require(MAPPING, description=described)
-    _check_size(described)
+    _check_size({name: value for name, value in described.items() if name != TENSOR_HASHES})
     return described
 
 

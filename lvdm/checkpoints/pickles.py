@@ -260,10 +260,14 @@ class PickleReader:
             return arguments[0]
         return self._tensor(*arguments) if kind.call == TENSOR else FOREIGN
 
-    def _tensor(self, storage: Any, offset: Any, size: Any, stride: Any, *_more: object) -> Any:
+    def _tensor(
+        self, storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None, metadata: Any = None
+    ) -> Any:
         """A view of a storage, after checking that it lies within."""
         if storage is FOREIGN:
             return FOREIGN
+        if metadata:
+            raise ValueError("a tensor that is stored conjugated or negated; save it again with resolve_conj and resolve_neg")
         numbers = [offset, *size, *stride]
         if len(size) != len(stride) or len(size) > MAX_DIMENSIONS:
             raise ValueError(f"a tensor with {len(size)} sides and {len(stride)} strides")

@@ -123,13 +123,23 @@ def check_resume(args: argparse.Namespace) -> None:
         raise UserError("--resume needs --out, and goes with neither --overwrite nor --contact-sheet, which needs all videos")
     kept, now = settings_file(args), settings_of(args)
     if kept.exists():
-        then = json.loads(kept.read_text())
+        then = _kept(kept)
         differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
         changed = [f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in differing]
         if changed:
             raise UserError(f"{kept} was begun with other settings: {', '.join(changed)}; take those, or another --out")
     elif args.out.is_dir() and any(args.out.glob(f"seed{args.seed}-0*")):
         raise UserError(f"{args.out} has videos of seed {args.seed} that were made without --resume; give another --out")
+
+
+def _kept(path: Path) -> dict[str, str]:
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and the videos beside it, or take another --out") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path} holds no settings; remove it and the videos beside it, or take another --out")
+    return found
 
 
 def keep_settings(args: argparse.Namespace, *, is_first: bool) -> None:

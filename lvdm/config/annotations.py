@@ -19,6 +19,7 @@ from torch import nn
 
 from lvdm.config.build import is_node
 from lvdm.config.keys import join
+from lvdm.config.targets import HUB_LIBRARIES
 
 ClassOf = Callable[[Mapping[str, Any], str], type]  # (node, its dotted key) -> its class
 
@@ -94,7 +95,7 @@ def mismatch(value: Any, annotation: Any, key: str, class_of: ClassOf) -> Mismat
     wrong = Mismatch(key, value, annotation)
     base, inner = get_origin(annotation) or annotation, get_args(annotation)
     if base in (Any, object) or isinstance(base, TypeVar):
-        return None
+        return wrong if is_node(value) and _is_of_hub(class_of(value, key)) else None
     if base in (Union, types.UnionType):
         return _mismatch_of_all(value, inner, wrong, class_of)
     if base is Literal:
@@ -176,13 +177,23 @@ def _is_plain(value: Any, base: Any) -> bool:
 
 
 def _is_kind(cls: type, base: Any) -> bool:
-    """Whether objects of this class may stand where `base` is asked for."""
+    """Return whether objects of this class may stand where `base` is asked for.
+
+    Models of transformers and diffusers can fetch code and weights when they are built, by many settings. They may stand only
+    where an argument asks for a class of that library, as a user's own network may.
+    """
+    if _is_of_hub(cls) and cls.__module__.partition(".")[0] != getattr(base, "__module__", "").partition(".")[0]:
+        return False
     if base is Node or not isinstance(base, type):
         return True
     if is_protocol(base):
         asked = [name for name, member in vars(base).items() if inspect.isfunction(member) and _is_public(name)]
         return all(any(name in vars(kind) for kind in cls.__mro__) for name in asked)
     return issubclass(cls, base)
+
+
+def _is_of_hub(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in HUB_LIBRARIES
 
 
 def is_protocol(base: type) -> bool:

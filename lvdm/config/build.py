@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -68,10 +70,21 @@ def _construct(node: Mapping[str, Any], key: str, allow: Sequence[str], provided
     except UserError as error:
         raise UserError(f"{key or cls.__name__}: {error}") from error
     except BUILD_ERRORS as error:
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = f"{type(error).__name__}: {error}".strip().partition("\n")[0] + _where(error, allow)
         raise UserError(
             f"{key or cls.__name__}: cannot build {cls.__name__} with these arguments ({reason}); change them"
         ) from error
+
+
+def _where(error: BaseException, allow: Sequence[str]) -> str:
+    """Return the line of the user's own code that raised an error, so that a mistake there is found."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if any(_is_of(frame, package) for package in allow)]
+    return f", {own[-1].f_code.co_filename}:{own[-1].f_lineno}" if own else ""
+
+
+def _is_of(frame: FrameType, package: str) -> bool:
+    return f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}.")
 
 
 def _key_of(node: Any) -> str:

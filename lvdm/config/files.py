@@ -24,7 +24,7 @@ MISSING = "???"  # OmegaConf's mark for a value that must be given later
 UNREADABLE = (  # what OmegaConf raises, and PyYAML for a tag that does not fit its value, such as !!int ''
     OmegaConfBaseException, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, AssertionError,
 )  # fmt: skip
-LONGEST, MOST = 1 << 20, 100_000  # characters of a config file, and its values once aliases are followed
+LONGEST, MOST = 1 << 20, 10_000  # characters of a config file, and its values once aliases are followed
 REFERENCE = re.compile(r"\$\{(\.*)([\w.\[\]-]+)\}")  # ${a.b} from the root, ${.b} and ${..b} from where it stands
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
 

@@ -73,7 +73,8 @@ PLACES = (
 HUB_LIBRARIES = ("transformers", "diffusers")
 REACHES_HUB = (  # at any depth of their settings
     *("auto_map", "trust_remote_code", "attn_implementation", "_attn_implementation", "experts_implementation"),
-    *("use_kernels", "quantization_config", "backbone", "use_pretrained_backbone", "use_timm_backbone"),
+    *("_attn_implementation_internal", "_experts_implementation_internal", "kernel_config", "use_kernels", "quantization_config"),
+    *("backbone", "use_pretrained_backbone", "use_timm_backbone", "architecture", "model_args"),
 )
 ALLOWED = (
     "classes of lvdm that are meant for it, modules of torch.nn, optimizers of torch.optim, some callbacks, loggers and "

@@ -73,6 +73,9 @@ def _check(path: Path, size: int, mtime: int) -> bool:
         end = file.read()
         length, mark, wanted = end[: LENGTH.size], end[LENGTH.size : -32], end[-32:]
         if mark != MARK:
+            file.seek(0)
+            if file.read(2) == b"PK" and not end.endswith(LENGTH.pack(0)):  # torch's own archives end with an empty comment
+                raise DamagedFile(f"the checkpoint {path} is truncated, or damaged at its end")
             return False
         file.seek(0)
         while left and (got := file.readinto(block[:left])):

@@ -40,7 +40,8 @@ class ClipSimilarity:
                 "LVDM_WEIGHTS, or leave the CLIP similarity out"
             )
         try:
-            self.model, loaded = CLIPModel.from_pretrained(folder, local_files_only=True, output_loading_info=True)
+            own = {"local_files_only": True, "attn_implementation": "sdpa"}  # the folder may name code on a hub instead
+            self.model, loaded = CLIPModel.from_pretrained(folder, output_loading_info=True, **own)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             self.images = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         except DAMAGE as error:

@@ -116,7 +116,7 @@ def _open(url: str, have: int, known: _Source | None) -> HTTPResponse:
 
 def _source(answer: HTTPResponse, url: str) -> _Source:
     if answer.headers.get_content_type() == "text/html":
-        raise BadContent("a page of text came instead of the file")
+        raise OSError("a page of text came instead of the file")  # of a hotel's network, say: what came before stays
     size = answer.headers.get("Content-Length", "")
     if answer.status == 206:
         size = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -131,14 +131,16 @@ def _first_byte(answer: HTTPResponse) -> int:
 
 
 def _copy(answer: HTTPResponse, part: Path, start: int, source: _Source, limits: Limits) -> None:
-    _check_size(source.size or start, limits)
+    if source.size is not None and source.size > limits.gigabytes * 1e9:
+        raise OSError(_too_large(limits))
     _facts_of(part).write_text(json.dumps(asdict(source)))
     end, size = time.monotonic() + 60 * limits.minutes, start
     with part.open("r+b" if start else "wb") as out, _bar(part, start, source.size) as bar:
         out.seek(start)
         while block := answer.read1(BLOCK):  # read would wait for a whole block from a slow server
             size += len(block)
-            _check_size(size, limits)
+            if size > limits.gigabytes * 1e9:
+                raise BadContent(_too_large(limits))
             bar.update(out.write(block))
             if time.monotonic() > end:
                 raise OSError(
@@ -153,9 +155,8 @@ def _copy(answer: HTTPResponse, part: Path, start: int, source: _Source, limits:
         raise BadContent(f"{size} bytes came of a file of {source.size}")
 
 
-def _check_size(size: int, limits: Limits) -> None:
-    if size > limits.gigabytes * 1e9:
-        raise BadContent(f"it is larger than {limits.gigabytes:g} GB; raise LVDM_DOWNLOAD_GB if that is right")
+def _too_large(limits: Limits) -> str:
+    return f"it is larger than {limits.gigabytes:g} GB; raise LVDM_DOWNLOAD_GB if that is right"
 
 
 def _bar(part: Path, start: int, size: int | None) -> tqdm:

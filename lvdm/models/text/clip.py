@@ -98,7 +98,8 @@ class ClipText:
 
         path = self._find()
         with _one_sentence(path), torch.random.fork_rng(devices=[]):  # a network starts at random
-            network = CLIPTextModel(CLIPTextConfig.from_pretrained(path, local_files_only=True))
+            settings = CLIPTextConfig.from_pretrained(path, local_files_only=True, attn_implementation="sdpa")  # not the folder's
+            network = CLIPTextModel(settings)
             tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
             weights = load_file(path / "model.safetensors")
         _copy_weights(network, weights, path)
