@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lvdm.checkpoints.build_limits import no_larger_than
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, open_model
 from lvdm.config import check_node, instantiate
 from lvdm.diffusion.objective import Objective
 from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.models.build_limits import no_larger_than
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.sampling.long_pipeline import sample_long
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel

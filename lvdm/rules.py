@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ class Rule:
 LARGEST = sys.float_info.max
 MAPPING = Rule("a mapping", lambda value: isinstance(value, Mapping))
 TEXT = Rule("text", lambda value: isinstance(value, str))
+FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 
 
 def integer(least: int, most: int | None = None) -> Rule:
@@ -45,6 +47,11 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Rule:
 def one_of(*choices: str) -> Rule:
     """Return the rule of a text that is one of these."""
     return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
+
+
+def matching(pattern: str) -> Rule:
+    """Return the rule of a text that a regular expression matches as a whole."""
+    return Rule(f"text like {pattern}", lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
 def optional(rule: Rule) -> Rule:

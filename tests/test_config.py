@@ -340,7 +340,7 @@ def test_models_of_published_libraries_stand_where_an_argument_asks_for_them():
 )
 def test_settings_that_fetch_code_or_weights_are_refused_wherever_they_are_hidden(key: str):
     for params in ({key: "a/b"}, {"id2label": {"0": {key: "a/b"}}}):
-        with pytest.raises(UserError, match=f"{key} can make CLIPTextConfig load code or weights from a hub"):
+        with pytest.raises(UserError, match=f"{key} can make CLIPTextModel load code or weights from a hub"):
             check_node({"target": f"{HERE}.Reader", "params": reader(**params)}, allow=[HERE])
 
 

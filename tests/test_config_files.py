@@ -153,7 +153,7 @@ def test_a_missing_value_may_be_filled_by_a_later_file_or_an_override(tmp_path: 
         ("a: '${dat.size}'\ndata: {size: 1}", "a refers to dat.size.*did you mean data.size"),
         ("x: [{a: '${oc.env:LVDM_NOT_SET}'}]", "x.0.a needs the environment variable LVDM_NOT_SET"),
         ("a: '${b}'\nb: '${a}'", "a cannot be resolved"),
-        ("a: '${nope:1}'", "a cannot be resolved.*nope"),
+        ("a: '${nope:1}'", "a is .*nope:1.*; only .* may stand in a config"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, words: str):
@@ -257,6 +257,12 @@ NODES = levels("a0: [x, x]\n", f"NEW: [{', '.join([QUOTED] * 10)}]\n")
         (MULTIPLIED, "the interpolations of the config make more than"),
         (NODES, "the interpolations of the config make more than"),
         ("a: " + "x" * (1 << 21), "so it is no config"),
+        ("a: [" + "x, " * 20_000 + "]", "values once its aliases are followed"),
+        (MULTIPLIED.replace("${", "${ ").replace("}", " }"), "the interpolations of the config make more than"),
+        (MULTIPLIED.replace("${", "${oc.select:"), "only .* may stand in a config"),
+        (NODES.replace("${", "${oc.create:${").replace("}", "}}"), "only .* may stand in a config"),
+        (levels("a0: {k: xxxxxxxxxx}\n", f"NEW: {{k: '{'${OLD[k]}' * 10}'}}\n"), "interpolations of the config make"),
+        ("a: " + "${" * 20 + "a" + "}" * 20, "only .* may stand in a config"),
     ],
 )
 def test_what_multiplies_nests_or_is_no_mapping_is_one_sentence_at_once(text: str, words: str, tmp_path: Path):
@@ -271,3 +277,11 @@ def test_a_pipe_or_folder_is_no_config(tmp_path: Path):
     for path in (tmp_path / "pipe.yaml", tmp_path):
         with pytest.raises(UserError, match="a folder or a special file"):
             load_config([path])
+
+
+def test_what_looks_like_an_interpolation_but_is_text_stays_and_variables_are_read(tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setenv("A_NAME", "value")
+    text = "a: ${oc.env:A_NAME}\nb: ${ oc.env:NOTHING_SUCH,seven }\nc: '\\${oc.select:x}'\nd: {e: 1, f: '${.e}'}\ng: '${d[e]}'\n"
+    assert to_dict(load_config([file(tmp_path, "a.yaml", text)])) == {
+        **{"a": "value", "b": "seven", "c": "${oc.select:x}", "d": {"e": 1, "f": 1}, "g": 1},
+    }

@@ -140,10 +140,8 @@ def test_flipped_bits_of_a_checkpoint_are_noticed_or_harmless(tmp_path):
     write_checkpoint(state, path := tmp_path / "last.ckpt")
     assert equal(read_checkpoint(path), state)
     size = path.stat().st_size
-    mark = range(8 * (size - 46), 8 * (size - 32))  # flips in it leave a whole archive without a hash
-    assert flip_all(path, lambda: read_checkpoint(path), range(0, 8 * size, 11)) == sum(
-        place not in mark for place in range(0, 8 * size, 11)
-    )
+    places = range(0, 8 * size, 11)
+    assert flip_all(path, lambda: read_checkpoint(path), places) == len(places)
 
 
 def test_a_checkpoint_with_one_flipped_bit_falls_back_to_the_one_before_aloud(tmp_path, caplog):

@@ -26,9 +26,28 @@ def hidings(target: str) -> Iterator[Node]:
     yield node
     yield {"target": target, "params": {"path": "a_file", "args": ["a_file"], "host_name": "localhost", "port": 0}}
     yield {"target": "torch.nn.Identity", "params": {"anything": node}}
+    yield {"target": "torch.nn.ParameterList", "params": {"values": [node]}}
     yield {"target": "torch.nn.Identity", "params": {"anything": [{"deep": {"deeper": [node]}}]}}
     yield {"target": "lvdm.models.denoisers.UNet3D", "params": {**UNET, "dropout": node}}
     yield {"target": "transformers.CLIPTextConfig", "params": {"id2label": {"0": node}}}
+
+
+URLS = ("http://localhost:1/x", "reference://::http://localhost:1/x", "ftp://localhost:1/x", "a_folder")
+ELSEWHERE = (  # classes on the list, which may stand only where an argument asks for one of their library
+    *("pytorch_lightning.callbacks.EarlyStopping", "pytorch_lightning.callbacks.DeviceStatsMonitor"),
+    *("pytorch_lightning.strategies.DDPStrategy", "transformers.CLIPModel", "transformers.CLIPTextConfig"),
+    *("transformers.TimmWrapperModel", "transformers.TimmWrapperConfig", "diffusers.AutoencoderKL", "diffusers.UNet2DModel"),
+)
+
+
+def misused() -> Iterator[Node]:
+    """Yield classes of the list in places that do not ask for them, with addresses in every argument that takes text."""
+    for target in (*ELSEWHERE, *(f"pytorch_lightning.loggers.{name}Logger" for name in ("CSV", "TensorBoard", "Wandb"))):
+        for place in (lambda node: node, lambda node: {"target": "torch.nn.ParameterList", "params": {"values": [node]}}):
+            yield place({"target": target})
+            for url in URLS:
+                for name in ("save_dir", "architecture", "monitor", "process_group_backend", "norm_type", "_name_or_path"):
+                    yield place({"target": target, "params": {name: url}})
 
 
 def description(target: str, part: str) -> Node:
@@ -50,10 +69,12 @@ def attempts(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
     for order, target in enumerate(gadgets()):
         everywhere = order < len(USED_IN_ATTACKS) or order % 10 == 0  # the others in two places, to save time
         for number, config in enumerate(hidings(target)):
-            if number not in (0, 3) and not everywhere:
+            if number not in (0, 4) and not everywhere:
                 continue
             yield f"check {number} {target}", lambda config=config: check_node(config)
             yield f"build {number} {target}", lambda config=config: instantiate(config)
+    for number, config in enumerate(misused()):
+        yield f"misuse {number}", lambda config=config: (check_node(config), instantiate(config))
     for file in sorted(folder.glob("*.safetensors")):
         yield f"load {file.name}", lambda file=file: load(file)
         if "denoiser" in file.name:
@@ -66,10 +87,11 @@ def attempts(folder: Path) -> Iterator[tuple[str, Callable[[], object]]]:
 
 def main(folder: Path) -> None:
     """Print what was tried and what was not refused, and the violations that the audit saw."""
-    import diffusers  # noqa: F401 (imported before the audit begins, as loading the library itself is not what is tried)
-    import transformers  # noqa: F401
-
+    from lvdm.config import import_class
     from lvdm.types import UserError
+
+    for target in ELSEWHERE:
+        import_class(target)  # before the audit begins, because libraries run code of their own when they are imported
 
     tried, built = 0, []
     every = list(attempts(folder))

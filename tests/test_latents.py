@@ -1,5 +1,6 @@
 """The cache of latents: what goes in comes out, a killed writer resumes to the same bytes, and damage is one sentence."""
 
+import copy
 import json
 import logging
 import multiprocessing
@@ -210,6 +211,54 @@ def test_a_foreign_or_damaged_index_is_one_sentence(cache: Path, text: str) -> N
     with pytest.raises(UserError, match="index.json is ") as error:
         LatentClips(cache, num_latents=3).prepare()
     assert "\n" not in str(error.value)
+
+
+ODD = (None, "x", -1, 1e30, float("nan"), [], {}, [1, 2], True)
+PLACES = [
+    *[("facts", name) for name in ("dtype", "shard_size", "temporal_factor", "clip_frames", "codec_fingerprint", "has_std")],
+    *[("shards", 0, name) for name in ("file", "size", "entries")],
+    *[("shards", 0, "entries", 0, name) for name in ("name", "shape", "fps", "label")],
+    ("shards", 0, "entries", 0, "shape", 1),
+    ("facts",),
+    ("shards",),
+]
+
+
+@pytest.mark.parametrize("place", PLACES, ids=str)
+def test_an_index_of_odd_values_is_one_sentence_or_gives_the_latents(place: tuple, cache: Path) -> None:
+    index = json.loads((cache / "index.json").read_text())
+    index.pop("hash")
+    for value in (*ODD, "../latents-00000.safetensors"):
+        changed = copy.deepcopy(index)
+        at = changed
+        for part in place[:-1]:
+            at = at[part]
+        at[place[-1]] = value
+        (cache / "index.json").write_text(json.dumps(changed))
+        for in_memory in (True, False):
+            try:
+                found = LatentClips(cache, num_latents=2, in_memory=in_memory)
+                assert len(found) > 0 and found[0]["latent"].shape[1] == 2
+            except UserError as error:
+                assert "\n" not in str(error)
+
+
+def test_an_index_or_a_shard_that_is_a_pipe_or_nests_without_end_is_one_sentence(cache: Path) -> None:
+    shard = cache / find_shards(cache)[0]
+    size = shard.stat().st_size
+    (cache / "index.json").rename(cache / "kept.json")
+    (cache / "index.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match="is damaged"):
+        len(LatentClips(cache, num_latents=2))
+    (cache / "index.json").unlink()
+    os.mkfifo(cache / "index.json")
+    with pytest.raises(UserError, match="no regular file"):
+        len(LatentClips(cache, num_latents=2))
+    (cache / "kept.json").replace(cache / "index.json")
+    shard.unlink()
+    os.mkfifo(shard)
+    with pytest.raises(UserError, match=f"0 bytes, index.json says {size}"):
+        len(LatentClips(cache, num_latents=2))
 
 
 @pytest.mark.parametrize(

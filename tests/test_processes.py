@@ -96,6 +96,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_both(made: Path, tmp_pat
         described.pop("hash")
     header.pop("tensor_hashes")
     save_file(latents, file, {"lvdm": json.dumps(header)})
+    index["shards"][0]["size"] = file.stat().st_size
     (file.parent / "index.json").write_text(json.dumps(index))
     config = diffusion_config(tmp_path / "latents", tmp_path, made / "autoencoder" / "model.safetensors")
     written = write_config(tmp_path / "config.yaml", config)

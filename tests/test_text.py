@@ -148,6 +148,8 @@ REFUSED = {
     "settings": ("not a multiple of the number", lambda folder: set_in(folder / "config.json", num_attention_heads=3)),
     "truncated weights": ("cannot be read as a CLIP text model", cut_weights),
     "missing weights": ("does not hold 2 weights that config.json describes, first", fewer_weights),
+    "more layers than weights": ("far larger than the", lambda folder: set_in(folder / "config.json", num_hidden_layers=10**7)),
+    "no mapping": ("cannot be read as a CLIP text model", lambda folder: (folder / "config.json").write_text("3")),
     "another tokenizer": ("57 tokens and the network 56", more_tokens),
 }
 
@@ -162,6 +164,15 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(case, clip, tmp_path, monk
     with pytest.raises(UserError, match="clip") as refused:
         encoder(["red"])
     assert words in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "_attn_implementation_internal", "dtype"])
+def test_a_folder_cannot_name_a_kernel_on_a_hub(key, clip, tmp_path, monkeypatch):
+    fetched = []
+    monkeypatch.setattr("transformers.integrations.hub_kernels.get_kernel", lambda *a, **k: fetched.append(a), raising=False)
+    shutil.copytree(clip, tmp_path / "clip")
+    set_in(tmp_path / "clip" / "config.json", **{key: "stranger/kernel"})
+    assert torch.equal(ClipText(tmp_path / "clip")(["red"]), ClipText(clip)(["red"])) and not fetched
 
 
 # In training -----------------------------------------------------------------------------------------------------------------

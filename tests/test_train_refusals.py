@@ -150,6 +150,8 @@ JOINT: dict[str, tuple[str, Break]] = {
     "precision": ("trainer.precision is", set_("trainer.precision", "12-true")),
     "large batch": ("fewer than a batch of 9", set_("data.params.batch_size", 9)),
     "folder": ("cannot make the run's folder", below_a_file),
+    "name that leads out": ("cannot be called '../../x'", set_("name", "../../x")),
+    "name with NUL": ("give a name that stays below", set_("name", "a\0b")),
     "no checkpoint": ("there is no such checkpoint", lambda config, at: ["--resume", str(at / "none.ckpt")]),
 }  # fmt: skip
 AUTO: dict[str, tuple[str, Break]] = {
@@ -225,7 +227,7 @@ def other_codec(path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "damage", "settings"),
     [
-        ("is truncated, or of another program", truncate, []),
+        ("is truncated, or damaged at its end", truncate, []),
         ("is truncated, or of another program", empty, []),
         ("is not a checkpoint of a run", foreign, []),
         ("is truncated, or of another program", dangerous, []),

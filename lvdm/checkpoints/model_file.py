@@ -181,6 +181,8 @@ def _shape(tensor: Tensor) -> str:
 def _opened(path: Path) -> safe_open:
     if path.is_dir():
         raise UserError(f"{path} is a folder; give the model file in it, usually {path / 'model.safetensors'}")
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is a special file and no model file; correct the path")
     if not path.exists():
         raise UserError(f"there is no model file {path}; train or convert one first, or correct the path")
     try:

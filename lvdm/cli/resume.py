@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError  # torch reads files so named by them
 
 from lvdm.cli.run_folder import RunFolder
+from lvdm.config import load_config, to_dict
 from lvdm.files import DamagedFile, is_verifying, note_without_hashes
 from lvdm.training.checkpoint_file import check_checkpoint_file
 from lvdm.training.checkpointing import checkpoints_in
@@ -85,7 +85,7 @@ def check_unchanged(path: Path, settings: Mapping[str, Any], facts: Mapping[str,
     changes = [f"{name} ({saved[name]} then, {now} now)" for name, now in facts.items() if saved.get(name, now) != now]
     config = path.parent.parent / "config.yaml"
     if config.exists():
-        changes += changed_keys(yaml.safe_load(config.read_text()), settings)
+        changes += changed_keys(to_dict(load_config([config])), settings)
     if not changes:
         return
     named = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")

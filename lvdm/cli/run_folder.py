@@ -14,6 +14,13 @@ class RunFolder:
 
     path: Path
 
+    @staticmethod
+    def of(out: str, name: str) -> RunFolder:
+        """Return the folder of a run's name below `out`."""
+        if "\0" in out + name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise UserError(f"a run in {out!r} cannot be called {name!r}; give a name that stays below that folder")
+        return RunFolder(Path(out) / name)
+
     @property
     def config(self) -> Path:
         return self.path / "config.yaml"

@@ -90,7 +90,7 @@ def train(args: argparse.Namespace) -> command.Report:
     if args.dry_run:
         return describe(config, allow=args.allow_module)
     settings = to_dict(config)
-    folder = RunFolder(Path(settings["out"]) / (args.name or settings["name"] or last_file(args.config).stem))
+    folder = RunFolder.of(settings["out"], args.name or settings["name"] or last_file(args.config).stem)
     if args.check_data:
         return check_data(config, folder.path.with_name(f"{folder.path.name}_data"), allow=args.allow_module)
     with only_one(folder):

@@ -11,15 +11,15 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from torch import nn
 
 from lvdm.config.build import is_node
-from lvdm.config.keys import join
-from lvdm.config.targets import HUB_LIBRARIES
+from lvdm.config.keys import items, join
+from lvdm.config.targets import ASKED_FOR
 
 ClassOf = Callable[[Mapping[str, Any], str], type]  # (node, its dotted key) -> its class
 
@@ -95,7 +95,8 @@ def mismatch(value: Any, annotation: Any, key: str, class_of: ClassOf) -> Mismat
     wrong = Mismatch(key, value, annotation)
     base, inner = get_origin(annotation) or annotation, get_args(annotation)
     if base in (Any, object) or isinstance(base, TypeVar):
-        return wrong if is_node(value) and _is_of_hub(class_of(value, key)) else None
+        nodes = ((here, node) for here, node in _outermost_nodes(value, key) if _must_be_asked_for(class_of(node, here)))
+        return next((Mismatch(here, node, annotation) for here, node in nodes), None)
     if base in (Union, types.UnionType):
         return _mismatch_of_all(value, inner, wrong, class_of)
     if base is Literal:
@@ -107,6 +108,15 @@ def mismatch(value: Any, annotation: Any, key: str, class_of: ClassOf) -> Mismat
     if _is_mapping(base):
         return _mismatch_in_mapping(value, inner, wrong, class_of)
     return None if _is_plain(value, base) else wrong
+
+
+def _outermost_nodes(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield (key, node) of a value and of the lists and mappings in it; what is inside a node is its own affair."""
+    if is_node(value):
+        yield key, value
+    else:
+        for part, item in items(value):
+            yield from _outermost_nodes(item, join(key, part))
 
 
 def choices(annotation: Any) -> tuple[Any, ...]:
@@ -179,10 +189,10 @@ def _is_plain(value: Any, base: Any) -> bool:
 def _is_kind(cls: type, base: Any) -> bool:
     """Return whether objects of this class may stand where `base` is asked for.
 
-    Models of transformers and diffusers can fetch code and weights when they are built, by many settings. They may stand only
-    where an argument asks for a class of that library, as a user's own network may.
+    Models of transformers and diffusers can fetch code and weights when they are built, and parts of Lightning reach disk and
+    network. They may stand only where an argument asks for a class of that library, as one of a user's own network may.
     """
-    if _is_of_hub(cls) and cls.__module__.partition(".")[0] != getattr(base, "__module__", "").partition(".")[0]:
+    if _must_be_asked_for(cls) and cls.__module__.partition(".")[0] != getattr(base, "__module__", "").partition(".")[0]:
         return False
     if base is Node or not isinstance(base, type):
         return True
@@ -192,8 +202,8 @@ def _is_kind(cls: type, base: Any) -> bool:
     return issubclass(cls, base)
 
 
-def _is_of_hub(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] in HUB_LIBRARIES
+def _must_be_asked_for(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in ASKED_FOR
 
 
 def is_protocol(base: type) -> bool:

@@ -6,7 +6,6 @@ Then each override sets one key: what stood there is replaced whole, so `objecti
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
-from lvdm.files import why_not_written
+from lvdm.files import why_not_written, write_whole
 from lvdm.types import UserError
 
 MISSING = "???"  # OmegaConf's mark for a value that must be given later
@@ -25,7 +24,11 @@ UNREADABLE = (  # what OmegaConf raises, and PyYAML for a tag that does not fit 
     OmegaConfBaseException, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, AssertionError,
 )  # fmt: skip
 LONGEST, MOST = 1 << 20, 10_000  # characters of a config file, and its values once aliases are followed
-REFERENCE = re.compile(r"\$\{(\.*)([\w.\[\]-]+)\}")  # ${a.b} from the root, ${.b} and ${..b} from where it stands
+OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # of an interpolation; an odd number of backslashes makes it text
+REFERENCE = re.compile(
+    r"\$\{\s*(\.*)([\w/-]+(?:\.[\w/-]+|\[[\w/-]+\])*)\s*\}"
+)  # ${a.b} from the root, ${.b} from where it stands
+VARIABLE = re.compile(r"\$\{\s*oc\.env:[^${}]*\}")  # ${oc.env:NAME}, ${oc.env:NAME,default}
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
@@ -58,14 +61,9 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
     """Writes what `load_config([path])` reads back as the same settings; the file appears whole or not at all."""
     path = Path(path)
     text = OmegaConf.to_yaml(_without_interpolations(to_dict(config)))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise UserError(
             f"cannot write the config to {path}: {why_not_written(error)}; choose a folder that can be written"
@@ -205,6 +203,8 @@ def _refuse_explosion(tree: dict[str, Any]) -> None:
             known[key] = 1  # also of a value that refers to itself, which OmegaConf names
             value = values.get(key)
             inner = [join(key, part) for part, _ in items(value)]
+            if isinstance(value, str) and OPENING.search(value):
+                _refuse_other_interpolations(value, key)
             if isinstance(value, str):
                 known[key] += len(value)
                 inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
@@ -215,10 +215,16 @@ def _refuse_explosion(tree: dict[str, Any]) -> None:
         raise UserError(f"the interpolations of the config make more than {10 * LONGEST:,} characters; mend them")
 
 
+def _refuse_other_interpolations(text: str, key: str) -> None:
+    """Refuse resolvers and nesting, whose results cannot be bounded before they are made."""
+    if OPENING.search(VARIABLE.sub("", REFERENCE.sub("", text))):
+        raise UserError(f"{key} is {show(text)}; only ${{key}}, ${{.key}} and ${{oc.env:NAME,default}} may stand in a config")
+
+
 def _absolute(key: str, dots: str, name: str) -> str:
     """Return the key that `${..name}` at `key` refers to."""
     parents = key.split(".")[: -len(dots)] if dots else []
-    return join(*parents, dotted(name))
+    return join(*parents, re.sub(r"\[([\w/-]+)\]", r".\1", name))
 
 
 def _unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -> str:

@@ -53,7 +53,6 @@ FAMILIES = (
         "DeviceStatsMonitor EarlyStopping GradientAccumulationScheduler LearningRateMonitor ModelSummary RichModelSummary "
         "RichProgressBar StochasticWeightAveraging TQDMProgressBar Timer",
     ),
-    _lightning("loggers", "Logger", "CSVLogger TensorBoardLogger WandbLogger"),
     _lightning("strategies", "Strategy", "DDPStrategy SingleDeviceStrategy"),
     Family(
         r"transformers\.(models\.(\w+\.)+)?(?=[A-Z])\w*(Model|Config|For[A-Z])\w*",
@@ -67,18 +66,19 @@ FAMILIES = (
     ),
 )
 PLACES = (
-    *("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "pytorch_lightning.callbacks", "pytorch_lightning.loggers"),
-    *("pytorch_lightning.strategies", "transformers", "diffusers"),
+    *("torch.nn", "torch.optim", "torch.optim.lr_scheduler", "pytorch_lightning.callbacks", "pytorch_lightning.strategies"),
+    *("transformers", "diffusers"),
 )
 HUB_LIBRARIES = ("transformers", "diffusers")
+ASKED_FOR = ("pytorch_lightning", *HUB_LIBRARIES)  # their classes stand only where an argument asks for one of the library
 REACHES_HUB = (  # at any depth of their settings
     *("auto_map", "trust_remote_code", "attn_implementation", "_attn_implementation", "experts_implementation"),
     *("_attn_implementation_internal", "_experts_implementation_internal", "kernel_config", "use_kernels", "quantization_config"),
     *("backbone", "use_pretrained_backbone", "use_timm_backbone", "architecture", "model_args"),
 )
 ALLOWED = (
-    "classes of lvdm that are meant for it, modules of torch.nn, optimizers of torch.optim, some callbacks, loggers and "
-    "strategies of pytorch_lightning, models of transformers and diffusers"
+    "classes of lvdm that are meant for it, modules of torch.nn, optimizers of torch.optim, some callbacks and strategies "
+    "of pytorch_lightning, models of transformers and diffusers"
 )
 
 

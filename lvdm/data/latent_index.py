@@ -23,14 +23,34 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lvdm import files
+from lvdm.data.limits import require_file, require_list
 from lvdm.files import DamagedFile, check_description, check_tensors, with_hashes
-from lvdm.types import UserError
+from lvdm.rules import FLAG, TEXT, Rule, integer, listed, matching, number, one_of, optional, require
+from lvdm.types import ABSENT, UserError
 
 AGAIN = "run scripts/encode.py again, which makes it anew"
 FORMAT = 2  # raised when older readers cannot follow
 INDEX = "index.json"
 STD, FLIPPED, CONTEXT = ".std", ".flipped", ".context"  # behind a video's name
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
+
+
+SIZE = integer(1, 2**31)
+FACTS = {
+    **dict.fromkeys(("codec_fingerprint", "data_fingerprint"), TEXT),
+    "temporal_factor": SIZE,
+    "dtype": one_of(*DTYPES),
+    "shard_size": SIZE,
+    "clip_frames": optional(SIZE),
+    **dict.fromkeys(("has_std", "has_flips"), FLAG),
+    "text_fingerprint": optional(TEXT),
+}
+ENTRY = {
+    **{"name": TEXT, "shape": listed(SIZE, 4, 4), "fps": number(0)},
+    **{"caption": optional(TEXT), "label": optional(integer(ABSENT))},
+}
+SHARD = {"file": matching(r"latents-\d{5,12}\.safetensors"), "size": integer(0), "hash": optional(TEXT)}
+DAMAGE = (KeyError, TypeError, AttributeError, UserError)
 
 
 class DamagedShard(DamagedFile):
@@ -110,6 +130,7 @@ def read_shard(path: Path, *, with_tensors: bool = False) -> tuple[CacheFacts, S
 def open_shard(path: Path) -> Iterator[safe_open]:
     """Give the shard, mapped into memory; what cannot be read in the block is a damaged shard."""
     try:
+        require_file(path)
         with safe_open(path, framework="pt") as shard:
             yield shard
     except (SafetensorError, OSError) as error:
@@ -140,12 +161,15 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
         count = len(find_shards(folder))
         found = f"{count} shards, so encoding has not finished" if count else "no latents"
         raise UserError(f"{folder} has no {INDEX} and {found}; run scripts/encode.py, which goes on where it stopped")
+    require_list(path)
     try:
         found = _parse(path.read_text(), path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged ({error}); remove it and run scripts/encode.py again") from error
     facts = _facts(found, path)
-    shards = [_shard(shard, path) for shard in found.get("shards", [])]
+    if not isinstance(listed_shards := found.get("shards"), list):
+        raise _damaged(path)
+    shards = [_shard(shard, path) for shard in listed_shards]
     for shard in shards:
         have = (folder / shard.file).stat().st_size if (folder / shard.file).exists() else 0
         if have != shard.size:
@@ -170,7 +194,7 @@ def _header(shard: safe_open, path: Path) -> dict[str, Any]:
 def _parse(text: str, path: Path) -> dict[str, Any]:
     try:
         found = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and run scripts/encode.py again") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise UserError(f"{path} is no cache of latents that this version of lvdm reads; encode into another folder")
@@ -180,23 +204,33 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
 
 def _facts(found: dict[str, Any], path: Path) -> CacheFacts:
     try:
-        return CacheFacts(**found["facts"])
-    except (KeyError, TypeError) as error:
+        _require(FACTS, facts := found["facts"])
+        return CacheFacts(**facts)
+    except DAMAGE as error:
         raise _damaged(path) from error
 
 
 def _shard(found: dict[str, Any], path: Path) -> Shard:
     try:
+        _require(SHARD, found)
         return Shard(found["file"], found["size"], _entries(found["entries"], path), found.get("hash"))
-    except (KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise _damaged(path) from error
 
 
 def _entries(found: Any, path: Path) -> tuple[Entry, ...]:
     try:
+        for entry in found:
+            _require(ENTRY, entry)
         return tuple(Entry(**{**entry, "shape": tuple(entry["shape"])}) for entry in found)
-    except (KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise _damaged(path) from error
+
+
+def _require(rules: Mapping[str, Rule], found: Mapping[str, Any]) -> None:
+    for name, rule in rules.items():
+        if name in found:
+            require(rule, **{name: found[name]})
 
 
 def _damaged(path: Path) -> UserError:

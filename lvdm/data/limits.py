@@ -51,29 +51,13 @@ def text_problem(caption: str | None, label: int | None) -> str | None:
     return None if label is None or 0 <= label <= MAX_LABEL else BAD_LABEL
 
 
-class Inside:
-    """Tells which names of a list lie below a root; links are followed, and folders are resolved once."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._real_root = os.path.realpath(root)
-        self._folders: dict[str, str] = {}
-
-    def problem(self, name: str) -> str | None:
-        """Why the file of this name must not be read."""
-        path = self.root / name
-        if (why := name_problem(path)) is not None:
-            return why
-        if os.path.isabs(name) or ".." in Path(name).parts or not self._is_below(path):
-            return f"it lies outside {self.root}, which the list is about"
-        return None
-
-    def _is_below(self, path: Path) -> bool:
-        folder = os.fspath(path.parent)
-        if folder not in self._folders:
-            self._folders[folder] = os.path.realpath(folder)
-        real = os.path.realpath(path) if os.path.islink(path) else os.path.join(self._folders[folder], path.name)
-        return os.path.commonpath([real, self._real_root]) == self._real_root
+def place_problem(root: Path, name: str) -> str | None:
+    """Return why the file that a list gives this name must not be read. Links below the root are followed, as in folders."""
+    if (why := name_problem(root / name)) is not None:
+        return why
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        return f"it lies outside {root}, which the list is about"
+    return None
 
 
 def require_file(path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.data.folders import Description, Video, video_at
-from lvdm.data.limits import BAD_LABEL, MAX_LABEL, Inside, as_text, parse_json, printable, require_list, text_problem
+from lvdm.data.limits import BAD_LABEL, MAX_LABEL, as_text, parse_json, place_problem, printable, require_list, text_problem
 from lvdm.types import ABSENT, UserError
 
 Row = Mapping[str, Any]
@@ -36,13 +36,12 @@ class VideoTable:
 
     def find(self, root: Path) -> list[Video]:
         videos: dict[str, Video] = {}
-        inside = Inside(root)
         for number, row in _rows(self.file):
             where = f"line {number} of {self.file}"
             name, known = Path(self._filled_pattern(row, where)).as_posix(), self._describe(row, where)
             if as_text(name) in videos:
                 raise UserError(f"{where} gives {printable(name)} a second time; keep one of the lines")
-            if problem := known.problem or inside.problem(name):
+            if problem := known.problem or place_problem(root, name):
                 known = Description(known.caption, known.label, f"{problem} (line {number} of {self.file.name})")
             video = video_at(root, name, known)
             videos[video.name] = video

@@ -81,11 +81,16 @@ class SaveCheckpoints(Callback):
         return {"facts": self.facts}
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """An epoch that a run goes on into from the last batch of the one before is not counted as begun by Lightning: going on
-        once more, from its end, would train it twice."""
+        """Correct two of Lightning's counts.
+
+        It does not count an epoch as begun that a resumed run enters from the last batch of the one before: resumed once more,
+        from its end, the run would train it twice. And it counts the batches of a resumed run's first validation twice.
+        """
         done = trainer.current_epoch
         for counts in checkpoint["loops"]["fit_loop"]["epoch_progress"].values():
             counts.update(ready=done + 1, started=done + 1, processed=done, completed=done)
+        validation = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]["current"]
+        validation.update(dict.fromkeys(validation, 0))
         loop = trainer.fit_loop
         is_due = loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
         checkpoint["at_save"] = asdict(AtSave(is_due, trainer.should_stop))

@@ -111,8 +111,10 @@ def older_checkpoint(work: Work, one: Try) -> None:
 
 
 def named(run: Run, one: Try, words: tuple[str, ...], *, needs_sentence: bool) -> None:
-    """The last line says what was missing, with status 2 if it `needs_sentence`. Status 0 means that it was enough after all."""
-    status, said = run.wait(PATIENCE), _last_line(run.text())
+    """A line says what was missing, with status 2 if it `needs_sentence`. Status 0 means that it was enough after all."""
+    status, text = run.wait(PATIENCE), run.text()
+    telling = [line for line in text.splitlines() if any(word in line for word in words)]
+    said = telling[-1] if telling else _last_line(text)  # Python may say more while it ends
     if status == 0:
         one.notes.append("it ended without needing more")
     elif status is None:

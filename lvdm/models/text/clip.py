@@ -7,6 +7,7 @@ Letters: b captions, n tokens, d width.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lvdm.models.build_limits import no_larger_than
 from lvdm.models.features.weights import weights_folder
 from lvdm.types import UserError
 
@@ -29,6 +31,18 @@ PUBLISHED = "clip-vit-large-patch14"
 AT_ONCE = 32  # captions in the network
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets, and beside it
 FILES = ("config.json", "model.safetensors")
+UNREADABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ArithmeticError,
+    ImportError,
+    MemoryError,
+)
+HUB = ("attn_implementation", "dtype", "torch_dtype")  # the first may name code on a hub; the weights have their own type
 PREFIX = "text_model."  # of the weights' names in files and in some versions of transformers
 
 
@@ -98,10 +112,14 @@ class ClipText:
 
         path = self._find()
         with _one_sentence(path), torch.random.fork_rng(devices=[]):  # a network starts at random
-            settings = CLIPTextConfig.from_pretrained(path, local_files_only=True, attn_implementation="sdpa")  # not the folder's
-            network = CLIPTextModel(settings)
-            tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
+            described = json.loads((path / "config.json").read_text())
+            described = described.get("text_config", described)  # of a whole CLIP, whose text part is wanted
+            known = inspect.signature(CLIPTextConfig).parameters
+            settings = CLIPTextConfig(**{name: described[name] for name in known if name in described and name not in HUB})
             weights = load_file(path / "model.safetensors")
+            with no_larger_than(weights, path / "model.safetensors"):
+                network = CLIPTextModel(settings)
+            tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         _copy_weights(network, weights, path)
         if len(tokenizer) > network.config.vocab_size:
             known = f"{len(tokenizer)} tokens and the network {network.config.vocab_size}"
@@ -132,7 +150,9 @@ def _one_sentence(path: Path) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+    except UserError:
+        raise
+    except (*UNREADABLE, SafetensorError, StrictDataclassError) as error:
         why = " ".join(str(error).split()).rstrip(".")
         raise UserError(f"{path} cannot be read as a CLIP text model ({why}); put the published files there again") from error
 
