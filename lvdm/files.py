@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 HASH, TENSOR_HASHES = "hash", "tensor_hashes"  # keys of a description
 BLOCK = 1 << 20  # bytes
+THREADS = min(4, os.cpu_count() or 1)  # that hash: more do not read memory faster
 MAX_DIRECTORY = 8 << 20  # bytes of a zip's list of entries: about 100,000 entries
 DISK_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
@@ -85,8 +87,9 @@ def check_tensors(tensors: Mapping[str, Tensor], description: Any, path: Path, *
     if not is_verifying() or hashes is None:
         return
     missing = sorted(tensors.keys() ^ hashes.keys() if all_of_them else tensors.keys() - hashes.keys())
-    damaged = missing or (name for name, tensor in tensors.items() if hash_tensor(name, tensor) != hashes[name])
-    for name in damaged:
+    with ThreadPoolExecutor(min(THREADS, len(tensors) or 1)) as pool:  # hashing lets other threads run
+        found = {} if missing else dict(zip(tensors, pool.map(hash_tensor, tensors, tensors.values()), strict=True))
+    for name in missing or (name for name in found if found[name] != hashes[name]):
         raise DamagedFile(f"{path} is damaged: its tensor {name} is not what was written; copy or make the file again")
 
 
