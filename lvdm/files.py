@@ -112,7 +112,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, flush to the disk, rename: a reader sees the old file or the whole new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask has it; safetensors lets nobody else read
         write(temporary)
+        temporary.chmod(mode)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -110,7 +110,7 @@ def check_contract(thing: object, protocol: type) -> None:
     missing = [name for name in (*protocol.__annotations__, *members) if not hasattr(thing, name)]
     if missing:
         lacking = ", ".join(missing)
-        raise UserError(f"{type(thing).__name__} is no {protocol.__name__}, because it has no {lacking}; name another class")
+        raise UserError(f"{type(thing).__name__} is no {protocol.__name__}, because it has no {lacking}; add what is missing")
 
 
 @runtime_checkable

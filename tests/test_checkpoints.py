@@ -123,3 +123,13 @@ def test_weights_of_another_size_name_the_first_that_differs(written):
         load_weights(PatchVAE3D(channels=(4, 8), blocks=3), tensors, "codec.", written)
     with pytest.raises(UserError, match=r"unexpected \(first down.0.blocks.1"):
         load_weights(PatchVAE3D(channels=(4, 8), blocks=1), tensors, "codec.", written)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_a_model_file_may_be_read_by_whom_the_umask_says(mask: int, mode: int, tmp_path: Path):
+    before = os.umask(mask)
+    try:
+        save_model(tmp_path / "model.safetensors", {"codec.w": torch.zeros(1)}, ModelInfo(kind="autoencoder"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == mode
