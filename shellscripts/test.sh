@@ -12,4 +12,4 @@ LVDM_EXTRAS=test source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 cores="$(nproc)"
 export OMP_NUM_THREADS=1 # the tests share the cores by processes
 cd "$root"
-exec "$python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadgroup "$@"
+exec "$python" -m pytest -n "$((cores < 8 ? cores : 8))" --dist loadfile "$@"

@@ -50,7 +50,6 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     return out, succeeds(bash("quickstart.sh", "--tiny", "--out", out, cwd=out))
 
 
-@pytest.mark.xdist_group("quickstart")  # where tests run side by side, one process makes it for both
 def test_the_quick_start_makes_what_it_says_and_keeps_it(quickstart):
     out, said = quickstart
     for name in ("autoencoder", "joint", "predict", "infill"):
@@ -65,7 +64,6 @@ def test_the_quick_start_makes_what_it_says_and_keeps_it(quickstart):
     assert succeeds(again).count("kept  ") == 10 and not again.stderr
 
 
-@pytest.mark.xdist_group("quickstart")
 def test_the_comparisons_make_a_row_for_each_way(quickstart):
     out, _ = quickstart
     tiny = ["data.params.batch_size=2", "previews.num=0", f"{DENOISER}.channel_mult=[1,1]", f"{CODEC}.channels=[8,16]"]
@@ -77,7 +75,6 @@ def test_the_comparisons_make_a_row_for_each_way(quickstart):
     assert made["noise .2"]["settings"]["condition_noise"] == "59"
 
 
-@pytest.mark.xdist_group("quickstart")
 def test_the_experiments_train_and_their_models_sample(quickstart, tmp_path):
     discs = quickstart[0] / "discs"
     videos = tmp_path / "my videos"

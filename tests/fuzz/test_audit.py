@@ -19,8 +19,6 @@ import torch
 
 from fuzz.audit import Refused, audited
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 
 def run_module(at: Path) -> None:
     (at / "in" / "foreign_module.py").write_text("made = 1")

@@ -17,8 +17,6 @@ from fuzz.cases import Case, commands, run
 from fuzz.verbs import SilentDamage
 from lvdm.types import UserError
 
-pytestmark = pytest.mark.xdist_group("fuzz")
-
 
 @pytest.fixture(scope="module")
 def figures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from soak.__main__ import OTHERS
 from soak.processes import ROOT, Run, is_running
 from soak.works import WORKS, Work, differences
 
-pytestmark = pytest.mark.xdist_group("soak")
 KINDS = ("adversary", "joint", "encode", "sample long", *OTHERS)  # of which six kills are enough for a twin
 
 
