@@ -272,6 +272,15 @@ def test_what_multiplies_nests_or_is_no_mapping_is_one_sentence_at_once(text: st
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize(
+    "override", ["a" * 9000, "a=[" + "x" * 9000, "a=" + "{b: " * 4000, "a." * 4000 + "b=1", "a=!!int " + "x" * 9000]
+)
+def test_what_a_long_override_lacks_is_a_short_sentence(override: str):
+    with pytest.raises(UserError) as error:
+        load_config([], [override])
+    assert len(str(error.value)) < 500
+
+
 def test_a_pipe_or_folder_is_no_config(tmp_path: Path):
     os.mkfifo(tmp_path / "pipe.yaml")
     for path in (tmp_path / "pipe.yaml", tmp_path):

@@ -150,7 +150,7 @@ def _apply(tree: dict[str, Any], override: str) -> None:
     """Sets one key of the tree, in place."""
     found = OVERRIDE.fullmatch(override)
     if found is None:
-        raise UserError(f"{override!r} is no override; write key=value, for example trainer.max_steps=100")
+        raise UserError(f"{_quoted(override)} is no override; write key=value, for example trainer.max_steps=100")
     *parents, last = found["key"].split(".")
     value = _parse(found["value"], override)
     place: Any = tree
@@ -166,11 +166,17 @@ def _parse(text: str, override: str) -> Any:
     try:
         return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]
     except yaml.YAMLError as error:
-        raise UserError(f"the value in {override!r} is not YAML: {_problem(error)}; quote it if it is text") from error
+        raise UserError(f"the value in {_quoted(override)} is not YAML: {_problem(error)}; quote it if it is text") from error
     except RecursionError as error:
-        raise UserError(f"the value in {override[:60]!r}... is nested too deeply; shorten it") from error
+        raise UserError(f"the value in {_quoted(override)} is nested too deeply; shorten it") from error
     except UNREADABLE as error:
-        raise UserError(f"the value in {override!r} cannot be used: {_first_line(error)}; quote it if it is text") from error
+        raise UserError(
+            f"the value in {_quoted(override)} cannot be used: {_first_line(error)}; quote it if it is text"
+        ) from error
+
+
+def _quoted(override: str) -> str:
+    return repr(override if len(override) <= 100 else f"{override[:97]}...")
 
 
 def _entry(place: Any, part: str, override: str, key: str) -> Any:
@@ -178,10 +184,12 @@ def _entry(place: Any, part: str, override: str, key: str) -> Any:
     if isinstance(place, dict):
         return next((known for known in place if str(known) == part), part)
     if not isinstance(place, list):
-        raise UserError(f"{override!r} goes through {key}, which is {show(place)}, not a mapping or list; set {key} itself")
+        raise UserError(
+            f"{_quoted(override)} goes through {key}, which is {show(place)}, not a mapping or list; set {key} itself"
+        )
     if not part.isdecimal() or int(part) >= len(place):
         have = f"has {len(place)} items, counted from 0"
-        raise UserError(f"{override!r} asks for item {part} of {key}, which {have}; take one of those or set {key} itself")
+        raise UserError(f"{_quoted(override)} asks for item {part} of {key}, which {have}; take one of those or set {key} itself")
     return int(part)
 
 
