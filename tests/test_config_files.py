@@ -262,6 +262,9 @@ NODES = levels("a0: [x, x]\n", f"NEW: [{', '.join([QUOTED] * 10)}]\n")
         (MULTIPLIED.replace("${", "${oc.select:"), "only .* may stand in a config"),
         (NODES.replace("${", "${oc.create:${").replace("}", "}}"), "only .* may stand in a config"),
         (levels("a0: {k: xxxxxxxxxx}\n", f"NEW: {{k: '{'${OLD[k]}' * 10}'}}\n"), "interpolations of the config make"),
+        ("a.b: x\na: {b: y}", "two settings are called a.b"),
+        ("a: [x]\nb: '${a[-1]}'", "b refers to a.-1, which is not there"),
+        ("a: [x]\nb: '${a[00]}'", "b refers to a.00, which is not there"),
         ("a: " + "${" * 20 + "a" + "}" * 20, "only .* may stand in a config"),
     ],
 )
@@ -290,7 +293,7 @@ def test_a_pipe_or_folder_is_no_config(tmp_path: Path):
 
 def test_what_looks_like_an_interpolation_but_is_text_stays_and_variables_are_read(tmp_path: Path, monkeypatch: Any):
     monkeypatch.setenv("A_NAME", "value")
-    text = "a: ${oc.env:A_NAME}\nb: ${ oc.env:NOTHING_SUCH,seven }\nc: '\\${oc.select:x}'\nd: {e: 1, f: '${.e}'}\ng: '${d[e]}'\n"
+    text = "a: ${oc.env:A_NAME}\nb: ${ oc.env:NOTHING_SUCH,seven }\nc: '\\${oc.select:x} \\${no} ${a}'\nd: {e: 1, f: '${.e}'}\ng: '${d[e]}'\n"
     assert to_dict(load_config([file(tmp_path, "a.yaml", text)])) == {
-        **{"a": "value", "b": "seven", "c": "${oc.select:x}", "d": {"e": 1, "f": 1}, "g": 1},
+        **{"a": "value", "b": "seven", "c": "${oc.select:x} ${no} value", "d": {"e": 1, "f": 1}, "g": 1},
     }

@@ -26,7 +26,7 @@ UNREADABLE = (  # what OmegaConf raises, and PyYAML for a tag that does not fit 
 LONGEST, MOST = 1 << 20, 10_000  # characters of a config file, and its values once aliases are followed
 OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # of an interpolation; an odd number of backslashes makes it text
 REFERENCE = re.compile(
-    r"\$\{\s*(\.*)([\w/-]+(?:\.[\w/-]+|\[[\w/-]+\])*)\s*\}"
+    r"(?<!\\)\$\{\s*(\.*)([\w/-]+(?:\.[\w/-]+|\[[\w/-]+\])*)\s*\}"
 )  # ${a.b} from the root, ${.b} from where it stands
 VARIABLE = re.compile(r"\$\{\s*oc\.env:[^${}]*\}")  # ${oc.env:NAME}, ${oc.env:NAME,default}
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
@@ -204,7 +204,12 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
 
 def _refuse_explosion(tree: dict[str, Any]) -> None:
     """Refuse interpolations that multiply: ten lines of ${a}${a} each make a thousand copies."""
-    values, known = dict(walk(tree)), {}
+    values: dict[str, Any] = {}
+    known: dict[str, int] = {}
+    for key, value in walk(tree):
+        if key in values:  # a key may hold dots; which of the two would be counted?
+            raise UserError(f"two settings are called {key[:60]}; write the keys one below the other, without dots")
+        values[key] = value
 
     def size(key: str) -> int:  # characters and values, once interpolations are resolved
         if key not in known:
@@ -216,6 +221,8 @@ def _refuse_explosion(tree: dict[str, Any]) -> None:
             if isinstance(value, str):
                 known[key] += len(value)
                 inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
+                if OPENING.search(value) and (absent := [name for name in inner if name not in values]):  # such as a[-1]
+                    raise UserError(f"{key} refers to {absent[0]}, which is not there; {hint(absent[0], values)}")
             known[key] += sum(map(size, inner))
         return known[key]
 
