@@ -293,7 +293,8 @@ def test_a_pipe_or_folder_is_no_config(tmp_path: Path):
 
 def test_what_looks_like_an_interpolation_but_is_text_stays_and_variables_are_read(tmp_path: Path, monkeypatch: Any):
     monkeypatch.setenv("A_NAME", "value")
-    text = "a: ${oc.env:A_NAME}\nb: ${ oc.env:NOTHING_SUCH,seven }\nc: '\\${oc.select:x} \\${no} ${a}'\nd: {e: 1, f: '${.e}'}\ng: '${d[e]}'\n"
+    text = "a: ${oc.env:A_NAME}\nb: ${ oc.env:NOTHING_SUCH,seven }\nc: '\\${oc.select:x} \\${no} ${a}'\n"
+    text += "d: {e: 1, f: '${.e}'}\ng: '${d[e]}'\n"
     assert to_dict(load_config([file(tmp_path, "a.yaml", text)])) == {
         **{"a": "value", "b": "seven", "c": "${oc.select:x} ${no} value", "d": {"e": 1, "f": 1}, "g": 1},
     }
