@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, open_model
 from lvdm.config import check_node, instantiate
-from lvdm.diffusion.objective import Objective
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.models.build_limits import no_larger_than
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.sampling.long_pipeline import sample_long

@@ -30,8 +30,8 @@ UNET = {
 DIFFUSION = {
     "denoiser": {"target": "lvdm.models.denoisers.UNet3D", "params": UNET},
     "codec": CODEC,
-    "schedule": {"target": "lvdm.diffusion.schedule.Cosine"},
-    "objective": {"target": "lvdm.diffusion.objective.VObjective"},
+    "schedule": {"target": "lvdm.diffusion.schedules.Cosine"},
+    "objective": {"target": "lvdm.diffusion.objectives.VObjective"},
     "num_latents": 4,
     "tasks": {"short": {"target": "lvdm.training.Task"}},
 }

@@ -106,6 +106,18 @@ def test_path_of_is_the_inverse_of_import_class():
         assert import_class(path_of(cls)) is cls
 
 
+@pytest.mark.parametrize(
+    "old",  # as version 0.1 wrote them into model files, checkpoints and configs
+    [
+        *(f"lvdm.diffusion.schedule.{name}" for name in ("SqrtLinear", "Linear", "Cosine")),
+        *(f"lvdm.diffusion.objective.{name}Objective" for name in ("Eps", "X0", "V")),
+        *(f"lvdm.diffusion.weights.{name}Weight" for name in ("Uniform", "MinSNR")),
+    ],
+)
+def test_a_class_that_moved_is_found_under_its_old_path(old: str):
+    assert import_class(old).__name__ == old.rpartition(".")[2]
+
+
 def test_every_room_lists_classes_that_are_there_and_a_folder_may_stand_for_their_file():
     for room in ROOMS:
         for path in importlib.import_module(f"lvdm.{room}").BUILDABLE:

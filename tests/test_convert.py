@@ -27,8 +27,8 @@ model:
     denoiser:
       target: lvdm.models.denoisers.UNet3D
       params: {{model_channels: 32, channel_mult: [1, 2], num_res_blocks: 1, attention_resolutions: [2, 1], temporal_length: 4}}
-    schedule: {{target: lvdm.diffusion.schedule.SqrtLinear}}
-    objective: {{target: lvdm.diffusion.objective.EpsObjective}}
+    schedule: {{target: lvdm.diffusion.schedules.SqrtLinear}}
+    objective: {{target: lvdm.diffusion.objectives.EpsObjective}}
     num_latents: 4
 data:
   target: lvdm.data.VideoData

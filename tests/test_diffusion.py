@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from lvdm.diffusion import process
+from lvdm.diffusion.loss_weights import MinSNRWeight, UniformWeight
 from lvdm.diffusion.losses import HuberLoss, L1Loss, L2Loss
-from lvdm.diffusion.objective import EpsObjective, VObjective, X0Objective, check_compatible
-from lvdm.diffusion.schedule import Cosine, Linear, SqrtLinear
-from lvdm.diffusion.weights import MinSNRWeight, UniformWeight
+from lvdm.diffusion.objectives import EpsObjective, VObjective, X0Objective, check_compatible
+from lvdm.diffusion.schedules import Cosine, Linear, SqrtLinear
 from lvdm.types import UserError
 
 SCHEDULES = [SqrtLinear, Linear, Cosine]

@@ -174,8 +174,8 @@ def test_the_codec_of_a_diffusion_model_is_measured_as_its_autoencoder_is(at: Pa
     info, tensors = read_model(model)
     denoiser = {"target": "lvdm.models.denoisers.UNet3D", "params": UNET}
     parts = {
-        "schedule": {"target": "lvdm.diffusion.schedule.Cosine"},
-        "objective": {"target": "lvdm.diffusion.objective.VObjective"},
+        "schedule": {"target": "lvdm.diffusion.schedules.Cosine"},
+        "objective": {"target": "lvdm.diffusion.objectives.VObjective"},
     }
     told = replace(info, kind="diffusion", denoiser=denoiser, **parts, sampling={"latent_shape": [2, 4, 2, 2], "fps": 5})
     weights = {f"denoiser.{name}": value for name, value in instantiate(denoiser).state_dict().items()}

@@ -72,8 +72,8 @@ def write_text_model(path: Path, encoder: Path | None) -> Path:
         **{"kind": "diffusion", "denoiser": denoiser, "text_encoder": node},
         text_fingerprint=None if encoder is None else ClipText(encoder).fingerprint(),
         **{
-            "schedule": {"target": "lvdm.diffusion.schedule.Cosine"},
-            "objective": {"target": "lvdm.diffusion.objective.VObjective"},
+            "schedule": {"target": "lvdm.diffusion.schedules.Cosine"},
+            "objective": {"target": "lvdm.diffusion.objectives.VObjective"},
         },
         sampling={"latent_shape": [2, 2, 4, 4], "fps": 8, "steps": 2, "sampler": "dpmpp", "spacing": "trailing", "guidance": 1.5},
     )

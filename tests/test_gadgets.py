@@ -52,7 +52,7 @@ def misused() -> Iterator[Node]:
 
 def description(target: str, part: str) -> Node:
     """Return a model file's description with one part replaced by a node."""
-    schedule, objective = {"target": "lvdm.diffusion.schedule.Cosine"}, {"target": "lvdm.diffusion.objective.VObjective"}
+    schedule, objective = {"target": "lvdm.diffusion.schedules.Cosine"}, {"target": "lvdm.diffusion.objectives.VObjective"}
     unet = {"target": "lvdm.models.denoisers.UNet3D", "params": UNET}
     parts = {"autoencoder": AUTOENCODER, "denoiser": unet, "schedule": schedule, "objective": objective, "text_encoder": None}
     sampling = {"latent_shape": [2, 4, 2, 2]}

@@ -8,11 +8,11 @@ from torch import Tensor
 from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.published_lvdm import denoiser_weights
 from lvdm.diffusion.guidance import predict_x0
-from lvdm.diffusion.objective import EpsObjective
-from lvdm.diffusion.schedule import SqrtLinear
+from lvdm.diffusion.objectives import EpsObjective
+from lvdm.diffusion.schedules import SqrtLinear
 from lvdm.models.denoisers.unet3d import UNet3D
 from lvdm.sampling.long_video import WindowSampler, long_latents
-from lvdm.sampling.random import VideoNoise
+from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.solver import make_solver
 from lvdm.sampling.windows import plan
 from lvdm.types import Condition

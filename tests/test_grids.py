@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvdm.diffusion.schedule import Linear, SqrtLinear
-from lvdm.sampling.grid import full_grid, make_grid, published_grid, trailing_grid
+from lvdm.diffusion.schedules import Linear, SqrtLinear
+from lvdm.sampling.timesteps import full_grid, make_grid, published_grid, trailing_grid
 from lvdm.types import UserError
 
 

@@ -7,8 +7,8 @@ import torch
 
 from lvdm.diffusion import process
 from lvdm.diffusion.guidance import guided, predict_x0
-from lvdm.diffusion.objective import EpsObjective, VObjective
-from lvdm.diffusion.schedule import Linear, SqrtLinear
+from lvdm.diffusion.objectives import EpsObjective, VObjective
+from lvdm.diffusion.schedules import Linear, SqrtLinear
 from lvdm.types import ABSENT, Condition, UserError
 
 

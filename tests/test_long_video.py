@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import lvdm
-from lvdm.diffusion.objective import EpsObjective, VObjective
-from lvdm.diffusion.schedule import Cosine, SqrtLinear
+from lvdm.diffusion.objectives import EpsObjective, VObjective
+from lvdm.diffusion.schedules import Cosine, SqrtLinear
 from lvdm.models.autoencoders.patch_vae3d import PatchVAE3D
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers.unet3d import UNet3D

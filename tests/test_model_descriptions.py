@@ -82,11 +82,11 @@ SETTINGS: list[tuple[str, Any, str]] = [
     ("schedule.params.num_steps", 10**12, "num_steps is 1000000000000, expected an integer from 2"),
     ("schedule.params.snr_shift", NAN, "snr_shift is nan"),
     ("schedule", {"target": "lvdm.models.denoisers.UNet3D"}, "schedule.target is .*UNet3D, expected .* kind NoiseSchedule"),
-    ("denoiser", {"target": "lvdm.diffusion.schedule.Linear"}, "denoiser.target is .*Linear, expected .* kind Module"),
+    ("denoiser", {"target": "lvdm.diffusion.schedules.Linear"}, "denoiser.target is .*Linear, expected .* kind Module"),
     ("denoiser", {"target": "torch.nn.Identity"}, "Identity is no Denoiser"),
     ("objective", {"target": "lvdm.diffusion.losses.L1Loss"}, "objective.target is .*L1Loss, expected .* kind Objective"),
     ("objective", None, "does not say how to build its objective"),
-    ("text_encoder", {"target": "lvdm.diffusion.schedule.Linear"}, "text_encoder.target .* kind TextEncoder"),
+    ("text_encoder", {"target": "lvdm.diffusion.schedules.Linear"}, "text_encoder.target .* kind TextEncoder"),
     ("autoencoder", {"params": {}}, "autoencoder"),
     ("autoencoder", {"target": "lvdm.models.denoisers.UNet3D"}, "far larger than the .* tensors|cannot be one"),
 ]

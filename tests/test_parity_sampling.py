@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.losses import L1Loss
 from lvdm.diffusion.masks import frame_times, write_frames
-from lvdm.diffusion.objective import EpsObjective
+from lvdm.diffusion.objectives import EpsObjective
 from lvdm.diffusion.process import posterior_beta, q_sample
-from lvdm.diffusion.schedule import SqrtLinear
+from lvdm.diffusion.schedules import SqrtLinear
 from lvdm.models.autoencoders.vae3d import VAE3D
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers.unet3d import UNet3D
-from lvdm.sampling.grid import published_grid
 from lvdm.sampling.samplers import ddim
+from lvdm.sampling.timesteps import published_grid
 from lvdm.types import Condition
 
 SCHEDULE = SqrtLinear()

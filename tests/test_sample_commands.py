@@ -45,8 +45,8 @@ def write_model(path: Path, *, kind: str = "diffusion", denoiser: dict[str, Any]
     info = ModelInfo(
         kind=kind,
         **nodes,
-        schedule={"target": f"{DIFFUSION}.schedule.Cosine"},
-        objective={"target": f"{DIFFUSION}.objective.VObjective"},
+        schedule={"target": f"{DIFFUSION}.schedules.Cosine"},
+        objective={"target": f"{DIFFUSION}.objectives.VObjective"},
         scale=0.5,
         sampling={**SETTINGS, **settings},
     )

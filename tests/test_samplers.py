@@ -13,12 +13,12 @@ import torch
 
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.masks import write_frames
-from lvdm.diffusion.objective import EpsObjective, VObjective, X0Objective
+from lvdm.diffusion.objectives import EpsObjective, VObjective, X0Objective
 from lvdm.diffusion.process import v_from_x0_eps
-from lvdm.diffusion.schedule import Cosine, Linear, SqrtLinear
-from lvdm.sampling.grid import SamplingGrid, full_grid, make_grid, published_grid, trailing_grid
-from lvdm.sampling.random import VideoNoise
+from lvdm.diffusion.schedules import Cosine, Linear, SqrtLinear
+from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import SAMPLERS, ddim, ddpm, dpmpp
+from lvdm.sampling.timesteps import SamplingGrid, full_grid, make_grid, published_grid, trailing_grid
 
 MEAN, STD = 0.7, 0.5
 OBJECTIVES = {"eps": EpsObjective(), "x0": X0Objective(), "v": VObjective()}

@@ -34,15 +34,15 @@ import lvdm
 from lvdm.checkpoints.model_file import read_info
 from lvdm.cli import benchmark, encode, sample_short, train
 from lvdm.config import instantiate
-from lvdm.diffusion.objective import VObjective
-from lvdm.diffusion.schedule import Cosine
+from lvdm.diffusion.objectives import VObjective
+from lvdm.diffusion.schedules import Cosine
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers import UNet3D
 from lvdm.models.text import ClipText
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training import LatentDiffusion, previews
-from lvdm.training.draws import Share, generator_for
 from lvdm.training.previews import Previews
+from lvdm.training.seeding import Share, generator_for
 from lvdm.training.tasks import Task
 from lvdm.types import UserError
 

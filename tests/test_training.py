@@ -11,12 +11,12 @@ from test_parity_sampling import SCHEDULE, network, published, relative_error
 from tiny_training import UNET
 from torch import nn
 
+from lvdm.diffusion.loss_weights import MinSNRWeight
 from lvdm.diffusion.losses import L1Loss
 from lvdm.diffusion.masks import EveryKth, FirstFrames, NoMask, write_frames
-from lvdm.diffusion.objective import EpsObjective, VObjective, X0Objective
+from lvdm.diffusion.objectives import EpsObjective, VObjective, X0Objective
 from lvdm.diffusion.process import q_sample
-from lvdm.diffusion.schedule import Cosine, SqrtLinear
-from lvdm.diffusion.weights import MinSNRWeight
+from lvdm.diffusion.schedules import Cosine, SqrtLinear
 from lvdm.models.autoencoders import Posterior
 from lvdm.models.denoisers import UNet3D
 from lvdm.models.features import psnr
@@ -26,7 +26,7 @@ from lvdm.training import (
     ReconstructionLoss,
 )
 from lvdm.training.diffusion import Draw
-from lvdm.training.draws import Share, generator_for
+from lvdm.training.seeding import Share, generator_for
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
 from lvdm.types import ABSENT, Condition, UserError
 

@@ -46,7 +46,7 @@ def loader(bad: tuple[int, ...] = ()) -> torch.utils.data.DataLoader:
 
 def short(**options) -> ShortDiffusion:
     torch.manual_seed(0)
-    nodes = {"schedule": "lvdm.diffusion.schedule.Cosine", "objective": "lvdm.diffusion.objective.VObjective"}
+    nodes = {"schedule": "lvdm.diffusion.schedules.Cosine", "objective": "lvdm.diffusion.objectives.VObjective"}
     made = {name: instantiate({"target": target}) for name, target in nodes.items()}
     options = {"optimizer": AdamW(lr=0.01), **options}
     return ShortDiffusion(denoiser=UNet3D(**UNET), codec=instantiate(CODEC), num_latents=3, **made, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lvdm.sampling.random import VideoNoise
+from lvdm.sampling.noise import VideoNoise
 
 
 def test_a_videos_noise_is_the_same_in_any_company():

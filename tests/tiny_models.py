@@ -43,8 +43,8 @@ def describe(kind: str) -> Description:
     }
     if kind == "diffusion":
         described["denoiser"] = DENOISER
-        described["schedule"] = {"target": "lvdm.diffusion.schedule.Cosine", "params": {"num_steps": 50, "snr_shift": 2.0}}
-        described["objective"] = {"target": "lvdm.diffusion.objective.VObjective"}
+        described["schedule"] = {"target": "lvdm.diffusion.schedules.Cosine", "params": {"num_steps": 50, "snr_shift": 2.0}}
+        described["objective"] = {"target": "lvdm.diffusion.objectives.VObjective"}
         described["sampling"] = {**described["sampling"], **SAMPLING}
     return json.loads(json.dumps(described))
 

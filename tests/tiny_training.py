@@ -89,8 +89,8 @@ def diffusion_config(latents: Path, out: Path, codec_weights: Path) -> Config:
             "params": {
                 "denoiser": {"target": "lvdm.models.denoisers.UNet3D", "params": UNET},
                 "codec": CODEC,
-                "schedule": {"target": "lvdm.diffusion.schedule.Cosine"},
-                "objective": {"target": "lvdm.diffusion.objective.VObjective"},
+                "schedule": {"target": "lvdm.diffusion.schedules.Cosine"},
+                "objective": {"target": "lvdm.diffusion.objectives.VObjective"},
                 "num_latents": 4,
                 "tasks": TASKS,
             },

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError  # torch reads files so named by them
 
 from lvdm.cli.run_folder import RunFolder
-from lvdm.config import load_config, to_dict
+from lvdm.config import current_path, load_config, to_dict
 from lvdm.files import DamagedFile, is_verifying, note_without_hashes
 from lvdm.training.checkpoint_file import check_checkpoint_file
 from lvdm.training.checkpointing import checkpoints_in
@@ -124,4 +124,5 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
         for number, value in enumerate(node):
             yield from _leaves(f"{key}.{number}", value)
     elif node is not None:
-        yield key, list(node) if isinstance(node, tuple) else node
+        value = list(node) if isinstance(node, tuple) else node
+        yield key, current_path(value) if key.endswith(".target") else value

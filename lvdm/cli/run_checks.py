@@ -18,7 +18,7 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.sampling.solver import make_solver
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
-from lvdm.training.draws import generator_for
+from lvdm.training.seeding import generator_for
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from lvdm.config.keys import hint, nearest, show
+from lvdm.config.moved import current_path
 from lvdm.types import UserError
 
 OWN = "lvdm"
@@ -141,7 +142,7 @@ def path_of(cls: type) -> str:
 
 def _own_path(target: str, key: str) -> str:
     """Return the full path of a class of ours; a room or a folder in it may stand for the file that defines the class."""
-    place, _, name = target.rpartition(".")
+    place, _, name = current_path(target).rpartition(".")
     room = target.split(".")[1]
     known = _buildable(room) if room in ROOMS else ()
     found = [path for path in known if path.rpartition(".")[2] == name and _is_under(path, place)]

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lvdm.diffusion.masks import frame_times
-from lvdm.diffusion.objective import Objective, check_compatible
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.objectives import Objective, check_compatible
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.types import Condition, Denoise, Denoiser, Predictor
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.schedules import NoiseSchedule
 
 
 def q_sample(x0: Tensor, eps: Tensor, t: Tensor, schedule: NoiseSchedule) -> Tensor:  # DDPM eq. 4

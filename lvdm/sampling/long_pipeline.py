@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
+from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, check_level, to_uint8
-from lvdm.sampling.random import VideoNoise
 from lvdm.sampling.windows import Plan, plan
 from lvdm.types import UserError
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from lvdm.diffusion.guidance import guided
 from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.process import q_sample
-from lvdm.diffusion.schedule import NoiseSchedule
-from lvdm.sampling.random import VideoNoise
+from lvdm.diffusion.schedules import NoiseSchedule
+from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import OnStep
 from lvdm.sampling.solver import Solver
 from lvdm.sampling.windows import Plan, Window

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from lvdm.diffusion.guidance import guided, predict_x0
-from lvdm.diffusion.objective import Objective
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.rules import integer, listed, number, one_of, optional, require
-from lvdm.sampling.grid import SPACINGS
-from lvdm.sampling.random import VideoNoise
+from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
+from lvdm.sampling.timesteps import SPACINGS
 from lvdm.types import ABSENT, Condition, Denoiser, Predictor, TextEncoder, UserError, VideoCodec
 
 SHORT = 0  # first number of a noise stream's stage: what kind of window it is for

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lvdm.diffusion.process import posterior_beta, posterior_coef_x0, posterior_coef_xt
-from lvdm.sampling.grid import SamplingGrid
+from lvdm.sampling.timesteps import SamplingGrid
 from lvdm.types import Denoise, Noise
 
 BeforeStep = Callable[[Tensor], Tensor]

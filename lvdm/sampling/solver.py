@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lvdm.diffusion.schedule import NoiseSchedule
-from lvdm.sampling.grid import SamplingGrid, full_grid, make_grid
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.sampling.samplers import SAMPLERS, BeforeStep, OnStep
+from lvdm.sampling.timesteps import SamplingGrid, full_grid, make_grid
 from lvdm.types import Denoise, Noise, UserError
 
 

@@ -19,9 +19,9 @@ from lvdm.models.codec import Codec, Moments
 from lvdm.models.features import psnr, ssim
 from lvdm.rules import integer, require
 from lvdm.training.adversary import Adversary, adaptive_weight
-from lvdm.training.draws import generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
+from lvdm.training.seeding import generator_for, sample_noise
 from lvdm.types import Batch, UserError
 
 

@@ -17,16 +17,16 @@ from torch.nn import Parameter
 
 from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.guidance import check_compatible
+from lvdm.diffusion.loss_weights import UniformWeight
 from lvdm.diffusion.losses import L2Loss
 from lvdm.diffusion.masks import NoMask, frame_times
-from lvdm.diffusion.objective import Objective
+from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.process import q_sample
-from lvdm.diffusion.schedule import NoiseSchedule
-from lvdm.diffusion.weights import UniformWeight
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
-from lvdm.training.draws import ALONE, Share, generator_for, sample_noise
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
+from lvdm.training.seeding import ALONE, Share, generator_for, sample_noise
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
 from lvdm.types import Batch, Condition, Denoiser, TextEncoder, UserError, check_contract
 

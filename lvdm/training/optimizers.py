@@ -11,8 +11,8 @@ import torch
 from torch.nn import Parameter
 
 from lvdm.rules import integer, number, require
-from lvdm.training.draws import Share
 from lvdm.training.muon import MuonWithAdamW
+from lvdm.training.seeding import Share
 from lvdm.types import UserError
 
 LARGEST_RATE = 1e6  # a float32 weight survives its square

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lvdm.diffusion.masks import Mask, NoMask
 from lvdm.rules import integer, number, require
-from lvdm.training.draws import ALONE, Share
+from lvdm.training.seeding import ALONE, Share
 from lvdm.types import UserError
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lvdm.diffusion.process import v_from_x0_eps, x0_from_eps, x0_from_v
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.types import UserError
 
 

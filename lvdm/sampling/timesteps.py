@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.types import UserError
 
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.objective import Objective
-from lvdm.diffusion.schedule import NoiseSchedule
+from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.rules import number, require
 
 
