@@ -9,8 +9,8 @@ from PIL import Image
 from torchvision.transforms import functional as tvf
 
 from lvdm.data.clips import all_clips, clip_frames, last_start, random_clip, spread_clip
-from lvdm.data.draws import generator
 from lvdm.data.frames import flip_half, resize_and_crop, to_float
+from lvdm.data.seeding import generator
 from lvdm.sampling.pipeline import to_uint8
 from lvdm.types import UserError
 

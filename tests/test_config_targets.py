@@ -76,9 +76,9 @@ def test_nothing_outside_the_allowed_packages_is_imported(tmp_path: Path, monkey
         ("torch.nn.linear", "did you mean torch.nn.Linear"),
         ("torch.optm.AdamW", "did you mean torch.optim"),
         ("torh.nn.Linear", "did you mean torch.nn.Linear"),
-        ("lvdm.datta.VideoFolder", "did you mean lvdm.data.datasets.VideoFolder"),
-        ("lvdm.cli.VideoFolder", "did you mean lvdm.data.datasets.VideoFolder"),
-        ("lvdm.data.VideoFoldr", "did you mean lvdm.data.datasets.VideoFolder"),
+        ("lvdm.datta.VideoFolder", "did you mean lvdm.data.video_folder.VideoFolder"),
+        ("lvdm.cli.VideoFolder", "did you mean lvdm.data.video_folder.VideoFolder"),
+        ("lvdm.data.VideoFoldr", "did you mean lvdm.data.video_folder.VideoFolder"),
         (f"{HERE}.a_function", "is a function"),
         (f"{HERE}.Dics", f"did you mean {HERE}.Disc"),
         (f"{HERE}.Path", "really pathlib"),
@@ -109,6 +109,8 @@ def test_path_of_is_the_inverse_of_import_class():
 @pytest.mark.parametrize(
     "old",  # as version 0.1 wrote them into model files, checkpoints and configs
     [
+        *(f"lvdm.data.{name}" for name in ("datasets.VideoFolder", "latents.LatentClips", "layouts.Taichi", "layouts.AnyVideos")),
+        *(f"lvdm.data.{name}" for name in ("shards.TarShards", "splits.ListSplit", "tables.VideoTable", "ucf101.UCF101")),
         *(f"lvdm.diffusion.schedule.{name}" for name in ("SqrtLinear", "Linear", "Cosine")),
         *(f"lvdm.diffusion.objective.{name}Objective" for name in ("Eps", "X0", "V")),
         *(f"lvdm.diffusion.weights.{name}Weight" for name in ("Uniform", "MinSNR")),

@@ -199,7 +199,7 @@ def test_what_the_user_can_mend_is_one_sentence(case, made, tmp_path, capsys, mo
 
 
 def test_a_full_disk_leaves_whole_shards_only(made, tmp_path, capsys, monkeypatch):
-    from lvdm.data import latent_index
+    from lvdm.data.latents import format as latent_index
 
     save, count = latent_index.save_file, [0]
 

@@ -18,10 +18,10 @@ from PIL import Image
 from video_files import GOOD, reasons_of, write_good, write_images, write_video
 
 from lvdm.data import UCF101, ListSplit, TarShards, VideoFolder, VideoTable, limits
-from lvdm.data.folders import find_videos
-from lvdm.data.notebook import FILE
-from lvdm.data.places import natural_key
-from lvdm.data.readers import open_video
+from lvdm.data.layouts.listing import find_videos
+from lvdm.data.probing.probe_cache import FILE
+from lvdm.data.reading.locations import natural_key
+from lvdm.data.reading.readers import open_video
 from lvdm.types import UserError
 
 

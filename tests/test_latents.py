@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lvdm.data import CacheFacts, Draw, LatentClips, LatentWriter, VideoData
-from lvdm.data.latent_index import find_shards
+from lvdm.data.latents.format import find_shards
 from lvdm.types import UserError
 
 SHAPE = (2, 12, 3, 4)  # (c, t, h, w)

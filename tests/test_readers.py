@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from video_files import LENGTH, SIDE, frames_seen, write_images, write_video
 
-from lvdm.data.places import natural_key
-from lvdm.data.readers import open_video
-from lvdm.data.video_file import decoding_start
+from lvdm.data.reading.locations import natural_key
+from lvdm.data.reading.readers import open_video
+from lvdm.data.reading.video_file import decoding_start
 from lvdm.types import UserError
 
 

@@ -59,7 +59,7 @@ def test_each_caption_is_stored_and_none_is_the_empty_one(dtype, tolerance, made
 def test_the_memory_that_is_asked_for_is_that_of_latents_and_captions(made, videos, clip, tmp_path, monkeypatch):
     assert run(encode_config(made, videos, clip, tmp_path / "out"), tmp_path) == 0
     asked, stored = [], load_file(tmp_path / "out" / "train" / "latents-00000.safetensors")
-    monkeypatch.setattr("lvdm.data.latents.require_memory", lambda need, what: asked.append(need))
+    monkeypatch.setattr("lvdm.data.latents.dataset.require_memory", lambda need, what: asked.append(need))
     for context in (True, False):
         instantiate(cached(tmp_path / "out" / "train", context=context)).prepare()
     everything = sum(tensor.nbytes for tensor in stored.values())

@@ -19,12 +19,13 @@ import pytest
 from test_readers import CODECS
 from video_files import LENGTH, write_images, write_video
 
-from lvdm.data import VideoFolder, readers, video_file
-from lvdm.data.folders import Video
-from lvdm.data.notebook import FILE, Notebook
-from lvdm.data.patience import within
-from lvdm.data.scan import VideoFacts, look_at, scan
-from lvdm.data.video_file import DecordFile, PyavFile, VideoFile
+from lvdm.data import VideoFolder
+from lvdm.data.layouts.listing import Video
+from lvdm.data.probing.probe import VideoFacts, look_at, scan
+from lvdm.data.probing.probe_cache import FILE, Notebook
+from lvdm.data.reading import readers, video_file
+from lvdm.data.reading.time_limit import within
+from lvdm.data.reading.video_file import DecordFile, PyavFile, VideoFile
 from lvdm.types import UserError
 
 
@@ -223,7 +224,7 @@ def test_a_look_is_kept_until_the_file_changes_and_failures_are_looked_at_again(
     write_images(tmp_path / "c", length=5)
     (tmp_path / "d.mp4").write_bytes(b"")
     looked = []
-    monkeypatch.setattr("lvdm.data.scan.look_at", lambda place: (looked.append(place.name), look_at(place))[1])
+    monkeypatch.setattr("lvdm.data.probing.probe.look_at", lambda place: (looked.append(place.name), look_at(place))[1])
 
     def frames() -> list[int | str]:
         looked.clear()
@@ -255,7 +256,8 @@ def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) ->
     for i in range(6):
         write_video(tmp_path / f"{i}.mp4", length=5 + i)
     code = (
-        "import sys; from pathlib import Path; import lvdm.data.scan as s; from lvdm.data.folders import find_videos, Video\n"
+        "import sys; from pathlib import Path; import lvdm.data.probing.probe as s\n"
+        "from lvdm.data.layouts.listing import find_videos, Video\n"
         f"root = Path({str(tmp_path)!r}); say = lambda name: sys.stdout.write(name + ' ')\n"  # at once, for threads say it
         "look, s.look_at = s.look_at, lambda place: (say(place.name), look(place))[1]\n"
         "s.scan([Video(name, root / name) for name in find_videos(root)], root, time_limit=9)"

@@ -13,10 +13,10 @@ from video_files import frames_seen, write_video
 
 from lvdm.data import AnyVideos, Draw, VideoData, VideoFolder
 from lvdm.data.clips import all_clips, clip_span, count_clips
-from lvdm.data.draws import generator
 from lvdm.data.frames import crop, random_place, resize_to_cover
 from lvdm.data.loading import EpochSampler
-from lvdm.data.readers import open_video
+from lvdm.data.reading.readers import open_video
+from lvdm.data.seeding import generator
 from lvdm.types import UserError
 
 

@@ -25,7 +25,7 @@ from lvdm.cli.model_info import load_codec_weights, require_codec_weights
 from lvdm.cli.process import Process
 from lvdm.config import check, instantiate, load_config, with_defaults
 from lvdm.data import CacheFacts, LatentWriter, VideoFolder
-from lvdm.data.latent_index import CONTEXT
+from lvdm.data.latents.format import CONTEXT
 from lvdm.models.codec import Codec
 from lvdm.types import TextEncoder, UserError
 

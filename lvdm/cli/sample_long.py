@@ -28,10 +28,10 @@ from lvdm.cli.sampling_options import (
 )
 from lvdm.data.frames import resize_and_crop
 from lvdm.data.limits import MAX_READ
-from lvdm.data.patience import within
-from lvdm.data.places import label_of
-from lvdm.data.readers import TIME_LIMIT, open_video
-from lvdm.data.scan import look_at
+from lvdm.data.probing.probe import look_at
+from lvdm.data.reading.locations import label_of
+from lvdm.data.reading.readers import TIME_LIMIT, open_video
+from lvdm.data.reading.time_limit import within
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError

@@ -8,20 +8,20 @@ from typing import Any
 
 BUILDABLE = (  # classes that a config may name
     "datamodule.VideoData",
-    "datasets.VideoFolder",
-    "latents.LatentClips",
-    "layouts.AnyVideos",
-    "layouts.SkyTimelapse",
-    "layouts.Taichi",
-    "shards.TarShards",
-    "splits.FolderSplit",
-    "splits.FractionSplit",
-    "splits.ListSplit",
-    "tables.VideoTable",
-    "ucf101.UCF101",
+    "latents.dataset.LatentClips",
+    "layouts.folders.AnyVideos",
+    "layouts.folders.SkyTimelapse",
+    "layouts.folders.Taichi",
+    "layouts.shards.TarShards",
+    "layouts.splits.FolderSplit",
+    "layouts.splits.FractionSplit",
+    "layouts.splits.ListSplit",
+    "layouts.tables.VideoTable",
+    "layouts.ucf101.UCF101",
+    "video_folder.VideoFolder",
 )
 _HOMES = {path.rpartition(".")[2]: path.rpartition(".")[0] for path in BUILDABLE}
-_HOMES |= {"CacheFacts": "latent_index", "Draw": "draws", "LatentWriter": "latent_writer"}
+_HOMES |= {"CacheFacts": "latents.format", "Draw": "seeding", "LatentWriter": "latents.writer"}
 __all__ = sorted(_HOMES)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from lvdm.data.draws import draw_integer
+from lvdm.data.seeding import draw_integer
 from lvdm.types import UserError
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
-from lvdm.data.datasets import VideoFolder
 from lvdm.data.loading import ClipLoader, ClipSet, EpochSampler
+from lvdm.data.video_folder import VideoFolder
 from lvdm.rules import integer, optional, require
 from lvdm.types import UserError
 

@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lvdm.data.draws import Draw, generator
+from lvdm.data.seeding import Draw, generator
 from lvdm.types import UserError
 
 Batch = TypeVar("Batch")

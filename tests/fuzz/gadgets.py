@@ -31,7 +31,7 @@ USED_IN_ATTACKS = (
     *("diffusers.DiffusionPipeline", "diffusers.AutoPipelineForText2Image", "diffusers.modular_pipelines.ModularPipeline"),
     *("diffusers.utils.dynamic_modules_utils.get_cached_module_file",),
     *("os.system", "subprocess.Popen", "builtins.eval", "builtins.exec", "ctypes.CDLL", "socket.socket", "pathlib.Path"),
-    *("lvdm.cli.train.main", "lvdm.sampling.writers.Mp4Writer", "lvdm.data.latent_writer.LatentWriter", "lvdm.api.load"),
+    *("lvdm.cli.train.main", "lvdm.sampling.writers.Mp4Writer", "lvdm.data.latents.writer.LatentWriter", "lvdm.api.load"),
 )
 LIBRARIES = ("torch", "pytorch_lightning", "transformers", "diffusers")
 CALLS = re.compile(

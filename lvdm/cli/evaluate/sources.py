@@ -18,11 +18,11 @@ import numpy as np
 
 from lvdm.config import check, instantiate, load_config
 from lvdm.data import VideoData, VideoFolder
-from lvdm.data.folders import Video, fingerprint
-from lvdm.data.found import Found, find_usable
-from lvdm.data.layouts import AnyVideos
-from lvdm.data.places import Place, image_files, stamp
-from lvdm.data.readers import TIME_LIMIT, open_video
+from lvdm.data.layouts.folders import AnyVideos
+from lvdm.data.layouts.listing import Video, fingerprint
+from lvdm.data.probing.usable import Found, find_usable
+from lvdm.data.reading.locations import Place, image_files, stamp
+from lvdm.data.reading.readers import TIME_LIMIT, open_video
 from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError

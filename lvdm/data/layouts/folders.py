@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from lvdm.data.folders import (
+from lvdm.data.layouts.listing import (
     METADATA,
     Video,
     find_videos,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lvdm.data.limits import as_text, name_problem, parse_json, printable, require_list, text_problem
-from lvdm.data.places import Place, is_image, is_video
+from lvdm.data.reading.locations import Place, is_image, is_video
 from lvdm.types import ABSENT, UserError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from lvdm.data.folders import Description, Video, video_at
+from lvdm.data.layouts.listing import Description, Video, video_at
 from lvdm.data.limits import BAD_LABEL, MAX_LABEL, as_text, parse_json, place_problem, printable, require_list, text_problem
 from lvdm.types import ABSENT, UserError
 

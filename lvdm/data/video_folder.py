@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lvdm.data.clips import all_clips, count_clips, random_clip, spread_clip
-from lvdm.data.draws import Draw, as_draw, draw_integer, generator
-from lvdm.data.folders import fingerprint
-from lvdm.data.found import Found, find_usable
 from lvdm.data.frames import as_size, covering_size, crop, flip_half, random_place, resize_to_cover, to_float
-from lvdm.data.layouts import AnyVideos, Layout
+from lvdm.data.layouts.folders import AnyVideos, Layout
+from lvdm.data.layouts.listing import fingerprint
+from lvdm.data.layouts.splits import Split
 from lvdm.data.limits import MAX_READ
 from lvdm.data.memory import require_memory
-from lvdm.data.places import label_of
-from lvdm.data.readers import TIME_LIMIT, HeldVideo, Reader, open_video
-from lvdm.data.scan import VideoFacts
-from lvdm.data.splits import Split
+from lvdm.data.probing.probe import VideoFacts
+from lvdm.data.probing.usable import Found, find_usable
+from lvdm.data.reading.locations import label_of
+from lvdm.data.reading.readers import TIME_LIMIT, HeldVideo, Reader, open_video
+from lvdm.data.seeding import Draw, as_draw, draw_integer, generator
 from lvdm.rules import integer, number, require
 from lvdm.types import UserError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from lvdm.data.folders import Description, Video, find_videos, video_at
+from lvdm.data.layouts.listing import Description, Video, find_videos, video_at
 from lvdm.data.limits import printable, require_list
 from lvdm.types import UserError
 

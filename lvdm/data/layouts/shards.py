@@ -16,10 +16,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lvdm.data.folders import Description, Video, fill
+from lvdm.data.layouts.listing import Description, Video, fill
 from lvdm.data.limits import MAX_NOTE, as_text, is_text, name_problem, printable, require_file, text_problem
-from lvdm.data.notebook import Notebook
-from lvdm.data.places import Place, Slice, is_image, is_video, natural_key, stamp
+from lvdm.data.probing.probe_cache import Notebook
+from lvdm.data.reading.locations import Place, Slice, is_image, is_video, natural_key, stamp
 from lvdm.types import UserError
 
 TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, LookupError, OverflowError, RecursionError, MemoryError)

@@ -16,12 +16,12 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from lvdm.data.folders import Video
+from lvdm.data.layouts.listing import Video
 from lvdm.data.limits import MAX_PIXELS
-from lvdm.data.notebook import Notebook, Stamp
-from lvdm.data.patience import within
-from lvdm.data.places import Place, Source, image_files, label_of, stamp, suffix_of
-from lvdm.data.readers import PICTURE_ERRORS, GifFile, naming, opened_image
+from lvdm.data.probing.probe_cache import Notebook, Stamp
+from lvdm.data.reading.locations import Place, Source, image_files, label_of, stamp, suffix_of
+from lvdm.data.reading.readers import PICTURE_ERRORS, GifFile, naming, opened_image
+from lvdm.data.reading.time_limit import within
 from lvdm.types import UserError
 
 THREADS = 4  # for each core: looking at a file is mostly waiting for the disk
@@ -145,7 +145,7 @@ def _image_size(source: Source) -> tuple[int, int]:
 
 
 def _look_at_film(place: Source) -> VideoFacts:
-    from lvdm.data.video_file import PyavFile  # here: cached latents are trained on without it
+    from lvdm.data.reading.video_file import PyavFile  # here: cached latents are trained on without it
 
     film = PyavFile(place)
     _, height, width, _ = film.read([0]).shape

@@ -14,7 +14,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
-from lvdm.data.latent_index import (
+from lvdm.data.latents.format import (
     CONTEXT,
     DTYPES,
     CacheFacts,

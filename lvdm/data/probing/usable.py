@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lvdm.data.broken import BrokenCount
 from lvdm.data.clips import last_start
-from lvdm.data.folders import Video, require_folder
-from lvdm.data.layouts import Layout
-from lvdm.data.places import label_of
-from lvdm.data.scan import Look, VideoFacts, scan
-from lvdm.data.splits import Split
+from lvdm.data.layouts.folders import Layout
+from lvdm.data.layouts.listing import Video, require_folder
+from lvdm.data.layouts.splits import Split
+from lvdm.data.probing.broken import BrokenCount
+from lvdm.data.probing.probe import Look, VideoFacts, scan
+from lvdm.data.reading.locations import label_of
 from lvdm.types import UserError
 
 

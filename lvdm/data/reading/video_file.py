@@ -15,9 +15,9 @@ from typing import TypeVar
 import numpy as np
 
 from lvdm.data.limits import MAX_FRAMES, MAX_PIXELS, require_pixels
-from lvdm.data.patience import within
-from lvdm.data.places import Slice, Source, as_file, label_of, suffix_of
-from lvdm.data.readers import TIME_LIMIT, Frames, Reader, naming
+from lvdm.data.reading.locations import Slice, Source, as_file, label_of, suffix_of
+from lvdm.data.reading.readers import TIME_LIMIT, Frames, Reader, naming
+from lvdm.data.reading.time_limit import within
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lvdm.data.clips import clip_span, random_clip, spread_clip
-from lvdm.data.draws import Draw, as_draw, generator
-from lvdm.data.folders import Description, require_folder
 from lvdm.data.frames import is_flipped
-from lvdm.data.latent_index import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, check_shard, open_shard, read_index
+from lvdm.data.latents.format import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, check_shard, open_shard, read_index
+from lvdm.data.layouts.listing import Description, require_folder
 from lvdm.data.memory import require_memory
+from lvdm.data.seeding import Draw, as_draw, generator
 from lvdm.files import is_verifying
 from lvdm.rules import integer, require
 from lvdm.types import UserError

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image, WebPImagePlugin
 
 from lvdm.data.limits import printable, require_pixels
-from lvdm.data.patience import within
-from lvdm.data.places import Place, Source, as_file, image_files, label_of, suffix_of
+from lvdm.data.reading.locations import Place, Source, as_file, image_files, label_of, suffix_of
+from lvdm.data.reading.time_limit import within
 from lvdm.types import UserError
 
 TIME_LIMIT = 60.0  # seconds that opening a video, or reading a clip of it, may take
@@ -49,7 +49,7 @@ def open_video(place: Place, *, image_fps: float, time_limit: float = TIME_LIMIT
     pictures = within(time_limit, lambda: _open_pictures(place, image_fps), reading=label_of(place))
     if pictures is not None:
         return Patient(pictures, place, time_limit=time_limit)
-    from lvdm.data.video_file import VideoFile  # which imports what stands below
+    from lvdm.data.reading.video_file import VideoFile  # which imports what stands below
 
     return VideoFile(place, time_limit=time_limit)
 

@@ -1,0 +1,1 @@
+"""Cached latents: their format on disk, their writer, and the data set that reads them."""

@@ -1,0 +1,1 @@
+"""Reading frames of one video: where it lies, decoders, time limits."""
