@@ -12,11 +12,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "files")
+SHARED = ("types", "rules", "files", "processes")
 ARROWS = {
     "types": (),
     "rules": ("types",),
     "files": ("types",),
+    "processes": (),
     "config": SHARED,
     "data": SHARED,
     "models": SHARED,

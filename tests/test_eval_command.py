@@ -115,10 +115,10 @@ def test_neither_batch_size_nor_workers_change_a_number(source: str, real: str, 
 
 BOTH = """
 import sys
-from lvdm.cli.evaluate.gather import together
+from lvdm.processes import process_group
 from lvdm.cli.eval import main
 real, array, model, *arguments = sys.argv[1:]
-with together():
+with process_group():
     for name, fake in (("array", array), ("model", model)):
         assert main(["--real", real, "--fake", fake, "--out", f"two_{name}.json", "--json", f"{name}.json", *arguments]) == 0
 """

@@ -14,9 +14,9 @@ from PIL import Image
 import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, save_model
 from lvdm.cli import compare_long, sample_long, sample_short
-from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import batches
 from lvdm.config import instantiate
+from lvdm.processes import Process
 from lvdm.types import UserError
 
 MODELS, DIFFUSION = "lvdm.models", "lvdm.diffusion"

@@ -6,7 +6,6 @@ import argparse
 import json
 import logging
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,8 @@ from typing import Any
 import torch
 
 from lvdm import __version__
-from lvdm.cli.process import Process
 from lvdm.files import why_not_written
+from lvdm.processes import Process, machine
 from lvdm.types import UserError
 
 Report = dict[str, Any]  # what a command did and measured
@@ -94,12 +93,6 @@ def explained(error: BaseException) -> str | None:
     if is_shared and (isinstance(error, torch.distributed.DistError) or any(words in str(error) for words in LOST_PROCESS)):
         return f"another process of this run has ended ({reason}); see what it printed, then start all of them again"
     return None
-
-
-def machine() -> Report:
-    """What the figures were measured on."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
 
 
 def write_text(path: Path, text: str) -> None:

@@ -22,11 +22,11 @@ from tqdm import tqdm
 from lvdm.cli import command
 from lvdm.cli.lock import only_alike
 from lvdm.cli.model_info import load_codec_weights, require_codec_weights
-from lvdm.cli.process import Process
 from lvdm.config import check, instantiate, load_config, with_defaults
 from lvdm.data import CacheFacts, LatentWriter, VideoFolder
 from lvdm.data.latents.format import CONTEXT
 from lvdm.models.codec import Codec
+from lvdm.processes import Process
 from lvdm.types import TextEncoder, UserError
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from lvdm.cli import command
-from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import (
     Output,
     add_long_video,
@@ -32,6 +31,7 @@ from lvdm.data.probing.probe import look_at
 from lvdm.data.reading.locations import label_of
 from lvdm.data.reading.readers import TIME_LIMIT, open_video
 from lvdm.data.reading.time_limit import within
+from lvdm.processes import Process
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError

@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 
 from lvdm.cli import command
-from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import (
     Output,
     add_machine,
@@ -22,6 +21,7 @@ from lvdm.cli.sampling_options import (
     load_model,
     progress,
 )
+from lvdm.processes import Process
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 

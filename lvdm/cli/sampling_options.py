@@ -19,8 +19,8 @@ from tqdm import tqdm
 from lvdm.api import load
 from lvdm.checkpoints.model_file import content_hash
 from lvdm.cli import command
-from lvdm.cli.process import Process
 from lvdm.files import HASH, hash_file, with_hashes
+from lvdm.processes import Process
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for

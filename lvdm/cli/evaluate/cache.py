@@ -17,11 +17,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import safe_open, save_file
 
 from lvdm.cli.evaluate.features import Measured
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sources import Source
 from lvdm.evaluation.clip_choice import Clip
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.models.features.extractors import Extractor
+from lvdm.processes import gather
 
 PIXELS = ("frames", "stride", "resolution", "resize", "antialias", "quantise")  # fields of the protocol that pixels depend on
 FORMAT = 1
@@ -46,7 +46,7 @@ def kept(
     }
     path = cache_folder() / f"{hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:40]}.safetensors"
     found = _read(path, len(clips), extractor.dim)
-    if not all(of_all(found is not None)):
+    if not all(gather(found is not None)):
         found = measure()
         _write(path, found)
     assert found is not None

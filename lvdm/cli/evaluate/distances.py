@@ -11,7 +11,6 @@ import yaml
 
 from lvdm.api import load
 from lvdm.cli import command
-from lvdm.cli.evaluate.gather import together
 from lvdm.cli.evaluate.measurement import Settings, evaluate
 from lvdm.cli.evaluate.model_source import ModelSource, Sampling
 from lvdm.cli.evaluate.scores import ScoreOptions
@@ -23,6 +22,7 @@ from lvdm.evaluation.records import require_writable
 from lvdm.evaluation.report import table_line
 from lvdm.evaluation.results import Result, write_result
 from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
+from lvdm.processes import process_group
 from lvdm.types import UserError
 
 OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch", "condition_noise", "gap_noise", "overlap",
@@ -86,7 +86,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> Non
 
 
 def run(args: argparse.Namespace) -> command.Report:
-    with together() as process:
+    with process_group() as process:
         protocol = protocol_of(args)
         out = args.out or Path("results") / f"{plain_name(args.fake)}-{protocol_name(protocol)}.json"
         require_writable(out)  # before hours of measuring

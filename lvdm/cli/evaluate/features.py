@@ -14,15 +14,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.process import Process
 from lvdm.data.loading import next_batch
 from lvdm.evaluation.clip_choice import Clip, Side, frame_numbers
 from lvdm.evaluation.manifest import pixels_sha256
 from lvdm.evaluation.pixels import prepare
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.models.features.extractors import Extractor
+from lvdm.processes import Process, gather
 from lvdm.types import UserError
 
 
@@ -83,7 +82,7 @@ def measure(
             yield batch
 
     features = extract(pixels(), extractor, total=len(mine), what=f"{of} clips")
-    parts = of_all((features, hashes, sizes))
+    parts = gather((features, hashes, sizes))
     _check_one_size(set().union(*(found for *_, found in parts)))
     return Measured(np.concatenate([part for part, *_ in parts]), [told for _, part, _ in parts for told in part])
 

@@ -20,7 +20,6 @@ from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
 from lvdm.cli.evaluate.distances import changed_protocol
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.measurement import RealSide, Settings, check_counts, measure_fake, measure_real
 from lvdm.cli.evaluate.model_source import ModelSource, RunningModel, Sampling, weights_sha256
 from lvdm.cli.evaluate.scores import ScoreOptions
@@ -32,6 +31,7 @@ from lvdm.evaluation.manifest import write_manifest
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import Result, write_result
 from lvdm.models.features.extractors import FrozenFeatures, make_extractor
+from lvdm.processes import gather
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.callbacks import is_last_step
@@ -109,7 +109,7 @@ class EvaluateInTraining(Callback):
         running = RunningModel(
             run=self.folder.path.name,
             step=step,
-            weights_sha256=of_all(weights)[0],
+            weights_sha256=gather(weights)[0],
             config_sha256=hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest(),
             is_ema=self.config["average"] != 0,
         )

@@ -23,7 +23,6 @@ from lvdm.cli.evaluate.distances import (
     refuse_sampling,
     settings_of,
 )
-from lvdm.cli.evaluate.gather import together
 from lvdm.cli.evaluate.long_measurement import AgainstReal, LongMeasurement, measure_long
 from lvdm.cli.evaluate.long_videos import FileVideos, LongSource, ModelVideos
 from lvdm.cli.evaluate.sampled import check_at_once
@@ -37,6 +36,7 @@ from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.protocols import PROTOCOLS
 from lvdm.evaluation.records import require_writable, write_whole
 from lvdm.evaluation.results import write_result
+from lvdm.processes import process_group
 from lvdm.sampling.long_pipeline import prepare_long_video
 from lvdm.types import UserError
 
@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> command.Report:
-    with together() as process:
+    with process_group() as process:
         judges = judges_of(args)
         source = open_videos(args, judges)
         require_writable(args.out / "result.json")  # before hours of measuring

@@ -12,19 +12,17 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lvdm.cli import command
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.long_videos import LongSource, watch
 from lvdm.cli.evaluate.measurement import RealSide, Settings, choose_real, facts_of, measure_real
 from lvdm.cli.evaluate.scores import ScoreOptions, distance_of, over_runs, scores
 from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.process import Process
 from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time, slope
 from lvdm.evaluation.manifest import Manifest
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import NOT_COMPARABLE, FakeSource, Result, Value, now, package_versions
 from lvdm.evaluation.video_clips import VideoClips, chunks
 from lvdm.models.features.extractors import Extractor
+from lvdm.processes import Process, gather, machine
 from lvdm.types import UserError
 
 
@@ -91,7 +89,7 @@ class LongMeasurement:
         """A result that `compare` reads where there were real videos, with all that was seen over time."""
         alone = {
             "fake": asdict(self.fake),
-            "machine": command.machine() | {"processes": Process.this().count},
+            "machine": machine() | {"processes": Process.this().count},
             "packages": package_versions(),
             "date": now(),
         }
@@ -157,7 +155,7 @@ def _distances(by: AgainstReal, real: RealSide, sets: np.ndarray) -> dict[str, n
             return distance_over_time(counted, real.features, mine)
 
         found = {metric: measured(metric) for metric in by.options.metrics}
-    parts = of_all(found)
+    parts = gather(found)
     return {metric: np.concatenate([part[metric] for part in parts], axis=1) for metric in found}
 
 
@@ -187,7 +185,7 @@ def _scored(by: AgainstReal, real: RealSide, values: dict[str, Value], fake: Lon
         fake=fake.facts(),
         real=real.source,
         video_frames=video_frames,
-        machine=command.machine() | {"processes": Process.this().count},
+        machine=machine() | {"processes": Process.this().count},
     )
     return Scored(result, real.manifest)
 

@@ -19,10 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
 from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.process import Process
 from lvdm.cli.sample_long import describe
 from lvdm.data.loading import next_batch
 from lvdm.evaluation.curves import Curves
@@ -31,6 +29,7 @@ from lvdm.evaluation.pixels import to_levels
 from lvdm.evaluation.results import FakeSource
 from lvdm.evaluation.video_clips import ClipFeatures, VideoClips
 from lvdm.models.features.extractors import Extractor
+from lvdm.processes import Process, gather
 from lvdm.sampling.long_pipeline import LongVideo
 from lvdm.sampling.pipeline import to_uint8
 
@@ -83,7 +82,7 @@ def watch(source: LongSource, looked_at: Sequence[VideoClips], extractors: Seque
             bar.update(len(piece.facts.change))
             if piece.is_last:
                 seen[source.name_of(piece.video)] = begun.pop(piece.video).watched()
-    return {name: one for part in of_all(seen) for name, one in part.items()}
+    return {name: one for part in gather(seen) for name, one in part.items()}
 
 
 @dataclass

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lvdm.cli import command
 from lvdm.cli.evaluate.cache import kept
 from lvdm.cli.evaluate.features import Measured, measure
 from lvdm.cli.evaluate.model_source import ModelSource
 from lvdm.cli.evaluate.scores import ScoreOptions, scores
 from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.process import Process
 from lvdm.evaluation.clip_choice import Clip, Side, choose_clips, most_clips
 from lvdm.evaluation.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result
 from lvdm.models.features.extractors import Extractor
+from lvdm.processes import Process, machine
 from lvdm.types import UserError
 
 LEAST = 2  # clips of which there is a covariance, or a mean of pairs
@@ -112,7 +111,7 @@ def measure_fake(
         num_fake=num_fake,
         fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
         real=None if real is None else real.source,
-        machine=command.machine() | {"processes": Process.this().count},
+        machine=machine() | {"processes": Process.this().count},
     )
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lvdm.cli.evaluate.features import Measured, extract
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sampled import check_at_once, group_size, groups, how_sampled, model_facts
 from lvdm.evaluation.clip_choice import Clip
 from lvdm.evaluation.manifest import pixels_sha256
@@ -21,6 +20,7 @@ from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.results import FakeSource
 from lvdm.models.codec import Codec
 from lvdm.models.features.extractors import Extractor
+from lvdm.processes import gather
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
@@ -108,7 +108,7 @@ class ModelSource:
 
         total = sum(len(range(rows.start, min(rows.stop, count))) for rows in mine)
         features = extract(pixels(), extractor, total=total, what="generated clips")
-        parts = of_all((features, hashes))
+        parts = gather((features, hashes))
         return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
 
     def _is_long(self, frames: int) -> bool:

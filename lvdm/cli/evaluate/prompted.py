@@ -13,16 +13,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.model_source import Sampling
 from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
 from lvdm.cli.evaluate.sources import PARTS, Source, VideoSource, open_source
-from lvdm.cli.process import Process
 from lvdm.data.loading import next_batch
 from lvdm.evaluation.pixels import to_levels
 from lvdm.evaluation.results import FakeSource
 from lvdm.models.features.clip import ClipSimilarity
 from lvdm.models.features.extractors import full_precision
+from lvdm.processes import Process, gather
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import TextEncoder, UserError
 
@@ -109,7 +108,7 @@ def similarities(videos: Prompted, similarity: ClipSimilarity) -> tuple[np.ndarr
             with full_precision(similarity.device):
                 found.append((number, similarity(video[None], [videos.prompts[number]]).item(), len(video)))
             bar.update()
-    everything = sorted(row for part in of_all(found) for row in part)
+    everything = sorted(row for part in gather(found) for row in part)
     return np.array([score for _, score, _ in everything]), [frames for _, _, frames in everything]
 
 

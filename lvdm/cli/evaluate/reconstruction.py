@@ -23,12 +23,10 @@ from lvdm.cli.evaluate.distances import (
     tell,
 )
 from lvdm.cli.evaluate.features import ClipPixels
-from lvdm.cli.evaluate.gather import together
 from lvdm.cli.evaluate.measurement import Settings, choose_real, facts_of, measure_real
 from lvdm.cli.evaluate.round_trip import RoundTrip, Show, reconstruct
 from lvdm.cli.evaluate.scores import ScoreOptions, mean_over, paired_distances
 from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import FPS_UNKNOWN
 from lvdm.evaluation.manifest import Manifest
 from lvdm.evaluation.protocol import EvalProtocol
@@ -39,6 +37,7 @@ from lvdm.evaluation.results import FakeSource, Result
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
 from lvdm.models.features.weights import sha256_of, weights_folder
+from lvdm.processes import Process, machine, process_group
 from lvdm.types import UserError
 
 DEFAULT = "pvdm-fvd2048"
@@ -67,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> command.Report:
     if args.show < 0:
         raise UserError(f"--show is {args.show}; give the number of clips to write, or 0")
-    with together() as process:
+    with process_group() as process:
         protocol = _protocol(args)
         out = args.out or Path("results") / f"{plain_name(args.model)}-reconstruction-{protocol_name(protocol)}.json"
         require_writable(out)  # before hours of measuring
@@ -105,7 +104,7 @@ def evaluate(
         fake=FakeSource("reconstruction", f"{trip.path.parent.name}/{trip.path.name}", sha256_of(trip.path)),
         real=originals.source,
         networks={file: sha256_of(weights_folder() / file) for file in _trunks(trip)},
-        machine=command.machine() | {"processes": Process.this().count},
+        machine=machine() | {"processes": Process.this().count},
     )
     return result, originals.manifest
 

@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.cli.evaluate.features import ClipPixels, extract
-from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.measurement import Settings
 from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.process import Process
 from lvdm.evaluation.clip_choice import Clip
 from lvdm.evaluation.pixels import to_levels
 from lvdm.evaluation.protocol import EvalProtocol
 from lvdm.evaluation.reconstruction import clip_scores, score_names
 from lvdm.models.features.extractors import Extractor, full_precision
+from lvdm.processes import Process, gather
 from lvdm.sampling.writers import open_video
 from lvdm.types import VideoCodec
 
@@ -102,6 +101,6 @@ def reconstruct(
             yield torch.stack(levels)
 
     features = extract(made(), extractor, total=len(mine), what="reconstructions")
-    parts = of_all((features, rows))
+    parts = gather((features, rows))
     of_clips = np.array([scores for _, part in parts for scores in part])  # (n, scores)
     return Reconstructed(np.concatenate([part for part, _ in parts]), dict(zip(trip.names, of_clips.T, strict=True)))

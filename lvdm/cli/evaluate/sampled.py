@@ -13,10 +13,9 @@ from typing import Any
 import torch
 
 from lvdm.checkpoints.model_file import read_info
-from lvdm.cli.evaluate.gather import of_all
-from lvdm.cli.process import Process
 from lvdm.evaluation.results import FakeSource
 from lvdm.models.features.weights import sha256_of
+from lvdm.processes import Process, gather
 from lvdm.sampling.pipeline import auto_batch
 from lvdm.sampling.solver import Solver
 from lvdm.types import UserError
@@ -32,7 +31,7 @@ def check_at_once(videos: int | None) -> None:
 
 def group_size(asked: int | None, count: int, elements: int, device: torch.device) -> int:
     """Videos of a group, the same for any number of processes; `elements` are those of a video's latents."""
-    return min(count, GROUP, *of_all(auto_batch(elements, device))) if asked is None else asked
+    return min(count, GROUP, *gather(auto_batch(elements, device))) if asked is None else asked
 
 
 def groups(count: int, size: int) -> list[range]:

@@ -10,17 +10,16 @@ import torch
 from lvdm.api import load
 from lvdm.cli import command
 from lvdm.cli.evaluate.distances import add_sampling, plain_name, refuse_sampling
-from lvdm.cli.evaluate.gather import together
 from lvdm.cli.evaluate.model_source import Sampling
 from lvdm.cli.evaluate.prompted import Prompted, PromptedModel, open_prompted, similarities, spread
 from lvdm.cli.evaluate.scores import ScoreOptions, mean_over
-from lvdm.cli.process import Process
 from lvdm.cli.sample_short import prompts_of
 from lvdm.evaluation.records import require_writable
 from lvdm.evaluation.report import table_line
 from lvdm.evaluation.results import ExtractorFacts, write_result
 from lvdm.evaluation.text_result import TextResult, prompts_sha256
 from lvdm.models.features.clip import FOLDER, ClipSimilarity
+from lvdm.processes import Process, machine, process_group
 from lvdm.types import UserError
 
 
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> command.Report:
         raise UserError(f"{counts} were asked for; give at least 1 frame at once, and no workers below 0")
     out = args.out or Path("results") / f"{plain_name(args.fake)}-text.json"
     require_writable(out)  # before hours of measuring
-    with together() as process:
+    with process_group() as process:
         device = command.device(args.device)
         similarity = ClipSimilarity(args.clip, device=device, frames_at_once=args.batch_size)
         videos = _videos(args, device)
@@ -67,7 +66,7 @@ def run(args: argparse.Namespace) -> command.Report:
             frames=(min(frames), max(frames)),
             prompts_sha256=prompts_sha256(videos.prompts),
             fake=videos.facts(),
-            machine=command.machine() | {"processes": Process.this().count},
+            machine=machine() | {"processes": Process.this().count},
         )
         args.json = process.report_file(args.json)
         if process.rank == 0:
