@@ -26,8 +26,9 @@ ARROWS = {
     "training": (*SHARED, "models", "diffusion", "sampling"),  # sampling makes the previews
     "sampling": (*SHARED, "diffusion"),
     "evaluation": (*SHARED, "models"),
+    "toys": (*SHARED, "data", "evaluation", "sampling"),
     "api": (*SHARED, "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
-    "cli": (*SHARED, "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "api"),
+    "cli": (*SHARED, "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "toys", "api"),
     "": ("types", "api"),
 }
 TOP = {

@@ -12,7 +12,7 @@ import pytest
 import lvdm
 from lvdm.checkpoints.model_file import read_info
 from lvdm.cli import encode, sample_long, sample_short, train
-from lvdm.data.toy.write import ToyDataset, write_dataset
+from lvdm.toys.write import ToyDataset, write_dataset
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "lvdm"
 CODEC = "codec.params.autoencoder.params.channels=[8,16]"

@@ -11,11 +11,15 @@ from PIL import Image
 from scipy import ndimage
 
 from lvdm.cli import make_toy, score_toy
-from lvdm.data.toy import clouds as cloud_data
-from lvdm.data.toy import discs as disc_data
-from lvdm.data.toy.scene import ToyVideo, video_generator
-from lvdm.data.toy.write import KINDS, write_mp4
-from lvdm.evaluation import binned, mean_curves, score_clouds, score_discs, toy_clouds, toy_discs, write_chart, write_csv
+from lvdm.evaluation import binned, mean_curves, write_chart, write_csv
+from lvdm.toys import clouds as cloud_data
+from lvdm.toys import discs as disc_data
+from lvdm.toys import score_clouds as toy_clouds
+from lvdm.toys import score_discs as toy_discs
+from lvdm.toys.scene import ToyVideo, video_generator
+from lvdm.toys.score_clouds import score_clouds
+from lvdm.toys.score_discs import score_discs
+from lvdm.toys.write import KINDS, write_mp4
 
 SCORERS = {"discs": score_discs, "clouds": score_clouds}
 SEEDS = (0, 1, 2)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from lvdm.cli.eval import main
-from lvdm.data.toy.discs import discs
-from lvdm.data.toy.scene import video_generator
 from lvdm.evaluation.manifest import Manifest, read_manifest
+from lvdm.toys.discs import discs
+from lvdm.toys.scene import video_generator
 
 WIDTH = 1 / 32
 NARROW = ["--features", "random", "--feature-width", str(WIDTH)]

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lvdm.cli.command import Report, parser, run
-from lvdm.data.toy.write import KINDS, ToyDataset, write_dataset
+from lvdm.toys.write import KINDS, ToyDataset, write_dataset
 from lvdm.types import UserError
 
 

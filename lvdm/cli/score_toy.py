@@ -11,7 +11,10 @@ import numpy as np
 from tqdm import tqdm
 
 from lvdm.cli.command import Report, parser, run
-from lvdm.evaluation import ToyCurves, score_clouds, score_discs, write_chart, write_csv
+from lvdm.evaluation import write_chart, write_csv
+from lvdm.toys.curves import ToyCurves
+from lvdm.toys.score_clouds import score_clouds
+from lvdm.toys.score_discs import score_discs
 from lvdm.types import UserError
 
 SCORERS: dict[str, Callable[[np.ndarray], ToyCurves]] = {"discs": score_discs, "clouds": score_clouds}

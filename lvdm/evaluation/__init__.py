@@ -7,9 +7,6 @@ from lvdm.evaluation.frechet import Extrapolation, Moments, extrapolated, freche
 from lvdm.evaluation.inception import InceptionScore, inception_score
 from lvdm.evaluation.kernel import polynomial_mmd
 from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time
-from lvdm.evaluation.toy_clouds import score_clouds
-from lvdm.evaluation.toy_discs import score_discs
-from lvdm.evaluation.toy_score import ToyCurves
 
 __all__ = [
     "DistanceOverTime",
@@ -18,7 +15,6 @@ __all__ = [
     "Interval",
     "LongVideoReport",
     "Moments",
-    "ToyCurves",
     "binned",
     "distance_over_time",
     "extrapolated",
@@ -28,8 +24,6 @@ __all__ = [
     "interval",
     "mean_curves",
     "polynomial_mmd",
-    "score_clouds",
-    "score_discs",
     "write_chart",
     "write_csv",
 ]

@@ -19,10 +19,10 @@ import imageio_ffmpeg
 import numpy as np
 from tqdm import tqdm
 
-from lvdm.data.toy.clouds import clouds
-from lvdm.data.toy.discs import discs
-from lvdm.data.toy.scene import FPS, SPLITS, ToyVideo, video_generator
 from lvdm.files import why_not_written
+from lvdm.toys.clouds import clouds
+from lvdm.toys.discs import discs
+from lvdm.toys.scene import FPS, SPLITS, ToyVideo, video_generator
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

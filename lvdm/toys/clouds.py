@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from lvdm.data.toy.scene import ToyVideo, to_uint8, vertical_gradient
+from lvdm.toys.scene import ToyVideo, to_uint8, vertical_gradient
 
 SKIES = {  # top, horizon, clouds
     "dawn": ((0.30, 0.28, 0.52), (0.86, 0.56, 0.48), (1.00, 0.86, 0.80)),

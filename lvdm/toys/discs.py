@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from lvdm.data.toy.scene import ToyVideo, hsv, to_uint8, vertical_gradient
+from lvdm.toys.scene import ToyVideo, hsv, to_uint8, vertical_gradient
 
 COLORS = {"orange": (1.0, 0.48, 0.10), "cyan": (0.13, 0.76, 1.0)}  # exchanging red and blue gives neither
 RADIUS = 0.18  # of the side

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lvdm.evaluation.toy_score import FIRST, ToyCurves, checked
+from lvdm.toys.curves import FIRST, ToyCurves, checked
 
 COLORS = {"orange": (1.0, 0.48, 0.10), "cyan": (0.13, 0.76, 1.0)}
 RADIUS = 0.18  # of the side

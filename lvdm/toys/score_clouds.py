@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from lvdm.evaluation.toy_score import FIRST, ToyCurves, checked
+from lvdm.toys.curves import FIRST, ToyCurves, checked
 
 SKIES = {  # top, horizon, clouds
     "dawn": ((0.30, 0.28, 0.52), (0.86, 0.56, 0.48), (1.00, 0.86, 0.80)),
