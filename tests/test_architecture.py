@@ -25,7 +25,7 @@ ARROWS = {
     "checkpoints": SHARED,
     "training": (*SHARED, "models", "diffusion", "sampling"),  # sampling makes the previews
     "sampling": (*SHARED, "diffusion"),
-    "evaluation": (*SHARED, "models"),
+    "evaluation": (*SHARED, "config", "data", "models", "checkpoints", "sampling"),  # a data set's YAML is one of its sources
     "toys": (*SHARED, "data", "evaluation", "sampling"),
     "api": (*SHARED, "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
     "cli": (*SHARED, "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "toys", "api"),

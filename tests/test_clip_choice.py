@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lvdm.evaluation.clip_choice import Clip, choose_clips, frame_numbers, most_clips
-from lvdm.evaluation.protocols import EvalProtocol, get_protocol
+from lvdm.evaluation.protocols.clip_choice import Clip, choose_clips, frame_numbers, most_clips
+from lvdm.evaluation.protocols.named import EvalProtocol, get_protocol
 from lvdm.types import UserError
 
 LENGTHS = [16, 15, 40, 0, 100, 17, 16, 3, 31, 64]

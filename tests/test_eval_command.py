@@ -19,8 +19,8 @@ from tiny_training import diffusion_config, write_config
 from lvdm.cli import train
 from lvdm.cli.eval import main
 from lvdm.evaluation import inception_score, polynomial_mmd
-from lvdm.evaluation.protocol import EXTRACTORS_OF
-from lvdm.evaluation.protocols import PROTOCOLS
+from lvdm.evaluation.protocols.named import PROTOCOLS
+from lvdm.evaluation.protocols.protocol import EXTRACTORS_OF
 from lvdm.models.features import EXTRACTORS, c3d, extractors, i3d, make_extractor
 from lvdm.models.features.i3d import I3D
 

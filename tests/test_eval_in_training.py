@@ -22,9 +22,9 @@ import lvdm
 from lvdm.cli import train
 from lvdm.cli.eval import main as evaluate
 from lvdm.cli.evaluate import in_training
-from lvdm.cli.evaluate.model_source import weights_sha256
-from lvdm.cli.evaluate.sources import open_source
-from lvdm.evaluation.results import Result, read_result
+from lvdm.evaluation.results.result import Result, read_result
+from lvdm.evaluation.sources.model import weights_sha256
+from lvdm.evaluation.sources.videos import open_source
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.types import UserError
 

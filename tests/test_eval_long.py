@@ -21,10 +21,11 @@ from torch import Tensor
 
 import lvdm
 from lvdm.cli.eval import main
-from lvdm.cli.evaluate import distances, long_videos
-from lvdm.evaluation import frame_curves
-from lvdm.evaluation.report import compare
-from lvdm.evaluation.results import read_result
+from lvdm.cli.evaluate import distances
+from lvdm.evaluation.long import frame_curves
+from lvdm.evaluation.long import videos as long_videos
+from lvdm.evaluation.results.report import compare
+from lvdm.evaluation.results.result import read_result
 from lvdm.types import UserError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as tvf
 
-from lvdm.evaluation.pixels import prepare, to_levels
-from lvdm.evaluation.protocols import EvalProtocol, get_protocol
+from lvdm.evaluation.protocols.named import EvalProtocol, get_protocol
+from lvdm.evaluation.protocols.pixels import prepare, to_levels
 
 SIZES = [(36, 64), (64, 36), (41, 57), (30, 30), (12, 15)]
 

@@ -20,7 +20,7 @@ from lvdm.cli.evaluate import distances
 from lvdm.config import instantiate
 from lvdm.evaluation import Moments, frechet_distance, polynomial_mmd
 from lvdm.evaluation.reconstruction import clip_scores
-from lvdm.evaluation.results import read_result
+from lvdm.evaluation.results.result import read_result
 from lvdm.models.features.extractors import make_extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
 from lvdm.models.features.weights import KNOWN, WeightsFile

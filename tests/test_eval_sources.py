@@ -16,8 +16,8 @@ from tiny_training import CODEC, data_of, diffusion_config, make_latents, video_
 import lvdm
 from lvdm.cli import train
 from lvdm.cli.eval import main
-from lvdm.cli.evaluate import measurement
-from lvdm.cli.evaluate.sources import open_source
+from lvdm.evaluation import measure as measurement
+from lvdm.evaluation.sources.videos import open_source
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 
 COMMAND = ["--protocol", "styleganv-fvd2048-16f", *NARROW, "--allow-fewer"]

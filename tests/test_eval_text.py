@@ -17,12 +17,12 @@ from tiny_training import AUTOENCODER, UNET
 import lvdm
 from lvdm.checkpoints.model_file import read_model, save_model
 from lvdm.cli.eval import main
-from lvdm.cli.evaluate.model_source import Sampling
-from lvdm.cli.evaluate.prompted import PromptedModel, open_prompted, similarities
 from lvdm.config import instantiate
-from lvdm.evaluation.protocols import PROTOCOLS
-from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result, Value, write_result
-from lvdm.evaluation.text_result import prompts_sha256, read_any_result
+from lvdm.evaluation.protocols.named import PROTOCOLS
+from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, write_result
+from lvdm.evaluation.results.text_result import prompts_sha256, read_any_result
+from lvdm.evaluation.sources.model import Sampling
+from lvdm.evaluation.sources.prompted import PromptedModel, open_prompted, similarities
 from lvdm.models.features.clip import ClipSimilarity
 from lvdm.models.text import ClipText
 

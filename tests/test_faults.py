@@ -20,8 +20,8 @@ import torch
 from tiny_training import CODEC, autoencoder_config, diffusion_config, video_set, write_config
 
 from lvdm.cli import train
-from lvdm.evaluation.protocols import get_protocol
-from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result, Value
+from lvdm.evaluation.protocols.named import get_protocol
+from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = {script.stem: runpy.run_path(str(script))["main"] for script in sorted((ROOT / "scripts").glob("*.py"))}

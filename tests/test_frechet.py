@@ -6,7 +6,7 @@ import torch
 from scipy import linalg, stats
 from torchmetrics.image.fid import _compute_fid
 
-from lvdm.evaluation.frechet import Moments, extrapolated, frechet_distance
+from lvdm.evaluation.metrics.frechet import Moments, extrapolated, frechet_distance
 from lvdm.types import UserError
 
 

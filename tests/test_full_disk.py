@@ -14,7 +14,7 @@ from test_train_command import rows, same
 from tiny_training import checkpoint
 
 from lvdm.cli import command, train
-from lvdm.evaluation.curves import write_chart, write_csv
+from lvdm.evaluation.results.curves import write_chart, write_csv
 from lvdm.files import why_not_written
 from lvdm.sampling.writers import ContactSheet, open_video
 from lvdm.training.checkpointing import SaveCheckpoints

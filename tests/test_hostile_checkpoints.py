@@ -17,7 +17,7 @@ import torch
 
 from lvdm.checkpoints import foreign, pickles
 from lvdm.checkpoints.foreign import read_checkpoint
-from lvdm.cli.evaluate.sources import open_source
+from lvdm.evaluation.sources.videos import open_source
 from lvdm.models.features.weights import read_tensors
 from lvdm.types import UserError
 

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from scipy import stats
 
-from lvdm.evaluation.frame_curves import FrameFacts, consistency, cosines, frame_curves, frame_facts, normal_flow
-from lvdm.evaluation.frechet import Moments, frechet_distance
-from lvdm.evaluation.kernel import polynomial_mmd
-from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time, mean_slope, slope
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.protocols import get_protocol
-from lvdm.evaluation.video_clips import ClipFeatures, VideoClips, chunks
+from lvdm.evaluation.long.frame_curves import FrameFacts, consistency, cosines, frame_curves, frame_facts, normal_flow
+from lvdm.evaluation.long.report import DistanceOverTime, LongVideoReport, distance_over_time, mean_slope, slope
+from lvdm.evaluation.long.video_clips import ClipFeatures, VideoClips, chunks
+from lvdm.evaluation.metrics.frechet import Moments, frechet_distance
+from lvdm.evaluation.metrics.kernel import polynomial_mmd
+from lvdm.evaluation.protocols.named import get_protocol
+from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.types import UserError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvdm.evaluation.clip_choice import choose_clips
-from lvdm.evaluation.manifest import Manifest, check_clip, measured, pixels_sha256, read_manifest, write_manifest
-from lvdm.evaluation.protocols import get_protocol
+from lvdm.evaluation.protocols.clip_choice import choose_clips
+from lvdm.evaluation.protocols.manifest import Manifest, check_clip, measured, pixels_sha256, read_manifest, write_manifest
+from lvdm.evaluation.protocols.named import get_protocol
 from lvdm.types import UserError
 
 PROTOCOL = get_protocol("lvdm-fvd2048", frames=4, stride=2, runs=2)

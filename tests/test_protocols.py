@@ -6,7 +6,7 @@ from dataclasses import fields
 
 import pytest
 
-from lvdm.evaluation.protocols import CUSTOM_BASE, PROTOCOLS, EvalProtocol, differences, get_protocol
+from lvdm.evaluation.protocols.named import CUSTOM_BASE, PROTOCOLS, EvalProtocol, differences, get_protocol
 from lvdm.types import UserError
 
 

@@ -8,10 +8,10 @@ import pytest
 from torch import as_tensor
 from torchmetrics.image.kid import poly_mmd
 
-from lvdm.evaluation.bootstrap import interval
-from lvdm.evaluation.frechet import Moments, frechet_distance
-from lvdm.evaluation.inception import inception_score
-from lvdm.evaluation.kernel import polynomial_mmd
+from lvdm.evaluation.metrics.bootstrap import interval
+from lvdm.evaluation.metrics.frechet import Moments, frechet_distance
+from lvdm.evaluation.metrics.inception import inception_score
+from lvdm.evaluation.metrics.kernel import polynomial_mmd
 from lvdm.types import UserError
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lvdm.cli.eval import main
-from lvdm.evaluation.manifest import Manifest, read_manifest
+from lvdm.evaluation.protocols.manifest import Manifest, read_manifest
 from lvdm.toys.discs import discs
 from lvdm.toys.scene import video_generator
 

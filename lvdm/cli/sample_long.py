@@ -79,7 +79,7 @@ def sample(args: argparse.Namespace) -> command.Report:
         "frames": args.frames,
         "seed": args.seed,
         "sampling_seconds": seconds,
-        "plan": describe(made),
+        "plan": made.describe(),
         "rank": process.rank,
         "processes": process.count,
     }
@@ -132,26 +132,3 @@ def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None
     at_once = max(1, MAX_READ // (3 * facts.height * facts.width))
     parts = [torch.from_numpy(reader.read(wanted[at : at + at_once])) for at in wanted[::at_once]]
     return torch.cat([resize_and_crop(part, (height, width)) for part in parts]).numpy()
-
-
-def describe(made: LongVideo) -> dict[str, object]:
-    """What was decided, for the report."""
-    plan, gaps = made.plan, made.gaps
-    return {
-        "latents": plan.latents,
-        "lead_in": made.lead_in,
-        "start_latents": plan.start_latents,
-        "window": plan.window,
-        "overlap": plan.overlap,
-        "key_stride": plan.key_stride,
-        "key_windows": plan.num_key_windows,
-        "gap_window": plan.gap_window,
-        "gap_windows": plan.num_gap_windows,
-        "sampler": made.keys.solver.sampler,
-        "eta": made.keys.solver.eta,
-        "steps": len(made.keys.solver.grid),
-        "gap_steps": None if gaps is None else len(gaps.solver.grid),
-        "condition_noise": made.keys.level,
-        "gap_noise": None if gaps is None else gaps.level,
-        "guidance": made.keys.guidance,
-    }

@@ -1,12 +1,12 @@
 """Measuring generated videos. Imports lvdm.types and lvdm.models only; no sampling, no training."""
 
-from lvdm.evaluation.bootstrap import Interval, interval
-from lvdm.evaluation.curves import binned, mean_curves, write_chart, write_csv
-from lvdm.evaluation.frame_curves import frame_curves
-from lvdm.evaluation.frechet import Extrapolation, Moments, extrapolated, frechet_distance
-from lvdm.evaluation.inception import InceptionScore, inception_score
-from lvdm.evaluation.kernel import polynomial_mmd
-from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time
+from lvdm.evaluation.long.frame_curves import frame_curves
+from lvdm.evaluation.long.report import DistanceOverTime, LongVideoReport, distance_over_time
+from lvdm.evaluation.metrics.bootstrap import Interval, interval
+from lvdm.evaluation.metrics.frechet import Extrapolation, Moments, extrapolated, frechet_distance
+from lvdm.evaluation.metrics.inception import InceptionScore, inception_score
+from lvdm.evaluation.metrics.kernel import polynomial_mmd
+from lvdm.evaluation.results.curves import binned, mean_curves, write_chart, write_csv
 
 __all__ = [
     "DistanceOverTime",

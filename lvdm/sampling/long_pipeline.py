@@ -92,6 +92,28 @@ class LongVideo:
                 yield chunk[:, :, first:end]
             first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
 
+    def describe(self) -> dict[str, Any]:
+        """Return what was decided, for reports."""
+        plan, gaps = self.plan, self.gaps
+        return {
+            "latents": plan.latents,
+            "lead_in": self.lead_in,
+            "start_latents": plan.start_latents,
+            "window": plan.window,
+            "overlap": plan.overlap,
+            "key_stride": plan.key_stride,
+            "key_windows": plan.num_key_windows,
+            "gap_window": plan.gap_window,
+            "gap_windows": plan.num_gap_windows,
+            "sampler": self.keys.solver.sampler,
+            "eta": self.keys.solver.eta,
+            "steps": len(self.keys.solver.grid),
+            "gap_steps": None if gaps is None else len(gaps.solver.grid),
+            "condition_noise": self.keys.level,
+            "gap_noise": None if gaps is None else gaps.level,
+            "guidance": self.keys.guidance,
+        }
+
     def _gaps_at_once(self, videos: int) -> int:
         if self.gaps is None or self.gap_batch != "auto":
             return 1 if self.gaps is None else int(self.gap_batch)

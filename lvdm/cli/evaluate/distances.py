@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,22 @@ import yaml
 
 from lvdm.api import load
 from lvdm.cli import command
-from lvdm.cli.evaluate.measurement import Settings, evaluate
-from lvdm.cli.evaluate.model_source import ModelSource, Sampling
-from lvdm.cli.evaluate.scores import ScoreOptions
-from lvdm.cli.evaluate.sources import Source, open_source
-from lvdm.evaluation.manifest import Manifest, write_manifest
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.protocols import CUSTOM_BASE, get_protocol
-from lvdm.evaluation.records import require_writable
-from lvdm.evaluation.report import table_line
-from lvdm.evaluation.results import Result, write_result
+from lvdm.evaluation.measure import Settings, evaluate
+from lvdm.evaluation.metrics.scores import ScoreOptions
+from lvdm.evaluation.protocols.manifest import Manifest, write_manifest
+from lvdm.evaluation.protocols.named import changed_protocol
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.records import require_writable
+from lvdm.evaluation.results.report import table_line
+from lvdm.evaluation.results.result import Result, write_result
+from lvdm.evaluation.sources.model import ModelSource, Sampling
+from lvdm.evaluation.sources.videos import Source, open_source
 from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
 from lvdm.processes import process_group
 from lvdm.types import UserError
 
 OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch", "condition_noise", "gap_noise", "overlap",
             "key_stride", "gap_steps", "gap_batch", "lead_in")  # fmt: skip
-RANDOM = {"fvd": "random-i3d", "kvd": "random-i3d", "is": "random-c3d"}  # what `--features random` takes
 
 
 def parser() -> argparse.ArgumentParser:
@@ -123,15 +121,6 @@ def protocol_of(args: argparse.Namespace) -> EvalProtocol:
     return changed_protocol(args.protocol, dict(map(_setting, args.overrides)), args.features)
 
 
-def changed_protocol(name: str, changes: Mapping[str, Any], features: str | None) -> EvalProtocol:
-    """`features` is what --features says."""
-    if features is None:
-        return get_protocol(name, **changes)
-    if "extractor" in changes:
-        raise UserError(f"--features {features} and --set extractor={changes['extractor']} say the same; give one")
-    return get_protocol(name, **{**changes, "extractor": _random(name, changes) if features == "random" else features})
-
-
 def _setting(word: str) -> tuple[str, Any]:
     key, equals, value = word.partition("=")
     if not equals:
@@ -192,12 +181,3 @@ def plain_name(path: Path) -> str:
 def protocol_name(protocol: EvalProtocol) -> str:
     """tats, or tats-custom, which never takes the place of a result of tats."""
     return protocol.based_on + ("" if protocol.based_on == protocol.name else "-custom")
-
-
-def _random(name: str, changes: Mapping[str, Any]) -> str:
-    """The random extractor of the metrics that are to be measured."""
-    asked = changes.get("metrics") or get_protocol(CUSTOM_BASE if name == "custom" else name).metrics
-    metric = str(asked[0] if isinstance(asked, list | tuple) else asked)
-    if metric not in RANDOM:
-        raise UserError(f"{metric} has no random features, which are those of {', '.join(RANDOM)}; leave --features out")
-    return RANDOM[metric]

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lvdm.cli import command
-from lvdm.evaluation.protocols import PROTOCOLS, get_protocol
-from lvdm.evaluation.report import compare
-from lvdm.evaluation.text_result import read_any_result
+from lvdm.evaluation.protocols.named import PROTOCOLS, get_protocol
+from lvdm.evaluation.results.report import compare
+from lvdm.evaluation.results.text_result import read_any_result
 from lvdm.models.features.weights import KNOWN, weights_folder
 
 Part = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], command.Report]]

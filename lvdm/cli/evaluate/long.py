@@ -23,19 +23,19 @@ from lvdm.cli.evaluate.distances import (
     refuse_sampling,
     settings_of,
 )
-from lvdm.cli.evaluate.long_measurement import AgainstReal, LongMeasurement, measure_long
-from lvdm.cli.evaluate.long_videos import FileVideos, LongSource, ModelVideos
-from lvdm.cli.evaluate.sampled import check_at_once
-from lvdm.cli.evaluate.scores import ScoreOptions
-from lvdm.cli.evaluate.sources import open_source
 from lvdm.cli.sample_long import read_options
 from lvdm.cli.sampling_options import add_long_video
-from lvdm.evaluation.long_video import CHUNK
-from lvdm.evaluation.manifest import write_manifest
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.protocols import PROTOCOLS
-from lvdm.evaluation.records import require_writable, write_whole
-from lvdm.evaluation.results import write_result
+from lvdm.evaluation.long.measure import AgainstReal, LongMeasurement, measure_long
+from lvdm.evaluation.long.report import CHUNK
+from lvdm.evaluation.long.videos import FileVideos, LongSource, ModelVideos
+from lvdm.evaluation.metrics.scores import ScoreOptions
+from lvdm.evaluation.protocols.manifest import write_manifest
+from lvdm.evaluation.protocols.named import PROTOCOLS
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.records import require_writable, write_whole
+from lvdm.evaluation.results.result import write_result
+from lvdm.evaluation.sources.sampled import check_at_once
+from lvdm.evaluation.sources.videos import open_source
 from lvdm.processes import process_group
 from lvdm.sampling.long_pipeline import prepare_long_video
 from lvdm.types import UserError

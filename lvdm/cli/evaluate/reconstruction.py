@@ -22,18 +22,18 @@ from lvdm.cli.evaluate.distances import (
     settings_of,
     tell,
 )
-from lvdm.cli.evaluate.features import ClipPixels
-from lvdm.cli.evaluate.measurement import Settings, choose_real, facts_of, measure_real
-from lvdm.cli.evaluate.round_trip import RoundTrip, Show, reconstruct
-from lvdm.cli.evaluate.scores import ScoreOptions, mean_over, paired_distances
-from lvdm.cli.evaluate.sources import Source
 from lvdm.cli.sampling_options import FPS_UNKNOWN
-from lvdm.evaluation.manifest import Manifest
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.protocols import PROTOCOLS
+from lvdm.evaluation.features import ClipPixels
+from lvdm.evaluation.measure import Settings, choose_real, facts_of, measure_real
+from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over, paired_distances
+from lvdm.evaluation.protocols.manifest import Manifest
+from lvdm.evaluation.protocols.named import PROTOCOLS
+from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.reconstruction import check_side
-from lvdm.evaluation.records import require_writable
-from lvdm.evaluation.results import FakeSource, Result
+from lvdm.evaluation.results.records import require_writable
+from lvdm.evaluation.results.result import FakeSource, Result
+from lvdm.evaluation.round_trip import RoundTrip, Show, reconstruct
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
 from lvdm.models.features.weights import sha256_of, weights_folder

@@ -10,14 +10,14 @@ import torch
 from lvdm.api import load
 from lvdm.cli import command
 from lvdm.cli.evaluate.distances import add_sampling, plain_name, refuse_sampling
-from lvdm.cli.evaluate.model_source import Sampling
-from lvdm.cli.evaluate.prompted import Prompted, PromptedModel, open_prompted, similarities, spread
-from lvdm.cli.evaluate.scores import ScoreOptions, mean_over
 from lvdm.cli.sample_short import prompts_of
-from lvdm.evaluation.records import require_writable
-from lvdm.evaluation.report import table_line
-from lvdm.evaluation.results import ExtractorFacts, write_result
-from lvdm.evaluation.text_result import TextResult, prompts_sha256
+from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over
+from lvdm.evaluation.results.records import require_writable
+from lvdm.evaluation.results.report import table_line
+from lvdm.evaluation.results.result import ExtractorFacts, write_result
+from lvdm.evaluation.results.text_result import TextResult, prompts_sha256
+from lvdm.evaluation.sources.model import Sampling
+from lvdm.evaluation.sources.prompted import Prompted, PromptedModel, open_prompted, similarities, spread
 from lvdm.models.features.clip import FOLDER, ClipSimilarity
 from lvdm.processes import Process, machine, process_group
 from lvdm.types import UserError

@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.model_source import Sampling
-from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
-from lvdm.cli.evaluate.sources import PARTS, Source, VideoSource, open_source
 from lvdm.data.loading import next_batch
-from lvdm.evaluation.pixels import to_levels
-from lvdm.evaluation.results import FakeSource
+from lvdm.evaluation.protocols.pixels import to_levels
+from lvdm.evaluation.results.result import FakeSource
+from lvdm.evaluation.sources.model import Sampling
+from lvdm.evaluation.sources.sampled import group_size, groups, how_sampled, model_facts
+from lvdm.evaluation.sources.videos import PARTS, Source, VideoSource, open_source
 from lvdm.models.features.clip import ClipSimilarity
 from lvdm.models.features.extractors import full_precision
 from lvdm.processes import Process, gather

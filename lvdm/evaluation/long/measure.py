@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.long_videos import LongSource, watch
-from lvdm.cli.evaluate.measurement import RealSide, Settings, choose_real, facts_of, measure_real
-from lvdm.cli.evaluate.scores import ScoreOptions, distance_of, over_runs, scores
-from lvdm.cli.evaluate.sources import Source
-from lvdm.evaluation.long_video import DistanceOverTime, LongVideoReport, distance_over_time, slope
-from lvdm.evaluation.manifest import Manifest
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.results import NOT_COMPARABLE, FakeSource, Result, Value, now, package_versions
-from lvdm.evaluation.video_clips import VideoClips, chunks
+from lvdm.evaluation.long.report import DistanceOverTime, LongVideoReport, distance_over_time, slope
+from lvdm.evaluation.long.video_clips import VideoClips, chunks
+from lvdm.evaluation.long.videos import LongSource, watch
+from lvdm.evaluation.measure import RealSide, Settings, choose_real, facts_of, measure_real
+from lvdm.evaluation.metrics.scores import ScoreOptions, distance_of, over_runs, scores
+from lvdm.evaluation.protocols.manifest import Manifest
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.result import NOT_COMPARABLE, FakeSource, Result, Value, now, package_versions
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import Process, gather, machine
 from lvdm.types import UserError

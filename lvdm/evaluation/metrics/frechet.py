@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lvdm.evaluation.feature_sets import checked_features, require_same_dim
+from lvdm.evaluation.metrics.feature_sets import checked_features, require_same_dim
 from lvdm.types import UserError
 
 POINTS = 15  # sizes of subsets through which the line is drawn, as Chong and Forsyth

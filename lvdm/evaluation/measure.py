@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 
-from lvdm.cli.evaluate.cache import kept
-from lvdm.cli.evaluate.features import Measured, measure
-from lvdm.cli.evaluate.model_source import ModelSource
-from lvdm.cli.evaluate.scores import ScoreOptions, scores
-from lvdm.cli.evaluate.sources import Source
-from lvdm.evaluation.clip_choice import Clip, Side, choose_clips, most_clips
-from lvdm.evaluation.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.results import ExtractorFacts, FakeSource, RealSource, Result
+from lvdm.evaluation.feature_cache import kept
+from lvdm.evaluation.features import Measured, measure
+from lvdm.evaluation.metrics.scores import ScoreOptions, scores
+from lvdm.evaluation.protocols.clip_choice import Clip, Side, choose_clips, most_clips
+from lvdm.evaluation.protocols.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result
+from lvdm.evaluation.sources.model import ModelSource
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import Process, machine
 from lvdm.types import UserError

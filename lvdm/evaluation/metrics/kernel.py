@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lvdm.evaluation.feature_sets import checked_features, require_same_dim
+from lvdm.evaluation.metrics.feature_sets import checked_features, require_same_dim
 
 BLOCK = 1024  # clips a side of the part of the kernel matrix that is held at a time: 8 MB
 

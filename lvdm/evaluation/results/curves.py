@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from lvdm.evaluation.records import write_whole
+from lvdm.evaluation.results.records import write_whole
 
 Curves = Mapping[str, np.ndarray]  # curve's name -> (t,)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from lvdm.checkpoints.model_file import read_info
-from lvdm.evaluation.results import FakeSource
+from lvdm.evaluation.results.result import FakeSource
 from lvdm.models.features.weights import sha256_of
 from lvdm.processes import Process, gather
 from lvdm.sampling.pipeline import auto_batch

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lvdm.evaluation.curves import Curves, mean_curves, stacked_curves, write_chart, write_csv
-from lvdm.evaluation.frame_curves import TITLES
+from lvdm.evaluation.long.frame_curves import TITLES
+from lvdm.evaluation.results.curves import Curves, mean_curves, stacked_curves, write_chart, write_csv
 
 CHUNK = 16  # frames, over which curves are told where nothing else says it
 

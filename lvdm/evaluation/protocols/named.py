@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from lvdm.evaluation.protocol import EvalProtocol, differences, hint
+from lvdm.evaluation.protocols.protocol import EvalProtocol, differences, hint
 from lvdm.types import UserError
 
-__all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "differences", "get_protocol", "read_protocol"]
+__all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "changed_protocol", "differences", "get_protocol", "read_protocol"]
 
+RANDOM = {"fvd": "random-i3d", "kvd": "random-i3d", "is": "random-c3d"}  # what `--features random` takes
 CUSTOM_BASE = "lvdm-fvd2048"  # what a protocol that is only called "custom" starts from
 
 _STYLEGANV = EvalProtocol(
@@ -209,3 +210,21 @@ def read_protocol(said: Mapping[str, Any]) -> EvalProtocol:
     if named is not None and named.version == read.version and (told := differences(named, read)):
         raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(told)}; it was changed by hand")
     return read
+
+
+def changed_protocol(name: str, changes: Mapping[str, Any], features: str | None) -> EvalProtocol:
+    """`features` is what --features says."""
+    if features is None:
+        return get_protocol(name, **changes)
+    if "extractor" in changes:
+        raise UserError(f"--features {features} and --set extractor={changes['extractor']} say the same; give one")
+    return get_protocol(name, **{**changes, "extractor": _random(name, changes) if features == "random" else features})
+
+
+def _random(name: str, changes: Mapping[str, Any]) -> str:
+    """The random extractor of the metrics that are to be measured."""
+    asked = changes.get("metrics") or get_protocol(CUSTOM_BASE if name == "custom" else name).metrics
+    metric = str(asked[0] if isinstance(asked, list | tuple) else asked)
+    if metric not in RANDOM:
+        raise UserError(f"{metric} has no random features, which are those of {', '.join(RANDOM)}; leave --features out")
+    return RANDOM[metric]

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.protocols.protocol import EvalProtocol
 
 WHOLE = 1 / 1024  # what float noise left this little below a whole level is that level
 

@@ -16,10 +16,10 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import safe_open, save_file
 
-from lvdm.cli.evaluate.features import Measured
-from lvdm.cli.evaluate.sources import Source
-from lvdm.evaluation.clip_choice import Clip
-from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.features import Measured
+from lvdm.evaluation.protocols.clip_choice import Clip
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 

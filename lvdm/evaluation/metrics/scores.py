@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from lvdm.evaluation import Moments, extrapolated, frechet_distance, inception_score, interval, polynomial_mmd
-from lvdm.evaluation.frechet import require_enough
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.results import Value
+from lvdm.evaluation.metrics.bootstrap import interval
+from lvdm.evaluation.metrics.frechet import Moments, extrapolated, frechet_distance, require_enough
+from lvdm.evaluation.metrics.inception import inception_score
+from lvdm.evaluation.metrics.kernel import polynomial_mmd
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.result import Value
 from lvdm.types import UserError
 
 LEVEL = 0.95  # of bootstrap intervals

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.sources import Source
 from lvdm.data.loading import next_batch
-from lvdm.evaluation.clip_choice import Clip, Side, frame_numbers
-from lvdm.evaluation.manifest import pixels_sha256
-from lvdm.evaluation.pixels import prepare
-from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.protocols.clip_choice import Clip, Side, frame_numbers
+from lvdm.evaluation.protocols.manifest import pixels_sha256
+from lvdm.evaluation.protocols.pixels import prepare
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import Process, gather
 from lvdm.types import UserError

@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.types import UserError
 
 Side = Literal["real", "fake"]

@@ -19,15 +19,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
-from lvdm.cli.evaluate.sources import Source
-from lvdm.cli.sample_long import describe
 from lvdm.data.loading import next_batch
-from lvdm.evaluation.curves import Curves
-from lvdm.evaluation.frame_curves import FrameFacts, frame_facts
-from lvdm.evaluation.pixels import to_levels
-from lvdm.evaluation.results import FakeSource
-from lvdm.evaluation.video_clips import ClipFeatures, VideoClips
+from lvdm.evaluation.long.frame_curves import FrameFacts, frame_facts
+from lvdm.evaluation.long.video_clips import ClipFeatures, VideoClips
+from lvdm.evaluation.protocols.pixels import to_levels
+from lvdm.evaluation.results.curves import Curves
+from lvdm.evaluation.results.result import FakeSource
+from lvdm.evaluation.sources.sampled import group_size, groups, how_sampled, model_facts
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import Process, gather
 from lvdm.sampling.long_pipeline import LongVideo
@@ -181,7 +180,7 @@ class ModelVideos:
         return model_facts(files, how_sampled(keys.solver, guidance=keys.guidance, seed=self.seed))
 
     def plan(self) -> dict[str, Any]:
-        return describe(self.made)
+        return self.made.describe()
 
     def name_of(self, video: int) -> str:
         return f"seed{self.seed}-{video:05d}"

@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lvdm.evaluation.records import read_whole, record
-from lvdm.evaluation.results import ExtractorFacts, FakeSource, Result, Value, now, package_versions, read_result
+from lvdm.evaluation.results.records import read_whole, record
+from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, Result, Value, now, package_versions, read_result
 from lvdm.types import UserError
 
 FORMAT = 1

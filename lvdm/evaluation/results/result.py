@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lvdm import __version__
-from lvdm.evaluation.protocol import FRECHET, EvalProtocol, differences
-from lvdm.evaluation.protocols import PROTOCOLS, read_protocol
-from lvdm.evaluation.records import read_whole, record, write_whole
+from lvdm.evaluation.protocols.named import PROTOCOLS, read_protocol
+from lvdm.evaluation.protocols.protocol import FRECHET, EvalProtocol, differences
+from lvdm.evaluation.results.records import read_whole, record, write_whole
 from lvdm.types import UserError
 
 FORMAT = 1

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from lvdm.evaluation.clip_choice import Clip, frame_numbers
-from lvdm.evaluation.protocol import EvalProtocol, differences
-from lvdm.evaluation.protocols import read_protocol
-from lvdm.evaluation.records import read_whole, record, write_whole
+from lvdm.evaluation.protocols.clip_choice import Clip, frame_numbers
+from lvdm.evaluation.protocols.named import read_protocol
+from lvdm.evaluation.protocols.protocol import EvalProtocol, differences
+from lvdm.evaluation.results.records import read_whole, record, write_whole
 from lvdm.types import UserError
 
 FORMAT = 1

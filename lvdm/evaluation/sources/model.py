@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.cli.evaluate.features import Measured, extract
-from lvdm.cli.evaluate.sampled import check_at_once, group_size, groups, how_sampled, model_facts
-from lvdm.evaluation.clip_choice import Clip
-from lvdm.evaluation.manifest import pixels_sha256
-from lvdm.evaluation.pixels import prepare, to_levels
-from lvdm.evaluation.protocol import EvalProtocol
-from lvdm.evaluation.results import FakeSource
+from lvdm.evaluation.features import Measured, extract
+from lvdm.evaluation.protocols.clip_choice import Clip
+from lvdm.evaluation.protocols.manifest import pixels_sha256
+from lvdm.evaluation.protocols.pixels import prepare, to_levels
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.result import FakeSource
+from lvdm.evaluation.sources.sampled import check_at_once, group_size, groups, how_sampled, model_facts
 from lvdm.models.codec import Codec
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather

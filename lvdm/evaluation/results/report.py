@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
-from lvdm.evaluation.protocol import differences
-from lvdm.evaluation.results import NOT_COMPARABLE, ExtractorFacts, Result, Value
-from lvdm.evaluation.text_result import TextResult
+from lvdm.evaluation.protocols.protocol import differences
+from lvdm.evaluation.results.result import NOT_COMPARABLE, ExtractorFacts, Result, Value
+from lvdm.evaluation.results.text_result import TextResult
 from lvdm.types import UserError
 
 DIGITS = 4  # of a number in a table, all of those before its point

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lvdm.cli.evaluate.features import ClipPixels, extract
-from lvdm.cli.evaluate.measurement import Settings
-from lvdm.cli.evaluate.sources import Source
-from lvdm.evaluation.clip_choice import Clip
-from lvdm.evaluation.pixels import to_levels
-from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.features import ClipPixels, extract
+from lvdm.evaluation.measure import Settings
+from lvdm.evaluation.protocols.clip_choice import Clip
+from lvdm.evaluation.protocols.pixels import to_levels
+from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.reconstruction import clip_scores, score_names
+from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor, full_precision
 from lvdm.processes import Process, gather
 from lvdm.sampling.writers import open_video

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from lvdm.evaluation.protocol import hint
+from lvdm.evaluation.protocols.protocol import hint
 from lvdm.files import why_not_written
 from lvdm.types import UserError
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.evaluation.pixels import prepare
-from lvdm.evaluation.protocol import EvalProtocol
+from lvdm.evaluation.protocols.pixels import prepare
+from lvdm.evaluation.protocols.protocol import EvalProtocol
 
 
 def chunks(frames: int, protocol: EvalProtocol) -> list[range]:

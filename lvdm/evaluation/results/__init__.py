@@ -1,0 +1,1 @@
+"""Results: records, JSON files, tables, curves."""

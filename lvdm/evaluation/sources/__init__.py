@@ -1,0 +1,1 @@
+"""Where clips come from: videos on disk, arrays, data sets, models."""
