@@ -13,6 +13,7 @@ PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
 SHARED = ("types", "rules", "files", "processes")
+ROOMS = ("config", "data", "models", "diffusion", "checkpoints", "sampling", "training", "evaluation", "toys")
 ARROWS = {
     "types": (),
     "rules": ("types",),
@@ -27,8 +28,9 @@ ARROWS = {
     "sampling": (*SHARED, "diffusion"),
     "evaluation": (*SHARED, "config", "data", "models", "checkpoints", "sampling"),  # a data set's YAML is one of its sources
     "toys": (*SHARED, "data", "evaluation", "sampling"),
-    "api": (*SHARED, "config", "models", "diffusion", "checkpoints", "sampling"),  # a model file, ready for use
-    "cli": (*SHARED, "config", "data", "models", "diffusion", "checkpoints", "training", "sampling", "evaluation", "toys", "api"),
+    "jobs": (*SHARED, *ROOMS),
+    "api": (*SHARED, *ROOMS, "jobs"),
+    "cli": (*SHARED, *ROOMS, "jobs", "api"),
     "": ("types", "api"),
 }
 TOP = {

@@ -15,10 +15,11 @@ import yaml
 from torch import nn
 from torch.utils.data import DataLoader
 
-from lvdm.cli import benchmark, speed
+from lvdm.cli import benchmark
 from lvdm.cli.benchmark import Subject, shapes_of
 from lvdm.cli.train import take_stepping
 from lvdm.config import instantiate, load_config, to_dict
+from lvdm.jobs.benchmark import speed
 from lvdm.types import Condition
 
 AUTOENCODER = {"target": "lvdm.models.autoencoders.PatchVAE3D", "params": {"channels": [8, 8], "blocks": 1, "latent_channels": 2}}

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from lvdm import files
 from lvdm.checkpoints.model_file import ModelInfo, content_hash, read_info, read_model, save_model
-from lvdm.cli.resume import checkpoint_to_resume, read_checkpoint
-from lvdm.cli.run_folder import RunFolder
 from lvdm.data import CacheFacts, LatentClips, LatentWriter
+from lvdm.jobs.resume import checkpoint_to_resume, read_checkpoint
+from lvdm.jobs.run_folder import RunFolder
 from lvdm.training.checkpoint_file import write_checkpoint
 from lvdm.training.checkpointing import CheckedIO
 from lvdm.types import UserError

@@ -21,10 +21,10 @@ from tiny_training import Config, autoencoder_config, checkpoint, data_of, diffu
 import lvdm
 from lvdm.cli import train
 from lvdm.cli.eval import main as evaluate
-from lvdm.cli.evaluate import in_training
 from lvdm.evaluation.results.result import Result, read_result
 from lvdm.evaluation.sources.model import weights_sha256
 from lvdm.evaluation.sources.videos import open_source
+from lvdm.jobs import evaluate_in_training as in_training
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.types import UserError
 

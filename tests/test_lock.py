@@ -15,8 +15,8 @@ from test_train_command import files
 from tiny_training import checkpoint
 
 from lvdm.cli import train
-from lvdm.cli.lock import only_one
-from lvdm.cli.run_folder import RunFolder
+from lvdm.jobs.lock import only_one
+from lvdm.jobs.run_folder import RunFolder
 from lvdm.types import UserError
 
 

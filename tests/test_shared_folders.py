@@ -18,7 +18,7 @@ from test_train_command import files, same
 from tiny_training import write_config
 
 from lvdm.cli import sample_short, sampling_options
-from lvdm.cli.lock import only_alike
+from lvdm.jobs.lock import only_alike
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -19,15 +19,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvdm.cli import command, speed
+from lvdm.cli import command
 from lvdm.cli.cache_speed import measure_cache
 from lvdm.cli.data_speed import measure_data
-from lvdm.cli.random_text import RandomText
-from lvdm.cli.run_checks import Module, check_run, clip_shapes
-from lvdm.cli.speed import Call, Figures, Machine, print_table
 from lvdm.cli.train import compile_network, read
 from lvdm.config import instantiate, to_dict
 from lvdm.data import LatentClips, VideoData, VideoFolder
+from lvdm.jobs.benchmark import speed
+from lvdm.jobs.benchmark.random_text import RandomText
+from lvdm.jobs.benchmark.speed import Call, Figures, Machine, table
+from lvdm.jobs.checks import Module, check_run, clip_shapes
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.types import Batch, UserError
@@ -100,7 +101,7 @@ def benchmark(args: argparse.Namespace) -> command.Report:
         print(f"{device}, {subject.precision}, batch {subject.batch_size}")
         return {"config": args.config, **facts, **measure_training(subject, data, steps=args.steps)}
     figures = {name: measure_stage(name, subject, args, is_compiled=name in compiled) for name in names}
-    print_table(figures, f"{device}, {subject.precision}, batch {subject.batch_size}, median of {args.steps} steps (quartiles)")
+    print(table(figures, f"{device}, {subject.precision}, batch {subject.batch_size}, median of {args.steps} steps (quartiles)"))
     facts |= {"matmul_side": speed.MATMUL_SIDE, "steps": args.steps, "warmup": args.warmup}
     return {"config": args.config, **facts, "stages": {name: asdict(each) for name, each in figures.items()}}
 

@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from lvdm.cli import speed
 from lvdm.cli.data_speed import Turn, Way, in_turn, loader_of, videos_on_disk
 from lvdm.cli.encode import EncodeConfig, Encoders, encode_folder
-from lvdm.cli.run_checks import Module
 from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.data.loading import ClipSet
+from lvdm.jobs.benchmark import speed
+from lvdm.jobs.checks import Module
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.types import Batch, UserError
 

@@ -15,9 +15,9 @@ from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, save_model
 from lvdm.checkpoints.published_lvdm import autoencoder_weights, denoiser_weights, ignored_names, state_dict
 from lvdm.cli import command
-from lvdm.cli.model_info import model_info
-from lvdm.cli.run_config import RunConfig
 from lvdm.config import check, instantiate, load_config, to_dict
+from lvdm.jobs.model_info import model_info
+from lvdm.jobs.run_config import RunConfig
 from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.types import UserError

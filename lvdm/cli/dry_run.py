@@ -9,10 +9,10 @@ import torch
 from omegaconf import DictConfig
 from torch import nn
 
-from lvdm.cli.memory import training_gib
-from lvdm.cli.run_checks import check_run, clip_shapes
 from lvdm.config import instantiate, to_dict
 from lvdm.data import VideoData, VideoFolder
+from lvdm.jobs.checks import check_run, clip_shapes
+from lvdm.jobs.memory import training_gib
 from lvdm.types import UserError
 
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from lvdm.cli import command
-from lvdm.cli.lock import only_alike
-from lvdm.cli.model_info import load_codec_weights, require_codec_weights
 from lvdm.config import check, instantiate, load_config, with_defaults
 from lvdm.data import CacheFacts, LatentWriter, VideoFolder
 from lvdm.data.latents.format import CONTEXT
+from lvdm.jobs.lock import only_alike
+from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
 from lvdm.models.codec import Codec
 from lvdm.processes import Process
 from lvdm.types import TextEncoder, UserError

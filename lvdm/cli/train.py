@@ -22,11 +22,9 @@ from lvdm.checkpoints.model_file import read_info, save_model
 from lvdm.cli import command
 from lvdm.cli.check_data import check_data
 from lvdm.cli.dry_run import describe, num_processes
-from lvdm.cli.evaluate.in_training import EvaluateInTraining, Planned, planned
-from lvdm.cli.lock import only_one
-from lvdm.cli.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
-from lvdm.cli.resume import check_unchanged, checkpoint_to_resume
-from lvdm.cli.run_checks import (
+from lvdm.config import check, instantiate, load_config, save_config, to_dict, with_defaults
+from lvdm.data import VideoData
+from lvdm.jobs.checks import (
     Module,
     check_cached_latents,
     check_checkpoint,
@@ -36,10 +34,12 @@ from lvdm.cli.run_checks import (
     check_text,
     clip_shapes,
 )
-from lvdm.cli.run_config import OURS, RunConfig
-from lvdm.cli.run_folder import RunFolder
-from lvdm.config import check, instantiate, load_config, save_config, to_dict, with_defaults
-from lvdm.data import VideoData
+from lvdm.jobs.evaluate_in_training import EvaluateInTraining, Planned, planned
+from lvdm.jobs.lock import only_one
+from lvdm.jobs.model_info import load_codec_weights, model_info, model_tensors, require_codec_weights
+from lvdm.jobs.resume import check_unchanged, checkpoint_to_resume
+from lvdm.jobs.run_config import OURS, RunConfig
+from lvdm.jobs.run_folder import RunFolder
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import Stepping
 from lvdm.training.averaging import ExponentialAverage

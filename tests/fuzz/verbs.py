@@ -14,8 +14,8 @@ import torch
 
 import lvdm
 from lvdm.checkpoints.model_file import read_info
-from lvdm.cli.resume import read_checkpoint
 from lvdm.data import ListSplit, TarShards, VideoFolder, VideoTable
+from lvdm.jobs.resume import read_checkpoint
 from lvdm.types import UserError
 
 MOST = 12  # samples read of a data set

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvdm.cli.evaluate.in_training import check_evaluation
-from lvdm.cli.resume import read_checkpoint
 from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.diffusion.masks import NoMask
+from lvdm.jobs.evaluate_in_training import check_evaluation
+from lvdm.jobs.resume import read_checkpoint
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.sampling.solver import make_solver
 from lvdm.training.autoencoder import AutoencoderTraining

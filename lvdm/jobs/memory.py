@@ -18,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lvdm.cli.random_text import CAPTION_TOKENS
-from lvdm.cli.run_checks import Module
+from lvdm.jobs.benchmark.random_text import CAPTION_TOKENS
+from lvdm.jobs.checks import Module
 from lvdm.training.diffusion import Draw, LatentDiffusion
 from lvdm.types import Condition
 

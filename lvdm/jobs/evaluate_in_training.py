@@ -19,8 +19,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from lvdm.cli.run_config import Evaluation
-from lvdm.cli.run_folder import RunFolder
 from lvdm.data import VideoData, VideoFolder
 from lvdm.evaluation.measure import RealSide, Settings, check_counts, measure_fake, measure_real
 from lvdm.evaluation.metrics.scores import ScoreOptions
@@ -30,6 +28,8 @@ from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.result import Result, write_result
 from lvdm.evaluation.sources.model import ModelSource, RunningModel, Sampling, weights_sha256
 from lvdm.evaluation.sources.videos import Source, open_source, videos_of
+from lvdm.jobs.run_config import Evaluation
+from lvdm.jobs.run_folder import RunFolder
 from lvdm.models.features.extractors import FrozenFeatures, make_extractor
 from lvdm.processes import gather
 from lvdm.sampling.pipeline import SamplingSettings

@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lvdm.cli.run_folder import RunFolder
 from lvdm.files import why_not_written
+from lvdm.jobs.run_folder import RunFolder
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

@@ -104,13 +104,13 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
 
 
-def print_table(figures: dict[str, Figures], caption: str) -> None:
+def table(figures: dict[str, Figures], caption: str) -> str:
+    """Return a row for each stage, below a caption."""
     head = ("stage", "s/step", "(25%", "75%)", "videos/s", "GFLOP/step", "GFLOP/s", "matmul's", "share", "peak GiB")
     rows = [head]
     for name, f in figures.items():
         numbers = (f.seconds, *f.seconds_quartiles, f.videos_per_second, f.gflop, f.gflop_per_second, f.matmul_gflop_per_second)
         rows.append((name, *(f"{number:.4g}" for number in numbers), f"{f.share_of_matmul:.1%}", f"{f.peak_memory_gib:.2f}"))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    print(caption)
-    for stage, *cells in rows:
-        print(stage.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)), sep="  ")
+    lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join([caption, *lines])

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError  # torch reads files so named by them
 
-from lvdm.cli.run_folder import RunFolder
 from lvdm.config import current_path, load_config, to_dict
 from lvdm.files import DamagedFile, is_verifying, note_without_hashes
+from lvdm.jobs.run_folder import RunFolder
 from lvdm.training.checkpoint_file import check_checkpoint_file
 from lvdm.training.checkpointing import checkpoints_in
 from lvdm.types import UserError

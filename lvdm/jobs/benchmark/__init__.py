@@ -1,0 +1,1 @@
+"""How fast a training config runs on this machine: stages, reading, cached latents."""
