@@ -16,7 +16,7 @@ import torch
 
 from lvdm import __version__
 from lvdm.files import why_not_written
-from lvdm.processes import Process, machine
+from lvdm.processes import machine
 from lvdm.types import UserError
 
 Report = dict[str, Any]  # what a command did and measured
@@ -113,12 +113,3 @@ def _sentence(error: Exception) -> str:
         why = why_not_written(error)
         return f"{why}: {error.filename}" if error.filename else why
     return str(error)
-
-
-def device(name: str) -> torch.device:
-    """`auto` is this process's GPU where there are GPUs."""
-    from lvdm.api import as_device  # here: commands without networks start without them
-
-    if name == "auto":
-        name = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
-    return as_device(name)

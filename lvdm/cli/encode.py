@@ -26,7 +26,7 @@ from lvdm.data.latents.format import CONTEXT
 from lvdm.jobs.lock import only_alike
 from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
 from lvdm.models.codec import Codec
-from lvdm.processes import Process
+from lvdm.processes import Process, as_device
 from lvdm.types import TextEncoder, UserError
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ def build_encoders(config: DictConfig, *, allow: Sequence[str]) -> Encoders:
     """The codec with its trained weights, and the text encoder where there is one."""
     codec = instantiate(config.codec, allow=allow)
     load_codec_weights(codec, require_codec_weights(config.codec_weights))
-    codec.to(device := command.device(config.device))
+    codec.to(device := as_device(config.device))
     check_pieces(config, codec)
     if config.text_encoder is None:
         return Encoders(codec, None, device, codec.fingerprint(), None)
