@@ -41,7 +41,10 @@ setup(
     package_data={"lvdm": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15", "webdataset>=1.0", "scikit-learn>=1.5"]
+        "test": [
+            *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15"),
+            *("webdataset>=1.0", "scikit-learn>=1.5"),
+        ]
     },
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.start:{name}" for name in COMMANDS]},
 )
