@@ -89,8 +89,8 @@ def benchmark(args: argparse.Namespace) -> command.Report:
     )
     names, compiled = stages_of(module, "train" if args.stage == "cache" else args.stage), []
     module.to(subject.device)
-    if getattr(module, "reads_text", False):
-        module.text_encoder = RandomText(module.denoiser.context_dim).to(subject.device)
+    if isinstance(module, LatentDiffusion) and module.reads_text:
+        module.text_encoder = RandomText(module.denoiser.inputs.context_dim).to(subject.device)
     if args.compile or settings["compile"]:
         compiled = compiled_stages(module, names, asked=args.compile)
         compile_network(module)
@@ -196,13 +196,14 @@ class Subject:
     def batch(self) -> Batch:
         numbers = torch.arange(self.batch_size, device=self.device)
         batch = {self.shapes.key: self.random(self.shapes.sample), "index": numbers, "fps": torch.full_like(numbers, FPS).float()}
-        classes = getattr(getattr(self.module, "denoiser", None), "num_labels", 0)
+        classes = self.module.denoiser.inputs.num_labels if isinstance(self.module, LatentDiffusion) else 0
         batch |= {"label": numbers % classes} if classes else {}
         return batch if (context := self.context()) is None else {**batch, "context": context}
 
     def context(self) -> Tensor | None:
         """Of a network that reads text."""
-        return self.module.text_encoder([""] * self.batch_size) if getattr(self.module, "reads_text", False) else None
+        is_read = isinstance(self.module, LatentDiffusion) and self.module.reads_text
+        return self.module.text_encoder([""] * self.batch_size) if is_read else None
 
 
 def encoding(subject: Subject) -> Call:

@@ -116,7 +116,7 @@ def check_text(data: VideoData, module: Module) -> None:
             raise UserError(f"the denoiser reads text, but the data of {name} has no captions; add them, see docs/data.md")
     if not reads:
         return
-    width, wanted = module.empty_context().shape[-1], module.denoiser.context_dim
+    width, wanted = module.empty_context().shape[-1], module.denoiser.inputs.context_dim
     if width != wanted:
         raise UserError(
             f"the text encoder gives {width} numbers a token and the denoiser reads {wanted}; set context_dim: {width}"

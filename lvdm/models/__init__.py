@@ -9,6 +9,7 @@ BUILDABLE = (  # classes that a config may name
     "autoencoders.discriminators.FrameDiscriminator",
     "autoencoders.discriminators.ClipDiscriminator",
     "codec.Codec",
+    "denoisers.dit3d.DiT3D",
     "denoisers.unet3d.UNet3D",
     "text.clip.ClipText",
 )

@@ -142,7 +142,7 @@ def prepare_long_video(
         gap_window=None if filling is None else filling.latent_shape[1],
         start_latents=known.shape[2],
     )
-    _check_ears(predict, infill, made)
+    _check_mask(predict, infill, made)
     _warn(predict, made)
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
@@ -163,8 +163,7 @@ def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, lev
         level=level,
         guidance=_or(options.guidance, settings.guidance),
         fps=None if settings.fps is None else settings.fps / stride,
-        hears_mask=_hears_mask(model),
-        hears_level=model.denoiser.noise_level is not None,
+        inputs=model.denoiser.inputs,
     )
 
 
@@ -216,21 +215,23 @@ def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSetting
     return filling
 
 
-def _check_ears(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
-    """Whoever is given latents must have been trained to see them."""
+def _check_mask(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
+    """Refuse to give latents to a network that takes no mask."""
     needed = [predict] if made.num_key_windows > 1 or made.start_latents else []
     needed += [infill] if infill is not None and made.num_gap_windows else []
     for model in needed:
-        if not _hears_mask(model):
+        assert model.denoiser is not None
+        if not model.denoiser.inputs.mask:
             raise UserError(
-                f"{model.name} was trained without given frames (no mask channel), so it cannot go on from any; "
+                f"{model.name} was trained without given frames (its network takes no mask), so it cannot continue any; "
                 "give a predict, infill or joint model, or ask for fewer frames"
             )
 
 
 def _warn(predict: VideoModel, made: Plan) -> None:
     stride = predict.trained_settings().key_stride
-    if made.key_stride == 1 and stride > 1 and not getattr(predict.denoiser, "fps_embedding", False):
+    assert predict.denoiser is not None
+    if made.key_stride == 1 and stride > 1 and not predict.denoiser.inputs.fps:
         words = "%s was trained on latents %d apart: without an infill model its video runs that much faster"
         logger.warning(words, predict.name, stride)
     if 0 < made.known_keys < made.overlap:
@@ -239,10 +240,6 @@ def _warn(predict: VideoModel, made: Plan) -> None:
             made.known_keys,
             made.overlap,
         )
-
-
-def _hears_mask(model: VideoModel) -> bool:
-    return getattr(model.denoiser, "mask_channel", True)
 
 
 def _or(value: T | None, otherwise: T) -> T:
