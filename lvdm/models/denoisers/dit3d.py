@@ -1,4 +1,4 @@
-"""A transformer over patches of video latents: attention within a frame, then over time (DiT, Peebles & Xie 2023; Latte, Ma et al. 2024).
+"""A transformer over patches of video latents: attention in space, then in time (DiT, Peebles & Xie 2023; Latte, Ma et al. 2024).
 
 Every frame has its own modulation, adaLN-zero, because every frame may have its own diffusion time.
 Letters: b batch, c channels, t frames (as a shape) or diffusion time (as an argument), n tokens of a frame, p patch, e embedding.
