@@ -163,7 +163,7 @@ def shapes_of(module: Module, train: object, sampling: dict[str, Any] | None) ->
         return Shapes("video", video, video, sampling["latent_shape"] if sampling else codec.latent_shape(*video[1:]))
     if isinstance(train, LatentClips) and sampling:
         c, t, h, w = sampling["latent_shape"]
-        video = (3, t * codec.temporal_factor, h * codec.spatial_factor, w * codec.spatial_factor)
+        video = (3, codec.frames_of(t), h * codec.spatial_factor, w * codec.spatial_factor)
         return Shapes("latent", (c, train.num_latents, h, w), video, (c, t, h, w))
     raise UserError(
         f"data.params.train is {type(train).__name__}, whose shapes are not known here; measure with lvdm.data.VideoFolder or "

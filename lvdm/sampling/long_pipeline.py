@@ -18,7 +18,7 @@ from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, check_level, to_uint8
 from lvdm.sampling.windows import Plan, plan
-from lvdm.types import UserError
+from lvdm.types import UserError, VideoCodec
 
 logger = logging.getLogger(__name__)
 
@@ -133,9 +133,10 @@ def prepare_long_video(
     filling = None if infill is None else _infill_settings(predict, infill)
     known = _encode_start(predict, start)
     lead_in = 0 if start is not None else _or(options.lead_in, settings.lead_in)
+    frames = lead_in + options.frames
     made = plan(
-        lead_in + options.frames,
-        temporal_factor=predict.codec.temporal_factor,
+        frames,
+        latents=latents_covering(frames, predict.codec),
         window=settings.latent_shape[1],
         overlap=settings.overlap if options.overlap is None else options.overlap,
         key_stride=1 if filling is None else options.key_stride or settings.key_stride,
@@ -150,6 +151,12 @@ def prepare_long_video(
     steps = _or(options.gap_steps, _or(options.steps, filling.gap_steps))
     gaps = _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
     return LongVideo(made, predict, keys, gaps, known, options.gap_batch, lead_in)
+
+
+def latents_covering(frames: int, codec: VideoCodec) -> int:
+    """Return the smallest number of latents that decode to at least these frames."""
+    whole = codec.latents_of(frames)
+    return whole + (codec.frames_of(whole) < frames)
 
 
 def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, level: int) -> WindowSampler:
@@ -177,11 +184,11 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
         came = f"{frames.dtype} of shape {tuple(frames.shape)}"
         raise UserError(f"the start is {came}; this model goes on from uint8 (frames, {size[0]}, {size[1]}, 3)")
-    factor = model.codec.temporal_factor
-    n = len(frames) // factor
+    n = model.codec.latents_of(len(frames))
     if n == 0:
-        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {factor}; give at least that many")
-    video = frames[: n * factor].to(model.device).float() / 127.5 - 1
+        least = model.codec.frames_of(1)
+        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {least}; give at least that many")
+    video = frames[: model.codec.frames_of(n)].to(model.device).float() / 127.5 - 1
     return model.codec.encode(video.permute(3, 0, 1, 2)[None]).float()
 
 

@@ -54,6 +54,7 @@ class PatchVAE3D(nn.Module):
         self.latent_channels = latent_channels
         self.temporal_factor = math.prod(frames for frames, _, _ in patches)
         self.spatial_factor = math.prod(rows for _, rows, _ in patches)
+        self.settings = {"patches": [list(patch) for patch in patches]}
         self.decode_halo = _halo([frames for frames, _, _ in patches], blocks)
         widths = [3, *channels]
         self.down = nn.ModuleList(

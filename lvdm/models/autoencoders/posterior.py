@@ -47,13 +47,16 @@ class Posterior:
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(dim=1)
 
 
-def check_video_shape(shape: Sequence[int], *, temporal_factor: int, spatial_factor: int) -> None:
+def check_video_shape(
+    shape: Sequence[int], *, temporal_factor: int, spatial_factor: int, first_frame_alone: bool = False
+) -> None:
     """Refuse videos that do not divide into whole latents."""
     if len(shape) != 5 or shape[1] != 3:
         raise UserError(f"an autoencoder takes videos shaped (b, 3, t, h, w), this one is {tuple(shape)}")
     _, _, frames, height, width = shape
-    if frames % temporal_factor or height % spatial_factor or width % spatial_factor:
+    if frames < 1 or (frames - first_frame_alone) % temporal_factor or height % spatial_factor or width % spatial_factor:
+        after = " after a first frame alone" if first_frame_alone else ""
         raise UserError(
-            f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames and "
-            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these"
+            f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames{after} and "
+            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these{' plus one frame' * first_frame_alone}"
         )

@@ -55,6 +55,7 @@ class VAE3D(nn.Module):
         self.latent_channels = latent_channels
         self.temporal_factor, self.spatial_factor = downsample[0], downsample[1]
         self.decode_halo = _halo([s[0] for s in strides]) if norm == "frame" else None
+        self.settings = {"downsample": list(downsample), "norm": norm}
         self.encoder = Encoder(channels, strides, z_channels, norm, checkpointing=checkpointing)
         self.decoder = Decoder(channels, strides, z_channels, norm, checkpointing=checkpointing)
         self.quant_conv = SameConv(2 * z_channels, 2 * latent_channels, 1)
