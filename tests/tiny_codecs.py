@@ -44,7 +44,7 @@ class Brighter(nn.Module):
 
 
 class FirstAlone(Brighter):
-    """2n + 1 frames <-> n + 1 latents: the first frame is repeated in front, and decoding mixes each latent with the one before."""
+    """2n + 1 frames <-> n + 1 latents: the first frame is repeated, and decoding adds to each latent the one before."""
 
     decode_halo = 1
     first_frame_alone = True

@@ -97,8 +97,8 @@ def check_cached_latents(data: VideoData, module: Module) -> None:
             )
         made_by, used = part.codec_fingerprint, module.codec.fingerprint()
         if made_by == module.codec.fingerprint_of_version_1():
-            words = "the cached latents of %s are of lvdm 0.1, whose fingerprint does not cover the autoencoder's settings %s; encode "
-            words += "again if those may differ from the config's"
+            words = "the cached latents of %s are of lvdm 0.1, whose fingerprint does not cover the autoencoder's settings; "
+            words += "encode again if those were not %s"
             logger.warning(words, name, module.codec.settings)
         elif made_by != used:
             raise UserError(

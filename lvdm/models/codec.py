@@ -172,8 +172,8 @@ class Codec(nn.Module):
     def _warn_once(self, context: int) -> None:
         if not self._has_warned:
             logger.warning(
-                "this autoencoder has no exact decode_halo, so decoding in windows of %d latents with %d on each side is close to "
-                "decoding whole but not equal; VAE3D with norm: frame makes them equal",
+                "this autoencoder has no exact decode_halo: decoding in windows of %d latents with %d on each side is close to "
+                "decoding whole but not equal; VAE3D has one with norm: frame",
                 self.decode_window,
                 context,
             )
@@ -258,7 +258,6 @@ class LatentMoments:
         mean = self.total / self.count
         variance = self.squares / self.count - mean * mean
         if not (math.isfinite(variance) and variance > 1e-12 * mean * mean):
-            raise UserError(
-                f"the latents have mean {mean:g} and variance {variance:g}: this autoencoder gives all videos the same latent"
-            )
+            what = f"the latents have mean {mean:g} and variance {variance:g}"
+            raise UserError(f"{what}: this autoencoder gives all videos the same latent; train it longer, or check the data")
         return LatentScale(scale=variance**-0.5, shift=-mean)

@@ -55,8 +55,8 @@ def check_video_shape(
         raise UserError(f"an autoencoder takes videos shaped (b, 3, t, h, w), this one is {tuple(shape)}")
     _, _, frames, height, width = shape
     if frames < 1 or (frames - first_frame_alone) % temporal_factor or height % spatial_factor or width % spatial_factor:
-        after = " after a first frame alone" if first_frame_alone else ""
+        after, plus = (" after a first frame alone", ", plus one frame") if first_frame_alone else ("", "")
         raise UserError(
             f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames{after} and "
-            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these{' plus one frame' * first_frame_alone}"
+            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these{plus}"
         )
