@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+DIFFUSERS = "diffusers>=0.35"
 COMMANDS = (
     "train",
     "encode",
@@ -40,7 +41,11 @@ setup(
     packages=find_packages(include=["lvdm", "lvdm.*"]),
     install_requires=requirements(),
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0", "scikit-learn>=1.5"]
+        "diffusers": [DIFFUSERS],  # published autoencoders as codecs: lvdm.models.autoencoders.DiffusersVAE
+        "test": [
+            *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0", "scikit-learn>=1.5"),
+            DIFFUSERS,
+        ],
     },
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.start:{name}" for name in COMMANDS]},
 )

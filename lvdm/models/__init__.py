@@ -6,6 +6,7 @@ Imports lvdm.types only; no training, no diffusion.
 BUILDABLE = (  # classes that a config may name
     "autoencoders.vae3d.VAE3D",
     "autoencoders.patch_vae3d.PatchVAE3D",
+    "autoencoders.diffusers_vae.DiffusersVAE",
     "autoencoders.discriminators.FrameDiscriminator",
     "autoencoders.discriminators.ClipDiscriminator",
     "codec.Codec",
