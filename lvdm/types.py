@@ -1,4 +1,4 @@
-"""The words that every room shares: the batch's keys, the condition of a denoiser, the protocols.
+"""Types that every room shares: the batch's keys, the condition and inputs of a denoiser, the protocols.
 
 Letters: b batch, c channels, t frames, h w; z latent; m mask (1 = the frame is given); s noise level of given frames.
 A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h, w) or `latent` (b, c, t, h, w),
@@ -25,7 +25,7 @@ ABSENT = -1  # in `frame_noise` and `label`: this sample has none
 
 
 class UserError(ValueError):
-    """What the user can mend: commands print its one sentence and exit with status 2."""
+    """A mistake that the user can correct: commands print its message and exit with status 2."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,10 @@ class Condition:
         return replace(self, **dict.fromkeys(self.given - _taken(inputs)))
 
     def frame_times(self, t: Tensor) -> Tensor:
-        """Return each frame's own time (b, t): its level if the frame is given and the level known, else `t`, (b,) or (b, t).
+        """Return each frame's own time (b, t): its level if the frame is given with one, else `t`, (b,) or (b, t).
 
-        Without given frames or levels that is `t` itself."""
+        Without given frames or levels that is `t` itself.
+        """
         if self.mask is None or self.frame_noise is None:
             return t
         mask = self.mask[:, 0]  # (b, t, ...), constant over a frame
@@ -133,9 +134,9 @@ def _join(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | No
     if first is None or second is None:
         if name not in _FILL:
             raise UserError(f"guidance needs {name} in both passes or in neither; give the unconditional one too")
-        known = second if first is None else first
-        filled = torch.full_like(known, _FILL[name])
-        first, second = (filled, known) if first is None else (known, filled)
+        given = second if first is None else first
+        filled = torch.full_like(given, _FILL[name])
+        first, second = (filled, given) if first is None else (given, filled)
     return torch.cat([first, second])
 
 
@@ -159,7 +160,7 @@ class VideoAutoencoder(Protocol):
 
 @runtime_checkable
 class VideoCodec(Protocol):
-    """Frozen: video (b, 3, t, h, w) in [-1, 1] <-> normalised latent (b, c, latents_of(t), h/f_s, w/f_s)."""
+    """A frozen codec: video (b, 3, t, h, w) in [-1, 1] <-> normalised latent (b, c, latents_of(t), h/f_s, w/f_s)."""
 
     temporal_factor: int
     spatial_factor: int
@@ -209,7 +210,7 @@ def check_denoiser(network: object) -> None:
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Frozen: captions to features (b, n, d). Equal fingerprints give equal features."""
+    """A frozen network from captions to features (b, n, d). Equal fingerprints give equal features."""
 
     def __call__(self, captions: list[str]) -> Tensor: ...
 

@@ -45,7 +45,9 @@ def test_a_table_of_classes_is_none_of_noise_levels_whatever_its_name() -> None:
 
 
 def test_a_network_that_does_not_say_what_it_takes_is_told_what_to_write() -> None:
-    with pytest.raises(UserError, match=r"Silent does not say what it takes; give it `inputs = lvdm.types.DenoiserInputs\(\)` if"):
+    with pytest.raises(
+        UserError, match=r"Silent does not say what it takes; give it `inputs = lvdm.types.DenoiserInputs\(\)` if"
+    ):
         stage(Silent())
     wrong = Silent()
     wrong.inputs = {"mask": True}
@@ -92,7 +94,9 @@ def test_inputs_that_contradict_each_other_are_refused(inputs: dict, words: str)
 
 
 def test_sampling_refuses_text_that_a_users_network_does_not_take() -> None:
-    model = VideoModel(nn.Identity(), Plain(), Cosine(), VObjective(), SamplingSettings((2, 3, 4, 4), fps=8, steps=2), name="mine")
+    model = VideoModel(
+        nn.Identity(), Plain(), Cosine(), VObjective(), SamplingSettings((2, 3, 4, 4), fps=8, steps=2), name="mine"
+    )
     with pytest.raises(UserError, match="mine takes no text"):
         model.sample_latents(1, context=torch.zeros(1, 2, 4))
     model.sample_latents(1)

@@ -1,6 +1,6 @@
-"""Networks: autoencoders, denoisers, and the frozen codec around an autoencoder.
+"""Networks: autoencoders, denoisers, text encoders, extractors, and the frozen codec around an autoencoder.
 
-Imports lvdm.types only; no training, no diffusion.
+Imports lvdm.types, lvdm.rules and lvdm.files only; no training, no diffusion.
 """
 
 BUILDABLE = (  # classes that a config may name

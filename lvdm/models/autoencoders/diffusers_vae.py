@@ -1,4 +1,4 @@
-"""A published autoencoder of the diffusers package as ours: an image one frame by frame, or a video one (`pip install diffusers`).
+"""A published autoencoder of the diffusers package as ours: of images, frame by frame, or of videos (`pip install diffusers`).
 
     target: lvdm.models.autoencoders.DiffusersVAE
     params:
@@ -47,7 +47,9 @@ class DiffusersVAE(nn.Module):
         require(CHANNELS, latent_channels=latent_channels)
         require(integer(1, 256), spatial_factor=spatial_factor, temporal_factor=temporal_factor)
         if not (hasattr(vae, "encode") and hasattr(vae, "decode")):
-            raise UserError(f"{type(vae).__name__} has no encode and decode; give an autoencoder, such as diffusers.AutoencoderKL")
+            raise UserError(
+                f"{type(vae).__name__} has no encode and decode; give an autoencoder, such as diffusers.AutoencoderKL"
+            )
         self.vae, self.latent_channels, self.spatial_factor = vae, latent_channels, spatial_factor
         self.temporal_factor, self.first_frame_alone = temporal_factor, first_frame_alone and temporal_factor > 1
         self.decode_halo = 0 if temporal_factor == 1 else None

@@ -1,4 +1,4 @@
-"""What an encoder gives: a diagonal Gaussian over latents, q(z|x) = N(mean, exp(logvar)) (VAE, appendix B).
+"""The output of an encoder: a diagonal Gaussian over latents, q(z|x) = N(mean, exp(logvar)) (VAE, appendix B).
 
 Letters: b batch, c channels, t frames, h w; z latent.
 """
@@ -25,7 +25,7 @@ class Posterior:
 
     @staticmethod
     def from_moments(moments: Tensor) -> Posterior:
-        """Mean and logvar lie one after the other on channels; logvar is clamped."""
+        """Split channels into mean and logvar; clamp logvar."""
         mean, logvar = moments.chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
@@ -33,16 +33,16 @@ class Posterior:
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """`at` noise drawn on the generator's device (the latent's where there is none)."""
+        """Return a sample. Its noise is drawn on the generator's device, or on the latent's without one."""
         device = self.mean.device if generator is None else generator.device
         return self.at(torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32))
 
     def at(self, eps: Tensor) -> Tensor:
-        """z = mean + sigma * eps."""
+        """Return z = mean + sigma * eps."""
         return self.mean + torch.exp(0.5 * self.logvar) * eps.to(self.mean)
 
     def kl(self) -> Tensor:
-        """KL(q || N(0, 1)) in nats, summed over everything but the batch: (b,)."""
+        """Return KL(q || N(0, 1)) in nats, summed over everything but the batch: (b,)."""
         mean, logvar = self.mean.float(), self.logvar.float()
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(dim=1)
 
