@@ -150,5 +150,5 @@ def _check_fit(protocol: EvalProtocol, shape: Sequence[int], trip: RoundTrip, ex
     if (near := frames_of(latents_of(frames))) != frames:
         while near < max(extractor.min_frames, 1):
             near = frames_of(latents_of(near) + 1)
-        what = f"latents of {trip.codec.temporal_factor} frames" + trip.codec.first_frame_alone * " after a first frame alone"
-        raise UserError(f"clips of {frames} frames do not divide into {what}; give --set frames={near}")
+        f_t = trip.codec.temporal_factor
+        raise UserError(f"clips of {frames} frames do not divide into latents of {f_t} frames; give --set frames={near}")
