@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+DIFFUSERS = "diffusers>=0.35"
 COMMANDS = (
     "train",
     "encode",
@@ -41,10 +42,11 @@ setup(
     package_data={"lvdm": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
+        "diffusers": [DIFFUSERS],  # published autoencoders as codecs: lvdm.models.autoencoders.DiffusersVAE
         "test": [
             *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15"),
-            *("webdataset>=1.0", "scikit-learn>=1.5"),
-        ]
+            *("webdataset>=1.0", "scikit-learn>=1.5", DIFFUSERS),
+        ],
     },
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.start:{name}" for name in COMMANDS]},
 )

@@ -65,7 +65,7 @@ def test_nothing_outside_the_allowed_packages_is_imported(tmp_path: Path, monkey
         ("diffusers.UNet2DOutput", "has no UNet2DOutput"),
         ("pytorch_lightning.callbacks.LambdaCallback", "a config may name"),
         ("lvdm.cli.train.main", "no class of lvdm that a config may name"),
-        ("lvdm.models.codec.Moments", "no class of lvdm that a config may name"),
+        ("lvdm.models.codec.LatentMoments", "no class of lvdm that a config may name"),
         ("lvdm.models.codec.torch", "no class of lvdm that a config may name"),
         ("torch", "dotted path of a class"),
         ("torch.nn.Linear()", "dotted path of a class"),

@@ -196,7 +196,7 @@ REFUSED: dict[str, tuple[str, Callable[[Config, Path], Any]]] = {
     "too few real clips": ("evaluation: 2048 real clips were asked for, but 4 videos hold 4", ask(fewer=None)),
     "short real videos": ("but 4 videos hold 0", ask(set={**CHANGES, "frames": 41})),
     "frames of the extractor": ("takes clips of 9 or more frames, not 4", ask(set={**CHANGES, "frames": 4})),
-    "clips the model cannot make": ("trained without given frames (no mask channel), so it cannot go on", without_mask),
+    "clips the model cannot make": ("trained without given frames (its network takes no mask), so it", without_mask),
     "sampling steps": ("evaluation: ", ask(steps=0)),
     "fewer than two": ("evaluation: fewer is 1, expected 2 or more", ask(fewer=1)),
     "every": ("evaluation: every is 0, expected 1 or more", ask(every=0)),

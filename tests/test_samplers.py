@@ -19,6 +19,7 @@ from lvdm.diffusion.schedules import Cosine, Linear, SqrtLinear
 from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import SAMPLERS, ddim, ddpm, dpmpp
 from lvdm.sampling.timesteps import SamplingGrid, full_grid, make_grid, published_grid, trailing_grid
+from lvdm.types import DenoiserInputs
 
 MEAN, STD = 0.7, 0.5
 OBJECTIVES = {"eps": EpsObjective(), "x0": X0Objective(), "v": VObjective()}
@@ -35,7 +36,7 @@ PAIRS = [(s, o) for s in SCHEDULES for o in OBJECTIVES if not (o == "eps" and "z
 class ExactNetwork:
     """Bayes' answer for x0 ~ N(MEAN, STD^2), said as eps, x0 or v."""
 
-    noise_level = None
+    inputs = DenoiserInputs()
 
     def __init__(self, schedule, says: str) -> None:
         self.schedule, self.says = schedule, says

@@ -28,7 +28,7 @@ from lvdm.training import (
 from lvdm.training.diffusion import Draw
 from lvdm.training.seeding import Share, generator_for
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import ABSENT, Condition, UserError
+from lvdm.types import ABSENT, Condition, DenoiserInputs, UserError
 
 TASKS = {"short": Task(stride=3), "predict": Task(FirstFrames([1, 2]), stride=2), "infill": Task(EveryKth(2), weight=2.0)}
 
@@ -36,7 +36,7 @@ TASKS = {"short": Task(stride=3), "predict": Task(FirstFrames([1, 2]), stride=2)
 class Exact(nn.Module):
     """Knows eps and x0 of the draw at hand and says them as the objective asks; `wrong` is its error in v."""
 
-    mask_channel, noise_level, num_labels = True, "time", 0
+    inputs = DenoiserInputs(mask=True, noise_level="time")
 
     def __init__(self, objective, schedule, wrong: float = 0.0) -> None:
         super().__init__()
@@ -183,15 +183,14 @@ def test_a_training_loss_with_every_draw_given_is_the_published(parity, task):
     assert float(out.loss) == pytest.approx(float(recorded["train_l1"]), rel=1e-5)
 
 
-def test_a_network_is_told_only_what_it_can_hear():
+def test_a_network_gets_only_what_it_takes():
     plain = {**UNET, "mask_channel": False, "noise_level": None, "fps_embedding": False}
     short = {"short": Task()}
     model = stage(denoiser=UNet3D(**plain), tasks=short)
     labels = {**batch(2), "label": torch.tensor([1, ABSENT])}
     assert torch.isfinite(model.loss(model.draw(labels, [short["short"]] * 2, generator_for(0))).loss)
-    classes = stage(denoiser=UNet3D(**UNET, num_labels=2))
-    assert classes._told(Condition(label=labels["label"])).label is not None
-    with pytest.raises(UserError, match="the task predict gives frames, but the denoiser cannot see which"):
+    assert Condition(label=labels["label"]).taken_by(UNet3D(**UNET, num_labels=2).inputs).given == {"label"}
+    with pytest.raises(UserError, match="the task predict gives frames, but the denoiser takes no mask"):
         stage(denoiser=UNet3D(**plain))
     with pytest.raises(UserError, match="given.max_level is 300, but there are 251 levels"):
         stage(denoiser=UNet3D(**{**UNET, "noise_level": "embedding"}), given=GivenFrames(max_level=300))

@@ -87,13 +87,14 @@ def sample(args: argparse.Namespace) -> command.Report:
 
 def write(made: LongVideo, out: Output, *, seed: int, size: int) -> None:
     """All videos, a batch at a time, each frame into its files as soon as it is there."""
-    factor = made.predict.codec.temporal_factor
-    latents = (made.plan.latents - made.plan.start_latents) * len(out.missing)
-    with progress(latents * factor, "frames") as bar:
+    frames_of, plan = made.predict.codec.frames_of, made.plan
+    frames = frames_of(plan.latents) - frames_of(plan.start_latents)  # of one video, to be made
+    share = frames / (plan.latents - plan.start_latents)
+    with progress(frames * len(out.missing), "frames") as bar:
         for batch in batches(out.missing, size):
             with ExitStack() as stack:
                 files = [stack.enter_context(out.open(video)) for video in batch]
-                for chunk in made.frames(seed, batch, on_latents=lambda done: bar.update(done * factor)):
+                for chunk in made.frames(seed, batch, on_latents=lambda done: bar.update(done * share)):
                     for video, writer, shown in zip(batch, files, chunk, strict=True):
                         writer.write(shown)
                         out.draw(video, shown)

@@ -55,7 +55,7 @@ def sample(args: argparse.Namespace) -> command.Report:
     solver = model.solver(sampler=args.sampler, steps=args.steps, eta=args.eta)
     context = encode_prompts(model, read_prompts(args))
     num = args.num if context is None else args.num * len(context)
-    frames = settings.latent_shape[1] * model.codec.temporal_factor
+    frames = model.codec.frames_of(settings.latent_shape[1])
     videos = process.share(num)
     out = Output(args, args.model, videos, frames=frames, fps=settings.fps)
     size = batch_size(args, model)

@@ -180,7 +180,7 @@ def _import_module(name: str, path: str, key: str) -> ModuleType:
     except ImportError as error:
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and _is_under(name, missing):
-            advice = "correct the path" if "." in missing else f"install {missing}, or run where Python finds it"
+            advice = "correct the path" if "." in missing else f"install {missing} (pip install {missing}), or correct the path"
             raise UserError(f"{key} is {path}, but there is no module {missing}; {advice}") from error
         raise UserError(f"{key} is {path}, which cannot be imported: {error}; install what it needs") from error
 

@@ -26,7 +26,7 @@ def predict_x0(denoiser: Denoiser, objective: Objective, schedule: NoiseSchedule
 
     def predict(x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = denoiser(x_t, t, cond)
-        time = frame_times(t, cond) if denoiser.noise_level == "time" else t
+        time = frame_times(t, cond) if denoiser.inputs.noise_level == "time" else t
         return objective.x0(output, x_t, time, schedule)
 
     return predict

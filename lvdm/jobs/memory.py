@@ -85,7 +85,7 @@ def _like_a_gpu() -> Iterator[None]:
 def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
     b, _, t = x0.shape[:3]
     zeros = torch.zeros(b, dtype=torch.long)
-    context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.context_dim) if module.reads_text else None
+    context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.inputs.context_dim) if module.reads_text else None
     cond = Condition(mask=torch.zeros(b, 1, t, 1, 1), frame_noise=zeros, fps=torch.ones(b), label=zeros, context=context)
     return module.loss(Draw(x0, x0, zeros, cond, 1.0)).loss
 

@@ -18,7 +18,7 @@ from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, check_level, to_uint8
 from lvdm.sampling.windows import Plan, plan
-from lvdm.types import UserError
+from lvdm.types import UserError, VideoCodec
 
 logger = logging.getLogger(__name__)
 
@@ -155,16 +155,17 @@ def prepare_long_video(
     filling = None if infill is None else _infill_settings(predict, infill)
     known = _encode_start(predict, start)
     lead_in = 0 if start is not None else _or(options.lead_in, settings.lead_in)
+    frames = lead_in + options.frames
     made = plan(
-        lead_in + options.frames,
-        temporal_factor=predict.codec.temporal_factor,
+        frames,
+        latents=latents_covering(frames, predict.codec),
         window=settings.latent_shape[1],
         overlap=settings.overlap if options.overlap is None else options.overlap,
         key_stride=1 if filling is None else options.key_stride or settings.key_stride,
         gap_window=None if filling is None else filling.latent_shape[1],
         start_latents=known.shape[2],
     )
-    _check_ears(predict, infill, made)
+    _check_mask(predict, infill, made)
     _warn(predict, made)
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
@@ -172,6 +173,12 @@ def prepare_long_video(
     steps = _or(options.gap_steps, _or(options.steps, filling.gap_steps))
     gaps = _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
     return LongVideo(made, predict, keys, gaps, known, options.gap_batch, lead_in)
+
+
+def latents_covering(frames: int, codec: VideoCodec) -> int:
+    """Return the smallest number of latents that decode to at least these frames."""
+    whole = codec.latents_of(frames)
+    return whole + (codec.frames_of(whole) < frames)
 
 
 def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, level: int) -> WindowSampler:
@@ -185,8 +192,7 @@ def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, lev
         level=level,
         guidance=_or(options.guidance, settings.guidance),
         fps=None if settings.fps is None else settings.fps / stride,
-        hears_mask=_hears_mask(model),
-        hears_level=model.denoiser.noise_level is not None,
+        inputs=model.denoiser.inputs,
     )
 
 
@@ -200,11 +206,11 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
         came = f"{frames.dtype} of shape {tuple(frames.shape)}"
         raise UserError(f"the start is {came}; this model goes on from uint8 (frames, {size[0]}, {size[1]}, 3)")
-    factor = model.codec.temporal_factor
-    n = len(frames) // factor
+    n = model.codec.latents_of(len(frames))
     if n == 0:
-        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {factor}; give at least that many")
-    video = frames[: n * factor].to(model.device).float() / 127.5 - 1
+        least = model.codec.frames_of(1)
+        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {least}; give at least that many")
+    video = frames[: model.codec.frames_of(n)].to(model.device).float() / 127.5 - 1
     return model.codec.encode(video.permute(3, 0, 1, 2)[None]).float()
 
 
@@ -238,21 +244,23 @@ def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSetting
     return filling
 
 
-def _check_ears(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
-    """Whoever is given latents must have been trained to see them."""
+def _check_mask(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
+    """Refuse to give latents to a network that takes no mask."""
     needed = [predict] if made.num_key_windows > 1 or made.start_latents else []
     needed += [infill] if infill is not None and made.num_gap_windows else []
     for model in needed:
-        if not _hears_mask(model):
+        assert model.denoiser is not None
+        if not model.denoiser.inputs.mask:
             raise UserError(
-                f"{model.name} was trained without given frames (no mask channel), so it cannot go on from any; "
+                f"{model.name} was trained without given frames (its network takes no mask), so it cannot continue any; "
                 "give a predict, infill or joint model, or ask for fewer frames"
             )
 
 
 def _warn(predict: VideoModel, made: Plan) -> None:
     stride = predict.trained_settings().key_stride
-    if made.key_stride == 1 and stride > 1 and not getattr(predict.denoiser, "fps_embedding", False):
+    assert predict.denoiser is not None
+    if made.key_stride == 1 and stride > 1 and not predict.denoiser.inputs.fps:
         words = "%s was trained on latents %d apart: without an infill model its video runs that much faster"
         logger.warning(words, predict.name, stride)
     if 0 < made.known_keys < made.overlap:
@@ -261,10 +269,6 @@ def _warn(predict: VideoModel, made: Plan) -> None:
             made.known_keys,
             made.overlap,
         )
-
-
-def _hears_mask(model: VideoModel) -> bool:
-    return getattr(model.denoiser, "mask_channel", True)
 
 
 def _or(value: T | None, otherwise: T) -> T:

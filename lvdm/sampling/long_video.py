@@ -21,7 +21,7 @@ from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import OnStep
 from lvdm.sampling.solver import Solver
 from lvdm.sampling.windows import Plan, Window
-from lvdm.types import Condition, Noise, Predictor
+from lvdm.types import Condition, DenoiserInputs, Noise, Predictor
 
 NoiseFor = Callable[[str, int], VideoNoise]  # ("key" or "gap", index of the window) -> its noise, from the beginning
 OnLatents = Callable[[float], None]  # told how many more latents are done, in fractions while a window is under way
@@ -38,7 +38,7 @@ class WindowSampler:
         level: s, the time of the table whose noise the given latents carry; 0 leaves them clean.
         guidance: weight w against the pass that is given nothing; 0 is one pass.
         fps: frames per second of a window as the network sees it, told where it is not None.
-        hears_mask, hears_level: whether the network is told which latents are given, and their level.
+        inputs: what the network takes.
     """
 
     predict: Predictor
@@ -47,8 +47,7 @@ class WindowSampler:
     level: int
     guidance: float
     fps: float | None
-    hears_mask: bool = True
-    hears_level: bool = True
+    inputs: DenoiserInputs = DenoiserInputs(mask=True, noise_level="time", fps=True)
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, given: Sequence[int], noise: Noise, on_step: OnStep | None = None) -> Tensor:
@@ -70,17 +69,17 @@ class WindowSampler:
         return q_sample(frames, noise(frames.shape).to(frames), s, self.schedule)
 
     def _condition(self, frames: Tensor, mask: Tensor) -> Condition:
-        """The level is told also where nothing is given, as in training."""
+        """Return the condition of a window. It has the level also if nothing is given, as in training."""
 
         def per_sample(value: float) -> Tensor:
             return torch.full((len(frames),), value, device=frames.device)
 
         return Condition(
-            frames=frames if self.hears_mask else None,
-            mask=mask if self.hears_mask else None,
-            frame_noise=per_sample(self.level) if self.hears_mask and self.hears_level else None,
+            frames=frames,
+            mask=mask,
+            frame_noise=per_sample(self.level),
             fps=None if self.fps is None else per_sample(float(self.fps)),
-        )
+        ).taken_by(self.inputs)
 
 
 @torch.no_grad()

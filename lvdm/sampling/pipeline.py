@@ -22,7 +22,7 @@ from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
 from lvdm.sampling.timesteps import SPACINGS
-from lvdm.types import ABSENT, Condition, Denoiser, Predictor, TextEncoder, UserError, VideoCodec
+from lvdm.types import ABSENT, Condition, Denoiser, DenoiserInputs, Predictor, TextEncoder, UserError, VideoCodec, check_inputs
 
 SHORT = 0  # first number of a noise stream's stage: what kind of window it is for
 CPU_ELEMENTS = 20_000  # latent elements in one batch on a CPU: more fall out of its cache and are slower (measured)
@@ -189,6 +189,9 @@ class VideoModel:
             fps=None if settings.fps is None else torch.full((num,), float(settings.fps), device=self.device),
             frame_noise=self._level_of_nothing(num, settings),
         )
+        assert self.denoiser is not None
+        check_inputs(cond.given, self.denoiser.inputs, network=self.name)
+        cond = cond.taken_by(self.denoiser.inputs)
         if label is None and context is None:
             if guidance:
                 raise UserError(f"guidance is {guidance}, but without a label or text there is nothing to guide by; leave it out")
@@ -202,7 +205,7 @@ class VideoModel:
     def _level_of_nothing(self, num: int, settings: SamplingSettings) -> Tensor | None:
         """Networks that learn the level by an embedding were told one in training also where nothing was given."""
         assert self.denoiser is not None
-        is_told = self.denoiser.noise_level == "embedding"
+        is_told = self.denoiser.inputs.noise_level == "embedding"
         if is_told:
             check_level(settings.condition_noise, self)
         return torch.full((num,), settings.condition_noise, device=self.device) if is_told else None
@@ -225,7 +228,8 @@ class VideoModel:
 
     def _labels(self, num: int, label: int | Sequence[int]) -> Tensor:
         labels = torch.as_tensor(label, dtype=torch.long, device=self.device).reshape(-1)
-        classes = getattr(self.denoiser, "num_labels", 0)
+        assert self.denoiser is not None
+        classes = self.denoiser.inputs.num_labels
         if len(labels) not in (1, num):
             raise UserError(f"{len(labels)} labels came for {num} videos; give one, or one for each")
         if not all(0 <= number < classes for number in labels.tolist()):
@@ -243,8 +247,8 @@ class _Autocast:
     dtype: torch.dtype
 
     @property
-    def noise_level(self) -> str | None:
-        return self.denoiser.noise_level
+    def inputs(self) -> DenoiserInputs:
+        return self.denoiser.inputs
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         with torch.autocast(self.device.type, self.dtype):
@@ -265,9 +269,8 @@ def auto_batch(elements: int, device: torch.device) -> int:
 
 def check_level(level: int, model: VideoModel) -> None:
     """Refuse a noise level of given frames that the model does not know."""
-    assert model.schedule is not None
-    embedding = getattr(model.denoiser, "label_emb", None)
-    levels = model.schedule.num_steps if embedding is None else min(embedding.num_embeddings, model.schedule.num_steps)
+    assert model.schedule is not None and model.denoiser is not None
+    levels = min(model.schedule.num_steps, model.denoiser.inputs.num_noise_levels or model.schedule.num_steps)
     if not 0 <= level < levels:
         raise UserError(f"the noise level of given frames is {level}, and {model.name} knows 0 (clean) to {levels - 1}")
 

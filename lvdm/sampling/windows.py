@@ -131,7 +131,7 @@ class Plan:
 def plan(
     frames: int,
     *,
-    temporal_factor: int,
+    latents: int,
     window: int,
     overlap: int,
     key_stride: int = 1,
@@ -141,7 +141,7 @@ def plan(
     """The plan of a video of `frames` frames.
 
     Args:
-        temporal_factor: frames per latent.
+        latents: how many cover these frames.
         window: latents that the predicting network sees at once.
         overlap: keys that a window is given from the one before.
         key_stride: latents from one key to the next; 1 makes every latent a key (plain autoregressive).
@@ -149,11 +149,10 @@ def plan(
         start_latents: latents of a given start; they are never made.
     """
     _check(frames, window, overlap, key_stride, gap_window)
-    latents = -(-frames // temporal_factor)
     if start_latents >= latents:
         raise UserError(
-            f"the start already holds {start_latents * temporal_factor} of the {frames} frames asked for; "
-            "ask for more frames or give a shorter start"
+            f"the start already has {start_latents} of the {latents} latents of the {frames} requested frames; "
+            "request more frames or give a shorter start"
         )
     return Plan(frames, latents, window, overlap, key_stride, gap_window, start_latents)
 

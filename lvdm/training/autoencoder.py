@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lvdm.models.codec import Codec, Moments
+from lvdm.models.codec import Codec, LatentMoments
 from lvdm.models.features import psnr, ssim
 from lvdm.rules import integer, require
 from lvdm.training.adversary import Adversary, adaptive_weight
@@ -70,7 +70,7 @@ class AutoencoderTraining(SteppedModule):
         require(integer(0), measure_batches=measure_batches, seed=seed)
         self.codec = codec
         self.measures_scale = (codec.scale, codec.shift) == (1.0, 0.0) and measure_batches > 0
-        self._validated = Moments()
+        self._validated = LatentMoments()
         self.autoencoder.requires_grad_(True).train()
         self.loss = loss or ReconstructionLoss()
         self.measure_batches, self.seed = measure_batches, seed
@@ -184,7 +184,7 @@ class AutoencoderTraining(SteppedModule):
 
     def _scale_for_now(self, z: Tensor, batch_idx: int) -> None:
         """Before the end of training a model file has the scale and shift of the validation videos."""
-        self._validated = (Moments() if batch_idx == 0 else self._validated).add(z)
+        self._validated = (LatentMoments() if batch_idx == 0 else self._validated).add(z)
         if batch_idx + 1 == self.trainer.num_val_batches[0]:
             with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
                 self._set_scale(self._validated)
@@ -194,16 +194,16 @@ class AutoencoderTraining(SteppedModule):
         """Scale and shift over the first training batches; the weights are the averaged ones by now."""
         data = self.trainer.datamodule  # a loader of its own begins at the first epoch, wherever training has ended
         batches = self.trainer.train_dataloader if data is None else data.train_dataloader()
-        moments = Moments()
+        moments = LatentMoments()
         for batch in itertools.islice(batches, self.measure_batches):
             moments = moments.add(self.autoencoder.encode(batch["video"].to(self.device)).mode())
         self._set_scale(moments)
 
-    def _set_scale(self, moments: Moments) -> None:
+    def _set_scale(self, moments: LatentMoments) -> None:
         """From the moments of all processes: the same in each."""
         sums = torch.tensor([moments.count, moments.total, moments.squares], dtype=torch.float64, device=self.device)
         count, total, squares = self.all_gather(sums).reshape(-1, 3).sum(0).tolist()
-        self.codec.set_scale(*Moments(int(count), total, squares).latent_scale())
+        self.codec.set_scale(*LatentMoments(int(count), total, squares).latent_scale())
 
     def on_train_end(self) -> None:
         if self.measures_scale:

@@ -28,7 +28,7 @@ from lvdm.rules import integer, require
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
 from lvdm.training.seeding import ALONE, Share, generator_for, sample_noise
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import Batch, Condition, Denoiser, TextEncoder, UserError, check_contract
+from lvdm.types import Batch, Condition, TextEncoder, UserError, check_denoiser, check_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class LatentDiffusion(SteppedModule):
         super().__init__(optimizer, learning_rate)
         require(integer(1, 2**16), num_latents=num_latents)
         require(integer(0), seed=seed)
-        check_contract(denoiser, Denoiser)
+        check_denoiser(denoiser)
         check_compatible(objective, schedule)
         self.denoiser, self.codec = denoiser, codec
         self.schedule, self.objective = schedule, objective
@@ -130,16 +130,15 @@ class LatentDiffusion(SteppedModule):
         return {"short": Task()}
 
     def _check_given(self, *, is_set: bool) -> None:
-        """Refuse given frames that the network cannot be told of, and levels that there are not."""
+        """Refuse given frames that the network does not take, and levels that do not exist."""
         giving = [name for name, task in self.tasks.items() if not isinstance(task.mask, NoMask)]
         if not giving:
             if is_set:
                 logger.warning("`given` has no effect: none of the tasks %s gives frames", ", ".join(self.tasks))
             return
-        if not getattr(self.denoiser, "mask_channel", True):
-            raise UserError(f"the task {giving[0]} gives frames, but the denoiser cannot see which; set its mask_channel: true")
-        embedded = getattr(self.denoiser, "label_emb", None)  # of levels, under its published name
-        levels = self.schedule.num_steps if embedded is None else min(self.schedule.num_steps, embedded.num_embeddings)
+        inputs = self.denoiser.inputs
+        check_inputs({"mask"}, inputs, network=f"the task {giving[0]} gives frames, but the denoiser")
+        levels = min(self.schedule.num_steps, inputs.num_noise_levels or self.schedule.num_steps)
         if self.given.max_level > levels:
             raise UserError(
                 f"given.max_level is {self.given.max_level}, but there are {levels} levels: steps of the schedule, or the "
@@ -148,7 +147,7 @@ class LatentDiffusion(SteppedModule):
 
     @property
     def reads_text(self) -> bool:
-        return getattr(self.denoiser, "context_dim", None) is not None
+        return self.denoiser.inputs.context_dim is not None
 
     def _check_text(self) -> None:
         """The network and the text encoder go together."""
@@ -179,10 +178,10 @@ class LatentDiffusion(SteppedModule):
         return Draw(window.z, eps, t, cond, window.new_fraction)
 
     def loss(self, draw: Draw) -> DiffusionLoss:
-        """Given frames carry level s, the others time t; the network is told as much as it can hear."""
+        """Given frames carry level s, the others time t; the network gets the parts of the condition that it takes."""
         times = frame_times(draw.t, draw.cond)
         x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
-        prediction = self.denoiser(x_in, draw.t, self._told(draw.cond))
+        prediction = self.denoiser(x_in, draw.t, draw.cond.taken_by(self.denoiser.inputs))
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
         error = self.elementwise_loss(prediction.float(), target)
         weight = self.weight(times, self.schedule, self.objective).to(error)
@@ -267,16 +266,6 @@ class LatentDiffusion(SteppedModule):
         if std is None:
             raise UserError("sample_posterior needs latents with std: encode with std=true, and give LatentClips std: true")
         return mean + std * sample_noise(mean.shape, generator, share, mean.device)
-
-    def _told(self, cond: Condition) -> Condition:
-        """The part of the condition that this network has an ear for."""
-        return replace(
-            cond,
-            mask=cond.mask if getattr(self.denoiser, "mask_channel", True) else None,
-            frame_noise=cond.frame_noise if self.denoiser.noise_level is not None else None,
-            label=cond.label if getattr(self.denoiser, "num_labels", 0) else None,
-            context=cond.context if self.reads_text else None,
-        )
 
 
 def _mean_of_new(error: Tensor, draw: Draw) -> Tensor:

@@ -140,13 +140,14 @@ def _trunks(trip: RoundTrip) -> list[str]:
 def _check_fit(protocol: EvalProtocol, shape: Sequence[int], trip: RoundTrip, extractor: Extractor) -> None:
     """Whether clips of this shape (t, h, w, c) can go through the codec, and be scored; before anything is measured."""
     frames, height, width, _ = shape
-    f_t, f_s = trip.codec.temporal_factor, trip.codec.spatial_factor
+    f_s, frames_of, latents_of = trip.codec.spatial_factor, trip.codec.frames_of, trip.codec.latents_of
     check_side(min(height, width), trip.names)
     if height % f_s or width % f_s:
         near = max(f_s, min(height, width) // f_s * f_s)
         how = f"--set resolution={near}" + (" resize='crop, bilinear'" if protocol.resolution is None else "")
         raise UserError(f"frames of {width} x {height} do not divide into latents of {f_s} x {f_s} pixels; give {how}")
-    if frames % f_t:
-        least = max(extractor.min_frames, f_t)
-        near = frames // f_t * f_t if frames // f_t * f_t >= least else -(-least // f_t) * f_t
+    if (near := frames_of(latents_of(frames))) != frames:
+        while near < max(extractor.min_frames, 1):
+            near = frames_of(latents_of(near) + 1)
+        f_t = trip.codec.temporal_factor
         raise UserError(f"clips of {frames} frames do not divide into latents of {f_t} frames; give --set frames={near}")

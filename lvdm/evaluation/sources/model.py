@@ -116,7 +116,7 @@ class ModelSource:
 
     @property
     def _own_frames(self) -> int:
-        return self.model.trained_settings().latent_shape[1] * self.model.codec.temporal_factor
+        return self.model.codec.frames_of(self.model.trained_settings().latent_shape[1])
 
     def _group_size(self, count: int, frames: int) -> int:
         windows = -(-frames // self._own_frames)
