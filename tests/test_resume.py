@@ -95,12 +95,12 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_old_one_stay
             super().on_train_batch_end(trainer, *arguments)
             seen[trainer.global_step] = checkpoint(tmp_path / "joint")["global_step"]
 
-    monkeypatch.setattr("lvdm.training.checkpointing.torch.save", full)
+    monkeypatch.setattr("lvdm.training.checkpoint_file.torch.save", full)
     monkeypatch.setattr(train, "SaveCheckpoints", Look)
     assert train.main([configs["joint"], "trainer.max_steps=6", "checkpoints.every_steps=1"]) == 0
     assert seen == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 6}
     assert (
-        "cannot write the checkpoint of step 2 (the disk is full: No space left on device): that of step 1 stays" in caplog.text
+        "cannot write the checkpoint of step 2 (the disk is full: No space left on device): step 1 stays saved" in caplog.text
     )
     assert not [path for path in (tmp_path / "joint").rglob(".*") if path.is_file()]
 
@@ -129,7 +129,7 @@ def test_on_a_disk_that_is_really_full_a_run_keeps_what_was_whole(small_disk, co
     assert (
         "cannot write the checkpoint" in said[-1]
         and "the disk is full" in said[-1]
-        and "free space, then start again to go on" in said[-1]
+        and "free space, then start again to resume" in said[-1]
     )
     assert last.read_bytes() == whole
     (small_disk / "filler").unlink()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lvdm.config import instantiate
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers import UNet3D
-from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, ReconstructionLoss, ShortDiffusion, reconstruction
+from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, ReconstructionLoss, LatentDiffusion, reconstruction
 from lvdm.training import Cosine as CosineRate
 from lvdm.training.averaging import warmed_up_decay
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
@@ -44,12 +44,12 @@ def loader(bad: tuple[int, ...] = ()) -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(Samples(bad=bad), batch_size=2)
 
 
-def short(**options) -> ShortDiffusion:
+def short(**options) -> LatentDiffusion:
     torch.manual_seed(0)
     nodes = {"schedule": "lvdm.diffusion.schedules.Cosine", "objective": "lvdm.diffusion.objectives.VObjective"}
     made = {name: instantiate({"target": target}) for name, target in nodes.items()}
     options = {"optimizer": AdamW(lr=0.01), **options}
-    return ShortDiffusion(denoiser=UNet3D(**UNET), codec=instantiate(CODEC), num_latents=3, **made, **options)
+    return LatentDiffusion(denoiser=UNet3D(**UNET), codec=instantiate(CODEC), num_latents=3, **made, **options)
 
 
 def fit(module: pl.LightningModule, *callbacks: pl.Callback, bad=(), data=None, **trainer) -> pl.Trainer:
@@ -181,7 +181,7 @@ def test_the_time_cap_ends_training_and_the_falling_rate_with_it(monkeypatch):
     assert slow.validated[-1][0] == 6, "the last weights are validated"
     resumed = TimeCap(1.0)
     resumed.load_state_dict({**cap.state_dict(), "spent": 45.0})
-    assert resumed.progress(0.0) == pytest.approx(0.75)
+    assert resumed.progress == pytest.approx(0.75)
     with pytest.raises(UserError, match="max_minutes is 0"):
         TimeCap(0)
 
@@ -193,8 +193,9 @@ def test_processes_with_clocks_of_their_own_fall_and_end_alike(monkeypatch):
     for seconds in (61.0, 7.0):
         cap, trainer = TimeCap(1.0), SimpleNamespace(strategy=strategy, should_stop=False, global_step=1)
         monkeypatch.setattr("lvdm.training.callbacks.time.monotonic", lambda now=cap.start + seconds: now)
-        cap.on_before_optimizer_step(trainer, None, None)
-        assert cap.progress(0.0) == pytest.approx(61 / 60, rel=1e-6)
+        module = SimpleNamespace()
+        cap.on_before_optimizer_step(trainer, module, None)
+        assert module.time_progress == pytest.approx(61 / 60, rel=1e-6)
         cap.on_train_batch_end(trainer, None, None, {}, 0)
         assert trainer.should_stop
         monkeypatch.undo()
@@ -219,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
 def test_on_an_accelerator_the_bad_batch_is_still_named_and_never_saved_over(tmp_path, monkeypatch):
     model = short()
     stop = StopAtNonFiniteLoss(tmp_path, every=3)
-    monkeypatch.setattr(stop, "is_quick_to_look", lambda loss: False)
+    monkeypatch.setattr(stop, "is_cheap_to_check", lambda loss: False)
     with pytest.raises(UserError, match="at step 1 on samples 2, 3;"):
         fit(model, stop, bad=(3,))
 

@@ -44,12 +44,12 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import Stepping
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
-from lvdm.training.checkpointing import CheckedIO, SaveCheckpoints
+from lvdm.training.checkpoint_file import CheckedIO
+from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
-from lvdm.training.parts import gathered
 from lvdm.training.previews import Previews
 from lvdm.training.resuming import ResumingTrainer
-from lvdm.training.sharding import Sharded
+from lvdm.training.sharding import Sharded, full_state
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
 from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
@@ -241,7 +241,7 @@ def build_callbacks(
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
     def write(module: pl.LightningModule, step: int) -> None:
-        tensors = gathered(model_tensors(module.codec, getattr(module, "denoiser", None)))
+        tensors = full_state(model_tensors(module.codec, getattr(module, "denoiser", None)))
         if module.global_rank == 0:
             known = {"data_fingerprint": data_fingerprint, "text_encoder": getattr(module, "text_encoder", None)}
             info = model_info(settings, module.codec, sampling, step=step, **known)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lvdm.config.files import to_dict
 from lvdm.config.keys import join, nearest, show
+from lvdm.config.moved import current_node
 from lvdm.config.targets import import_class
 from lvdm.types import UserError
 
@@ -30,7 +31,8 @@ def read_node(node: Mapping[str, Any], *, key: str = "", allow: Sequence[str] = 
     for name in node:
         if name not in NODE_KEYS:
             meant = join(key, nearest(str(name), NODE_KEYS) or join("params", name))
-            raise UserError(f"{join(key, name)} is not read, for beside a target stands params alone; did you mean {meant}?")
+            raise UserError(f"{join(key, name)} is not read: next to a target only params is; did you mean {meant}?")
+    node = current_node(node)
     params = node.get("params")
     if not isinstance(params, (Mapping, type(None))):
         here = join(key, "params")
