@@ -66,7 +66,7 @@ def weights(module: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
-# The discriminators ---------------------------------------------------------------------------------------------------------------
+# The discriminators ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_frame_discriminator_is_the_published_one() -> None:
@@ -132,7 +132,7 @@ def data_batches(videos: Path) -> Iterable[dict[str, Tensor]]:
     return batches.train_dataloader()
 
 
-# Both optimizers ------------------------------------------------------------------------------------------------------------------
+# Both optimizers -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_adversary_before_its_start_changes_nothing_and_is_not_called(videos: Path) -> None:
@@ -169,7 +169,9 @@ def test_the_discriminators_learn(videos: Path) -> None:
     discriminator = adversary(optimizer=AdamW(1e-2), weight=1e-6)
     module = training(adversary=discriminator, optimizer=AdamW(0.0))
     trainer = fit(module, data(videos, batch_size=4), max_steps=40)
-    assert float(trainer.callback_metrics["train/discriminator_loss"]) < 0.2, "1 is chance; 0 is real logits above 1 and fake ones below -1"
+    assert float(trainer.callback_metrics["train/discriminator_loss"]) < 0.2, (
+        "1 is chance; 0 is real logits above 1 and fake ones below -1"
+    )
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -127,6 +127,44 @@ def test_an_override_replaces_a_whole_node_and_reaches_into_lists(tmp_path: Path
     assert to_dict(config) == {"a": {"target": "Y"}, "sets": [{"path": "p"}, {"path": "r"}], 3: {"x": 2}}
 
 
+NODE = "m:\n  schedule: {target: lvdm.diffusion.schedules.Cosine, params: {snr_shift: 3.0}}\n  other: 1"
+LINEAR = "lvdm.diffusion.schedules.Linear"
+
+
+def test_another_target_drops_the_old_params_in_a_file_and_in_an_override(tmp_path: Path):
+    first = file(tmp_path, "a.yaml", NODE)
+    bare = file(tmp_path, "b.yaml", f"m: {{schedule: {{target: {LINEAR}}}}}")
+    full = file(tmp_path, "c.yaml", f"m: {{schedule: {{target: {LINEAR}, params: {{beta_end: 0.1}}}}}}")
+    assert load_config([first, bare]).m == {"schedule": {"target": LINEAR}, "other": 1}
+    assert load_config([first, full]).m == {"schedule": {"target": LINEAR, "params": {"beta_end": 0.1}}, "other": 1}
+    assert load_config([first], [f"m.schedule.target={LINEAR}"]).m.schedule == {"target": LINEAR}
+    both = [f"m.schedule.target={LINEAR}", "m.schedule.params.beta_end=0.1"]
+    assert load_config([first], both).m.schedule == {"target": LINEAR, "params": {"beta_end": 0.1}}
+    with pytest.raises(UserError, match=r"would drop m\.schedule\.params\.beta_end"):
+        load_config([first], both[::-1])
+
+
+@pytest.mark.parametrize("same", ["lvdm.diffusion.schedules.Cosine", "lvdm.diffusion.schedule.Cosine", "???"])
+def test_the_same_target_under_any_of_its_names_keeps_the_params(same: str, tmp_path: Path):
+    first, second = file(tmp_path, "a.yaml", NODE), file(tmp_path, "b.yaml", f"m: {{schedule: {{target: '{same}'}}}}")
+    assert load_config([first, second]).m.schedule.params == {"snr_shift": 3.0}
+    template = file(tmp_path, "c.yaml", "m: {target: '???', params: {a: 1}}")
+    assert load_config([template], ["m.target=x.Y"]).m == {"target": "x.Y", "params": {"a": 1}}
+
+
+def test_a_name_below_define_that_nothing_refers_to_is_refused(tmp_path: Path):
+    first = file(tmp_path, "a.yaml", "define: {latents: here, unused: 1}\ndata: {root: '${define.latents}/train'}")
+    assert load_config([first], ["define.latents=there"]).data.root == "there/train"
+    with pytest.raises(UserError, match="define.latent has no effect.*did you mean define.latents"):
+        load_config([first], ["define.latent=there"])
+    with pytest.raises(UserError, match="define.latent has no effect"):
+        load_config([first, file(tmp_path, "b.yaml", "define: {latent: there}")])
+    save_config(load_config([first]), saved := tmp_path / "saved.yaml")
+    with pytest.raises(UserError, match="define.latents has no effect.*set the key that you mean"):
+        load_config([saved], ["define.latents=there"])
+    assert load_config([first], ["define.new=1", "data.size=${define.new}"]).data.size == 1
+
+
 def test_interpolations_resolve_after_the_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LVDM_TEST_DATA", "/videos")
     path = file(tmp_path, "a.yaml", "data: {size: 8, root: '${oc.env:LVDM_TEST_DATA}'}\nmodel: {size: '${data.size}'}")

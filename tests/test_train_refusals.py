@@ -104,7 +104,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "wrong type": ("trainer.max_steps is \"many\", expected int", set_("trainer.max_steps", "many")),
     "foreign target": ("os.system", set_(f"{P}.objective.target", "os.system")),
     "another kind": ("expected a target of kind AutoencoderTraining", set_("model", {"target": "torch.nn.Identity"})),
-    "our own key": ("trainer.callbacks is given by lvdm itself", set_("trainer.callbacks", [])),
+    "our own key": ("trainer.logger is given by lvdm itself", set_("trainer.logger", False)),
     "missing file": ("no config file", lambda config, at: [str(at / "nothing.yaml")]),
     "no codec": ("give its model file as codec_weights", set_("codec_weights", None)),
     "no model file": ("there is no model file nothing.safetensors", set_("codec_weights", "nothing.safetensors")),

@@ -261,5 +261,5 @@ def test_the_reconstruction_loss_is_the_weighted_sum_of_its_means():
     torch.testing.assert_close(out.loss, expected)
     assert out.parts.keys() == {"l1", "l2", "kl"}
     for weights in ({"l1": 0.0}, {"l1": -1.0, "l2": 1.0}):
-        with pytest.raises(UserError, match="needs one of l1, l2, lpips|l1 is -1.0, expected"):
+        with pytest.raises(UserError, match="expected one of l1, l2 and lpips|l1 is -1.0, expected"):
             ReconstructionLoss(**weights)

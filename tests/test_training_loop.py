@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lvdm.config import instantiate
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers import UNet3D
-from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, ReconstructionLoss, LatentDiffusion, reconstruction
+from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, LatentDiffusion, ReconstructionLoss, reconstruction
 from lvdm.training import Cosine as CosineRate
 from lvdm.training.averaging import warmed_up_decay
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
@@ -105,7 +105,7 @@ def test_averages_are_those_of_the_formula_and_validation_uses_them_alone():
 def test_the_decay_warms_up_and_must_be_one():
     assert [warmed_up_decay(0.5, n) for n in (0, 2, 7, 8, 1000)] == [0.1, 0.25, 8 / 17, 0.5, 0.5]
     for decay in (0.0, 1.0, 2.0):
-        with pytest.raises(UserError, match="expected between 0 and 1"):
+        with pytest.raises(UserError, match="expected a number between 0 and 1"):
             ExponentialAverage(decay)
 
 
@@ -336,7 +336,7 @@ def test_perceptual_distance_of_some_frames_is_of_other_ones_at_each_step_and_of
         seen += frames
     assert set(seen) == set(range(5))
     torch.testing.assert_close(perceptual_loss(distance, video, made, lpips_frames=2), perceptual_loss(distance, video, made))
-    with pytest.raises(UserError, match="lpips_frames is 2, and has no effect while lpips is 0"):
+    with pytest.raises(UserError, match="lpips_frames is 2, but has no effect while lpips is 0"):
         ReconstructionLoss(lpips_frames=2)
 
 

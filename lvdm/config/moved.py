@@ -21,9 +21,7 @@ STAGES = {  # subclasses of LatentDiffusion in version 0.1, and the tasks of a c
             _mask("Mixture", masks=[_mask("FirstFrames", counts=[1]), _mask("NoMask")], probabilities=[0.5, 0.5]), stride=4
         )
     },
-    "InfillDiffusion": {
-        "infill": _task(_mask("Mixture", masks=[_mask("BothEnds"), _mask("NoMask")], probabilities=[0.9, 0.1]))
-    },
+    "InfillDiffusion": {"infill": _task(_mask("Mixture", masks=[_mask("BothEnds"), _mask("NoMask")], probabilities=[0.9, 0.1]))},
     "JointDiffusion": {
         "short": _task(stride=4, weight=0.35),
         "predict": _task(_mask("FirstFrames", counts=[3, 4, 5]), stride=4, weight=0.42),

@@ -182,8 +182,8 @@ class LatentDiffusion(SteppedModule):
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
         error = self.elementwise_loss(prediction.float(), target)
         if error.shape != target.shape:
-            name, shape = type(self.elementwise_loss).__name__, tuple(error.shape)
-            raise UserError(f"the loss {name} has shape {shape}, expected a value per element, {tuple(target.shape)}; do not reduce")
+            shapes = f"shape {tuple(error.shape)}, expected {tuple(target.shape)}"
+            raise UserError(f"the loss returned {shapes}; return a value per element, without a mean or sum")
         weight = self.weight(times, self.schedule, self.objective).to(error)
         error = error * weight.view(len(weight), 1, -1, *[1] * (error.ndim - 3))
         loss = error.mean() if self.given.loss == "all" else _mean_of_new(error, draw)

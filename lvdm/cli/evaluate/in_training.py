@@ -36,8 +36,8 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.callbacks import is_last_step
 from lvdm.training.diffusion import LatentDiffusion
-from lvdm.training.sharding import full_state
 from lvdm.training.previews import video_model
+from lvdm.training.sharding import full_state
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)

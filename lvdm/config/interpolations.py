@@ -1,0 +1,87 @@
+"""Interpolations such as `${data.size}` in a config: what they refer to, what they may not do, and names that nobody uses.
+
+`${a.b}` refers to a key from the root, `${.b}` to one beside it. `define` holds names of the user's own for them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
+from lvdm.types import UserError
+
+DEFINE = "define"  # the key of the user's own names, for ${define.NAME} elsewhere
+MOST_CHARACTERS = 10 << 20  # of a config with its interpolations resolved
+OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # of an interpolation; an odd number of backslashes makes it text
+REFERENCE = re.compile(
+    r"(?<!\\)\$\{\s*(\.*)([\w/-]+(?:\.[\w/-]+|\[[\w/-]+\])*)\s*\}"
+)  # ${a.b} from the root, ${.b} from where it stands
+VARIABLE = re.compile(r"\$\{\s*oc\.env:[^${}]*\}")  # ${oc.env:NAME}, ${oc.env:NAME,default}
+
+
+def refuse_unused(tree: dict[str, Any], defined: Sequence[str]) -> None:
+    """Refuse a name below `define` that nothing refers to; it is misspelt, or has no effect."""
+    texts = [(key, value) for key, value in walk(tree) if isinstance(value, str)]
+    used = [_absolute(key, dots, name) for key, value in texts for dots, name in REFERENCE.findall(value)]
+    for key in defined:
+        if not any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in used):
+            near = nearest(key, (name for name in used if name.startswith(f"{DEFINE}.")))
+            advice = f"did you mean {near}?" if near else "leave it out, or set the key that you mean"
+            raise UserError(f"{key} has no effect, because nothing refers to it; {advice}")
+
+
+def refuse_explosion(tree: dict[str, Any]) -> None:
+    """Refuse interpolations that multiply: ten lines of ${a}${a} each make a thousand copies."""
+    values: dict[str, Any] = {}
+    known: dict[str, int] = {}
+    for key, value in walk(tree):
+        if key in values:  # a key may hold dots; which of the two would be counted?
+            raise UserError(f"two settings are called {key[:60]}; write the keys one below the other, without dots")
+        values[key] = value
+
+    def size(key: str) -> int:  # characters and values, once interpolations are resolved
+        if key not in known:
+            known[key] = 1  # also of a value that refers to itself, which OmegaConf names
+            value = values.get(key)
+            inner = [join(key, part) for part, _ in items(value)]
+            if isinstance(value, str) and OPENING.search(value):
+                _refuse_other_interpolations(value, key)
+            if isinstance(value, str):
+                known[key] += len(value)
+                inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
+                if OPENING.search(value) and (absent := [name for name in inner if name not in values]):  # such as a[-1]
+                    raise UserError(f"{key} refers to {absent[0]}, which is not there; {hint(absent[0], values)}")
+            known[key] += sum(map(size, inner))
+        return known[key]
+
+    if sum(map(size, map(str, tree))) > MOST_CHARACTERS:
+        raise UserError(f"the interpolations of the config make more than {MOST_CHARACTERS:,} characters; mend them")
+
+
+def _refuse_other_interpolations(text: str, key: str) -> None:
+    """Refuse resolvers and nesting, whose results cannot be bounded before they are made."""
+    if OPENING.search(VARIABLE.sub("", REFERENCE.sub("", text))):
+        raise UserError(f"{key} is {show(text)}; only ${{key}}, ${{.key}} and ${{oc.env:NAME,default}} may stand in a config")
+
+
+def _absolute(key: str, dots: str, name: str) -> str:
+    """Return the key that `${..name}` at `key` refers to."""
+    parents = key.split(".")[: -len(dots)] if dots else []
+    return join(*parents, re.sub(r"\[([\w/-]+)\]", r".\1", name))
+
+
+def unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -> str:
+    """Return the message for an interpolation that has no value."""
+    key = dotted(error.full_key)
+    reason = str(error).partition("\n")[0]
+    if variable := re.search(r"Environment variable '(.+)' not found", reason):
+        return f"{key} needs the environment variable {variable[1]}, which is not set; export it or write {key}=VALUE"
+    if unknown := re.search(r"Interpolation key '(.+)' not found", reason):
+        known = [name for name, _ in walk(OmegaConf.to_container(config, resolve=False))]
+        return f"{key} refers to {unknown[1]}, which is not there; {hint(unknown[1], known)}"
+    return f"{key} cannot be resolved: {reason}; mend it or write {key}=VALUE"
