@@ -187,11 +187,11 @@ def test_a_missing_value_may_be_filled_by_a_later_file_or_an_override(tmp_path: 
         ("a: 1\na: 2", "duplicate key a"),
         ("- 1", "holds a list"),
         ("a: !!python/object/apply:os.system [ls]", "line 1"),
-        ("a: ${b", "broken.yaml.*mend the file"),
+        ("a: ${b", "broken.yaml.*correct the file"),
         ("a: '${dat.size}'\ndata: {size: 1}", "a refers to dat.size.*did you mean data.size"),
         ("x: [{a: '${oc.env:LVDM_NOT_SET}'}]", "x.0.a needs the environment variable LVDM_NOT_SET"),
         ("a: '${b}'\nb: '${a}'", "a cannot be resolved"),
-        ("a: '${nope:1}'", "a is .*nope:1.*; only .* may stand in a config"),
+        ("a: '${nope:1}'", "a is .*nope:1.*; expected only .* as interpolations"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, words: str):
@@ -297,13 +297,13 @@ NODES = levels("a0: [x, x]\n", f"NEW: [{', '.join([QUOTED] * 10)}]\n")
         ("a: " + "x" * (1 << 21), "so it is no config"),
         ("a: [" + "x, " * 20_000 + "]", "values once its aliases are followed"),
         (MULTIPLIED.replace("${", "${ ").replace("}", " }"), "the interpolations of the config make more than"),
-        (MULTIPLIED.replace("${", "${oc.select:"), "only .* may stand in a config"),
-        (NODES.replace("${", "${oc.create:${").replace("}", "}}"), "only .* may stand in a config"),
+        (MULTIPLIED.replace("${", "${oc.select:"), "expected only .* as interpolations"),
+        (NODES.replace("${", "${oc.create:${").replace("}", "}}"), "expected only .* as interpolations"),
         (levels("a0: {k: xxxxxxxxxx}\n", f"NEW: {{k: '{'${OLD[k]}' * 10}'}}\n"), "interpolations of the config make"),
         ("a.b: x\na: {b: y}", "two settings are called a.b"),
-        ("a: [x]\nb: '${a[-1]}'", "b refers to a.-1, which is not there"),
-        ("a: [x]\nb: '${a[00]}'", "b refers to a.00, which is not there"),
-        ("a: " + "${" * 20 + "a" + "}" * 20, "only .* may stand in a config"),
+        ("a: [x]\nb: '${a[-1]}'", "b refers to a.-1, which does not exist"),
+        ("a: [x]\nb: '${a[00]}'", "b refers to a.00, which does not exist"),
+        ("a: " + "${" * 20 + "a" + "}" * 20, "expected only .* as interpolations"),
     ],
 )
 def test_what_multiplies_nests_or_is_no_mapping_is_one_sentence_at_once(text: str, words: str, tmp_path: Path):

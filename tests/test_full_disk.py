@@ -146,7 +146,7 @@ def test_a_full_disk_ends_tensorboard_once_and_quietly(disk, capfd, caplog) -> N
         board.save()
     board.add_summary(Summary(), 300)
     board.finalize("success")
-    said = f"cannot write to tensorboard ({FULL}): training goes on, and metrics.csv has its figures"
+    said = f"cannot write to tensorboard ({FULL}); training continues, and metrics.csv holds the metrics"
     assert caplog.messages == [said]
     assert "Traceback" not in capfd.readouterr().err
 

@@ -98,7 +98,7 @@ def on_latents(config: dict[str, Any], at: Path) -> None:
 P = "model.params"
 JOINT: dict[str, tuple[str, Break]] = {
     "unknown key": (f"num_latent is no argument of LatentDiffusion; did you mean {P}.num_latents?", set_(f"{P}.num_latent", 3)),
-    "unknown root key": ("nobody reads averge; did you mean average?", set_("averge", 0.5)),
+    "unknown root key": ("averge is not a setting; did you mean average?", set_("averge", 0.5)),
     "missing key": (f"{P}.num_latents is missing", set_(f"{P}.num_latents", ...)),
     "missing part": ("data is missing", set_("data", ...)),
     "wrong type": ("trainer.max_steps is \"many\", expected int", set_("trainer.max_steps", "many")),

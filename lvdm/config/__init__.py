@@ -1,4 +1,4 @@
-"""YAML files to checked settings to objects. Imports lvdm.types only; knows nothing of what it builds."""
+"""From YAML files to checked settings to objects. Imports types, rules and files only, and knows no class that it builds."""
 
 from lvdm.config.annotations import Node
 from lvdm.config.build import instantiate, is_node

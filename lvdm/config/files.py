@@ -56,7 +56,7 @@ def to_dict(config: DictConfig | ListConfig | Mapping[str, Any]) -> dict[str, An
     except OmegaConfBaseException as error:
         raise UserError(unresolved(error, config)) from error
     except RecursionError as error:
-        raise UserError("the config is nested too deeply, or refers to itself; mend it") from error
+        raise UserError("the config is nested too deeply, or refers to itself; correct it") from error
 
 
 def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> None:
@@ -85,11 +85,11 @@ def _read(path: Path) -> DictConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read as text ({error}); give a YAML file") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; mend the file") from error
+        raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; correct the file") from error
     except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply for a config; mend the file") from error
+        raise UserError(f"{path} is nested too deeply for a config; correct the file") from error
     except UNREADABLE as error:
-        raise UserError(f"{path}: {_first_line(error)}; mend the file") from error
+        raise UserError(f"{path}: {_first_line(error)}; correct the file") from error
 
 
 def _checked_yaml(path: Path) -> str:
@@ -105,7 +105,7 @@ def _checked_yaml(path: Path) -> str:
         kind = "a list" if isinstance(root, yaml.SequenceNode) else f"only {show(root.value)}"
         raise UserError(f"{path} holds {kind}, expected keys with values at its top; give each entry a key")
     if _size(root, {}) > MOST:
-        raise UserError(f"{path} holds more than {MOST:,} values once its aliases are followed; mend the file")
+        raise UserError(f"{path} holds more than {MOST:,} values once its aliases are followed; correct the file")
     return text
 
 

@@ -1,6 +1,6 @@
-"""Interpolations such as `${data.size}` in a config: what they refer to, what they may not do, and names that nobody uses.
+"""Interpolations such as `${data.size}` in a config: their limits, their errors, and names that nothing refers to.
 
-`${a.b}` refers to a key from the root, `${.b}` to one beside it. `define` holds names of the user's own for them.
+`${a.b}` refers to a key from the root, `${.b}` to one next to it. `define` holds the user's own names for them.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def refuse_unused(tree: dict[str, Any], defined: Sequence[str]) -> None:
 def refuse_explosion(tree: dict[str, Any]) -> None:
     """Refuse interpolations that multiply: ten lines of ${a}${a} each make a thousand copies."""
     values: dict[str, Any] = {}
-    known: dict[str, int] = {}
+    known: dict[str, int] = {}  # sizes
     for key, value in walk(tree):
-        if key in values:  # a key may hold dots; which of the two would be counted?
-            raise UserError(f"two settings are called {key[:60]}; write the keys one below the other, without dots")
+        if key in values:  # a key with dots would make the count ambiguous
+            raise UserError(f"two settings are called {key[:60]}; write nested keys, without dots")
         values[key] = value
 
     def size(key: str) -> int:  # characters and values, once interpolations are resolved
         if key not in known:
-            known[key] = 1  # also of a value that refers to itself, which OmegaConf names
+            known[key] = 1  # also for a value that refers to itself, which OmegaConf refuses
             value = values.get(key)
             inner = [join(key, part) for part, _ in items(value)]
             if isinstance(value, str) and OPENING.search(value):
@@ -55,18 +55,18 @@ def refuse_explosion(tree: dict[str, Any]) -> None:
                 known[key] += len(value)
                 inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
                 if OPENING.search(value) and (absent := [name for name in inner if name not in values]):  # such as a[-1]
-                    raise UserError(f"{key} refers to {absent[0]}, which is not there; {hint(absent[0], values)}")
+                    raise UserError(f"{key} refers to {absent[0]}, which does not exist; {hint(absent[0], values)}")
             known[key] += sum(map(size, inner))
         return known[key]
 
     if sum(map(size, map(str, tree))) > MOST_CHARACTERS:
-        raise UserError(f"the interpolations of the config make more than {MOST_CHARACTERS:,} characters; mend them")
+        raise UserError(f"the interpolations of the config make more than {MOST_CHARACTERS:,} characters; shorten them")
 
 
 def _refuse_other_interpolations(text: str, key: str) -> None:
-    """Refuse resolvers and nesting, whose results cannot be bounded before they are made."""
+    """Refuse resolvers and nesting, whose results cannot be bounded in advance."""
     if OPENING.search(VARIABLE.sub("", REFERENCE.sub("", text))):
-        raise UserError(f"{key} is {show(text)}; only ${{key}}, ${{.key}} and ${{oc.env:NAME,default}} may stand in a config")
+        raise UserError(f"{key} is {show(text)}; expected only ${{key}}, ${{.key}} or ${{oc.env:NAME,default}} as interpolations")
 
 
 def _absolute(key: str, dots: str, name: str) -> str:
@@ -83,5 +83,5 @@ def unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -
         return f"{key} needs the environment variable {variable[1]}, which is not set; export it or write {key}=VALUE"
     if unknown := re.search(r"Interpolation key '(.+)' not found", reason):
         known = [name for name, _ in walk(OmegaConf.to_container(config, resolve=False))]
-        return f"{key} refers to {unknown[1]}, which is not there; {hint(unknown[1], known)}"
-    return f"{key} cannot be resolved: {reason}; mend it or write {key}=VALUE"
+        return f"{key} refers to {unknown[1]}, which does not exist; {hint(unknown[1], known)}"
+    return f"{key} cannot be resolved: {reason}; correct it or write {key}=VALUE"

@@ -71,7 +71,7 @@ PLACES = (
     *("transformers", "diffusers"),
 )
 HUB_LIBRARIES = ("transformers", "diffusers")
-ASKED_FOR = ("pytorch_lightning", *HUB_LIBRARIES)  # their classes stand only where an argument asks for one of the library
+LIMITED_LIBRARIES = ("pytorch_lightning", *HUB_LIBRARIES)  # their classes fit only annotations of the same library
 REACHES_HUB = (  # at any depth of their settings
     *("auto_map", "trust_remote_code", "attn_implementation", "_attn_implementation", "experts_implementation"),
     *("_attn_implementation_internal", "_experts_implementation_internal", "kernel_config", "use_kernels", "quantization_config"),
@@ -153,7 +153,7 @@ def path_of(cls: type) -> str:
 
 
 def _own_path(target: str, key: str) -> str:
-    """Return the full path of a class of ours; a room or a folder in it may stand for the file that defines the class."""
+    """Return the full path of a class of lvdm, whose target may leave out folders and the file below its room."""
     place, _, name = current_path(target).rpartition(".")
     every = [path for room in ROOMS for path in _buildable(room)]
     found = [path for path in every if path.endswith(f".{name}") and _is_under(path, place)]
