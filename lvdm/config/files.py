@@ -109,14 +109,14 @@ def _checked_yaml(path: Path) -> str:
     return text
 
 
-def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Return the number of values in a YAML tree, each alias counted as what it stands for; `known` has those counted before."""
-    if id(node) not in known:
-        known[id(node)] = 1  # also of a node that contains itself
+def _size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Return the number of values in a YAML tree with its aliases expanded; `sizes` caches those of its nodes."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 1  # also of a node that contains itself
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
-        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
-    return known[id(node)]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def _merge(base: DictConfig, new: DictConfig, path: str | Path) -> DictConfig:
@@ -207,7 +207,7 @@ def _quoted(override: str) -> str:
 def _entry(place: Any, part: str, override: str, key: str) -> Any:
     """Return the key of a mapping or the index of a list that `part` names in `place`."""
     if isinstance(place, dict):
-        return next((known for known in place if str(known) == part), part)
+        return next((key for key in place if str(key) == part), part)
     if not isinstance(place, list):
         raise UserError(
             f"{_quoted(override)} goes through {key}, which is {show(place)}, not a mapping or list; set {key} itself"

@@ -38,26 +38,26 @@ def refuse_unused(tree: dict[str, Any], defined: Sequence[str]) -> None:
 def refuse_explosion(tree: dict[str, Any]) -> None:
     """Refuse interpolations that multiply: ten lines of ${a}${a} each make a thousand copies."""
     values: dict[str, Any] = {}
-    known: dict[str, int] = {}  # sizes
+    sizes: dict[str, int] = {}
     for key, value in walk(tree):
         if key in values:  # a key with dots would make the count ambiguous
             raise UserError(f"two settings are called {key[:60]}; write nested keys, without dots")
         values[key] = value
 
     def size(key: str) -> int:  # characters and values, once interpolations are resolved
-        if key not in known:
-            known[key] = 1  # also for a value that refers to itself, which OmegaConf refuses
+        if key not in sizes:
+            sizes[key] = 1  # also for a value that refers to itself, which OmegaConf refuses
             value = values.get(key)
             inner = [join(key, part) for part, _ in items(value)]
             if isinstance(value, str) and OPENING.search(value):
                 _refuse_other_interpolations(value, key)
             if isinstance(value, str):
-                known[key] += len(value)
+                sizes[key] += len(value)
                 inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
                 if OPENING.search(value) and (absent := [name for name in inner if name not in values]):  # such as a[-1]
                     raise UserError(f"{key} refers to {absent[0]}, which does not exist; {hint(absent[0], values)}")
-            known[key] += sum(map(size, inner))
-        return known[key]
+            sizes[key] += sum(map(size, inner))
+        return sizes[key]
 
     if sum(map(size, map(str, tree))) > MOST_CHARACTERS:
         raise UserError(f"the interpolations of the config make more than {MOST_CHARACTERS:,} characters; shorten them")

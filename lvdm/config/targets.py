@@ -84,7 +84,7 @@ ALLOWED = (
 
 
 def import_class(target: object, *, key: str = "target", allow: Sequence[str] = ()) -> type:
-    """Return the class that `target` names; `key` is where it stands in the config, for the error."""
+    """Return the class that `target` names; `key` is its place in the config, for the error."""
     path = check_target(target, key=key, allow=allow)
     module_name, _, name = path.rpartition(".")
     module = _import_module(module_name, path, key)
@@ -118,7 +118,7 @@ def check_target(target: object, *, key: str = "target", allow: Sequence[str] = 
 def is_allowed(cls: type, allow: Sequence[str] = ()) -> bool:
     """Return whether a config may build this class, wherever it was found."""
     path = path_of(cls)
-    is_own = any(path == known for room in ROOMS if _is_under(path, f"{OWN}.{room}") for known in _buildable(room))
+    is_own = any(path in _buildable(room) for room in ROOMS if _is_under(path, f"{OWN}.{room}"))
     return is_own or is_from(cls, allow) or any(family.has(cls) for family in FAMILIES)
 
 
@@ -148,7 +148,7 @@ def _full_path(target: str) -> str:
 
 
 def path_of(cls: type) -> str:
-    """Return what a target says to name this class."""
+    """Return the target of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 

@@ -25,8 +25,8 @@ CHECKED = ("2.6",)  # Lightning's major.minor
 def warn_if_unchecked() -> None:
     """Log one line if the installed Lightning is not one of the checked versions."""
     if pl.__version__.rpartition(".")[0] not in CHECKED:
-        known = ", ".join(CHECKED)
-        logger.warning("pytorch-lightning %s was not checked with lvdm (checked: %s); resuming may break", pl.__version__, known)
+        checked = ", ".join(CHECKED)
+        logger.warning("pytorch-lightning %s was not checked with lvdm, only %s; resuming may fail", pl.__version__, checked)
 
 
 # The trainer and its loops
