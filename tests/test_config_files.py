@@ -152,7 +152,7 @@ def test_the_same_target_under_any_of_its_names_keeps_the_params(same: str, tmp_
     assert load_config([template], ["m.target=x.Y"]).m == {"target": "x.Y", "params": {"a": 1}}
 
 
-def test_a_name_below_define_that_nothing_refers_to_is_refused(tmp_path: Path):
+def test_a_name_below_define_that_nothing_refers_to_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     first = file(tmp_path, "a.yaml", "define: {latents: here, unused: 1}\ndata: {root: '${define.latents}/train'}")
     assert load_config([first], ["define.latents=there"]).data.root == "there/train"
     with pytest.raises(UserError, match="define.latent has no effect.*did you mean define.latents"):
@@ -160,8 +160,10 @@ def test_a_name_below_define_that_nothing_refers_to_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="define.latent has no effect"):
         load_config([first, file(tmp_path, "b.yaml", "define: {latent: there}")])
     save_config(load_config([first]), saved := tmp_path / "saved.yaml")
-    with pytest.raises(UserError, match="define.latents has no effect.*set the key that you mean"):
-        load_config([saved], ["define.latents=there"])
+    load_config([saved], ["define.latents=there"])
+    assert caplog.messages == ["define.latents has no effect, because nothing refers to it"]
+    with pytest.raises(UserError, match="define.xyz has no effect.*set the key that you mean"):
+        load_config([saved], ["define.xyz=there"])
     assert load_config([first], ["define.new=1", "data.size=${define.new}"]).data.size == 1
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lvdm.config.interpolations import DEFINE, refuse_explosion, refuse_unused, unresolved
+from lvdm.config.interpolations import DEFINE, check_defined, refuse_explosion, unresolved
 from lvdm.config.keys import items, join, nearest, show, walk
 from lvdm.config.targets import is_same_class
 from lvdm.files import why_not_written, write_whole
@@ -32,16 +33,17 @@ OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOT
 def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> DictConfig:
     """Return the merged files with the overrides; interpolations are resolved, and no value is missing."""
     merged = OmegaConf.create({})
-    defined: list[str] = []  # names below `define` that a later file or an override sets
-    for number, path in enumerate(paths):
+    defined: list[list[str]] = []  # by file: the names below `define`
+    for path in paths:
         new = _read(Path(path))
-        defined += [join(DEFINE, name) for name, _ in items(OmegaConf.to_container(new, resolve=False).get(DEFINE)) if number]
+        defined.append([join(DEFINE, name) for name, _ in items(OmegaConf.to_container(new, resolve=False).get(DEFINE))])
         merged = _merge(merged, new, path)
     tree = OmegaConf.to_container(merged, resolve=False)
     keys: list[str] = []
     for override in overrides:
         keys.append(_apply(tree, override, earlier=keys))
-    refuse_unused(tree, [*defined, *(key for key in keys if key.startswith(f"{DEFINE}."))])
+    later = [*chain.from_iterable(defined[1:]), *(key for key in keys if key.startswith(f"{DEFINE}."))]
+    check_defined(tree, later, known=defined[0] if defined else [])
     _refuse_missing(tree)
     refuse_explosion(tree)
     return _without_interpolations(to_dict(OmegaConf.create(tree)))

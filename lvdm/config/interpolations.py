@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -14,6 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
 from lvdm.types import UserError
+
+logger = logging.getLogger(__name__)
 
 DEFINE = "define"  # the key of the user's own names, for ${define.NAME} elsewhere
 MOST_CHARACTERS = 10 << 20  # of a config with its interpolations resolved
@@ -24,13 +27,17 @@ REFERENCE = re.compile(
 VARIABLE = re.compile(r"\$\{\s*oc\.env:[^${}]*\}")  # ${oc.env:NAME}, ${oc.env:NAME,default}
 
 
-def refuse_unused(tree: dict[str, Any], defined: Sequence[str]) -> None:
-    """Refuse a name below `define` that nothing refers to; it is misspelt, or has no effect."""
+def check_defined(tree: dict[str, Any], names: Sequence[str], *, known: Collection[str]) -> None:
+    """Refuse a name below `define` that nothing refers to, because it is misspelt; warn if the first file has it (`known`)."""
     texts = [(key, value) for key, value in walk(tree) if isinstance(value, str)]
     used = [_absolute(key, dots, name) for key, value in texts for dots, name in REFERENCE.findall(value)]
-    for key in defined:
-        if not any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in used):
-            near = nearest(key, (name for name in used if name.startswith(f"{DEFINE}.")))
+    for key in names:
+        if any(f"{name}.".startswith(f"{key}.") or f"{key}.".startswith(f"{name}.") for name in used):
+            continue
+        if key in known:
+            logger.warning("%s has no effect, because nothing refers to it", key)
+        else:
+            near = nearest(key, [*(name for name in used if name.startswith(f"{DEFINE}.")), *known])
             advice = f"did you mean {near}?" if near else "leave it out, or set the key that you mean"
             raise UserError(f"{key} has no effect, because nothing refers to it; {advice}")
 
