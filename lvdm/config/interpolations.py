@@ -37,8 +37,9 @@ def check_defined(tree: dict[str, Any], names: Sequence[str], *, known: Collecti
         if key in known:
             logger.warning("%s has no effect, because nothing refers to it", key)
         else:
-            near = nearest(key, [*(name for name in used if name.startswith(f"{DEFINE}.")), *known])
-            advice = f"did you mean {near}?" if near else "leave it out, or set the key that you mean"
+            options = [name for name in (*used, *known) if name.startswith(f"{DEFINE}.")]
+            near = nearest(key.partition(".")[2], (name.partition(".")[2] for name in options))
+            advice = f"did you mean {DEFINE}.{near}?" if near else "leave it out, or set the key that you mean"
             raise UserError(f"{key} has no effect, because nothing refers to it; {advice}")
 
 
