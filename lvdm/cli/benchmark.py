@@ -278,7 +278,7 @@ def losses(subject: Subject, batch: Batch) -> Iterator[Tensor]:
         return
     module.adversary.start_step = 0  # with all that is trained in the end
     with subject.cast():
-        yield from module.losses_in_turn(batch, 0)
+        yield from module.alternating_losses(batch, 0)
 
 
 STAGES: dict[str, Callable[[Subject], Call]] = {"encode": encoding, "decode": decoding, "sample": sampling, "train": training}

@@ -1,4 +1,4 @@
-"""The base of every diffusion stage: one training loss, one validation that is comparable between runs.
+"""Training of a denoiser on any mixture of tasks: one loss, and one validation that is comparable between runs.
 
 LVDM sections 3.2 to 3.4; mathematics in lvdm.diffusion. Letters: z latent, x0 clean, x_t noisy, t diffusion time, s level of
 the given frames, m mask (1 = given), eps noise.
@@ -25,7 +25,7 @@ from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
-from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
+from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.seeding import ALONE, Share, generator_for, sample_noise
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
 from lvdm.types import Batch, Condition, TextEncoder, UserError, check_denoiser, check_inputs
@@ -38,14 +38,14 @@ VALIDATION_TIMES = 8  # evenly spread over the schedule, the same for every mode
 
 
 @dataclass(frozen=True)
-class Draw:
-    """All the randomness of one training loss, drawn: the loss is a function of it and the weights."""
+class LossInputs:
+    """The latents of one batch and everything that was sampled for its loss; the loss depends on these and the weights only."""
 
     x0: Tensor  # (b, c, t, h, w)
     eps: Tensor
     t: Tensor  # (b,)
     cond: Condition  # mask and level of the given frames, fps, label, text
-    new_fraction: float | None = None  # of the frames of all processes: those that are not given; None: of these
+    new_fraction: float | None = None  # fraction of frames that are not given, over all processes; None: computed from `cond`
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,17 @@ class LatentDiffusion(SteppedModule):
 
     Args:
         denoiser: the network.
-        codec: frozen, video <-> normalised latent.
-        schedule, objective, loss, weight: the diffusion, each chosen independently.
+        codec: the frozen codec between videos and normalised latents.
+        schedule, objective, loss, weight: the diffusion, each chosen independently. The loss is a function or module on
+            (prediction, target) that returns a value per element.
         num_latents: latent frames of a window.
-        tasks: what to learn, by name; one is drawn per sample.
+        tasks: the tasks by name, one sampled per sample; None is {"short": Task()}, clips without given frames.
         given: how given frames are perturbed and whether they count in the loss.
         sample_posterior: train on samples of the autoencoder's posterior, as published, not on its mean.
-        text_encoder: frozen, of captions that come as text and of the empty one; for a denoiser that reads text.
-        empty_caption: how often a caption is the empty one instead, so that samples can be guided by it (.1 is usual).
-        optimizer, learning_rate: how the weights are stepped.
-        seed: every draw is a function of (seed, step, sample).
+        text_encoder: the frozen encoder of captions, and of the empty caption, for a denoiser that reads text.
+        empty_caption: probability of replacing a caption by the empty one, for guidance (.1 is usual).
+        optimizer, learning_rate: the optimizer and the schedule of its rate.
+        seed: all random numbers are functions of (seed, step, sample).
     """
 
     def __init__(
@@ -106,7 +107,7 @@ class LatentDiffusion(SteppedModule):
         text_encoder: TextEncoder | None = None,
         empty_caption: float = 0.0,
         optimizer: OptimizerSettings | None = None,
-        learning_rate: Constant | None = None,
+        learning_rate: LearningRate | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, learning_rate)
@@ -116,18 +117,13 @@ class LatentDiffusion(SteppedModule):
         check_compatible(objective, schedule)
         self.denoiser, self.codec = denoiser, codec
         self.schedule, self.objective = schedule, objective
-        self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
+        self.tasks, self.num_latents = dict(tasks or {"short": Task()}), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
         self.text_encoder, self.empty_caption = text_encoder, empty_caption
         self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
         self._check_given(is_set=given is not None)
         self._check_text()
-
-    @staticmethod
-    def default_tasks() -> dict[str, Task]:
-        """What this stage learns when the config names no tasks."""
-        return {"short": Task()}
 
     def _check_given(self, *, is_set: bool) -> None:
         """Refuse given frames that the network does not take, and levels that do not exist."""
@@ -163,7 +159,7 @@ class LatentDiffusion(SteppedModule):
 
     # One loss ------------------------------------------------------------------------------------------------------
 
-    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> Draw:
+    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> LossInputs:
         """Windows, times, levels and noise for one batch. `tasks` are those of all processes, `generator` is on the CPU and the
         same in each of them."""
         latents = self._latents(batch, generator, share)
@@ -175,15 +171,18 @@ class LatentDiffusion(SteppedModule):
         fps = batch["fps"].to(latents.device) / window.stride if "fps" in batch else None
         context = self.context_of(batch, latents.device)
         cond = Condition(mask=window.mask, frame_noise=s, fps=fps, label=batch.get("label"), context=context)
-        return Draw(window.z, eps, t, cond, window.new_fraction)
+        return LossInputs(window.z, eps, t, cond, window.new_fraction)
 
-    def loss(self, draw: Draw) -> DiffusionLoss:
+    def loss(self, draw: LossInputs) -> DiffusionLoss:
         """Given frames carry level s, the others time t; the network gets the parts of the condition that it takes."""
         times = frame_times(draw.t, draw.cond)
         x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
         prediction = self.denoiser(x_in, draw.t, draw.cond.taken_by(self.denoiser.inputs))
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
         error = self.elementwise_loss(prediction.float(), target)
+        if error.shape != target.shape:
+            shapes = f"shape {tuple(error.shape)}, expected {tuple(target.shape)}"
+            raise UserError(f"the loss returned {shapes}; return a value per element, without a mean or sum")
         weight = self.weight(times, self.schedule, self.objective).to(error)
         error = error * weight.view(len(weight), 1, -1, *[1] * (error.ndim - 3))
         loss = error.mean() if self.given.loss == "all" else _mean_of_new(error, draw)
@@ -211,7 +210,7 @@ class LatentDiffusion(SteppedModule):
         assert self.text_encoder is not None
         return self.text_encoder.to(device)(batch["caption"])
 
-    def without_some_captions(self, draw: Draw, generator: torch.Generator, share: Share = ALONE) -> Draw:
+    def without_some_captions(self, draw: LossInputs, generator: torch.Generator, share: Share = ALONE) -> LossInputs:
         """The draw with the empty caption for a fraction of the samples; `generator` is the same in each process."""
         if draw.cond.context is None or self.empty_caption == 0:
             return draw
@@ -243,7 +242,7 @@ class LatentDiffusion(SteppedModule):
             self.log(f"val/{name}_loss", torch.stack(losses).mean(), batch_size=b, sync_dist=True)
             self.log(f"val/{name}_v_mse", torch.stack(errors).mean(), batch_size=b, sync_dist=True)
 
-    def _v_error(self, draw: Draw, out: DiffusionLoss) -> Tensor:
+    def _v_error(self, draw: LossInputs, out: DiffusionLoss) -> Tensor:
         """Mean squared error of v over the frames to be made, whatever the objective: |x0 error|^2 / sigma^2."""
         times = frame_times(draw.t, draw.cond)
         x0 = self.objective.x0(out.prediction.float(), out.x_in, times, self.schedule)
@@ -253,7 +252,9 @@ class LatentDiffusion(SteppedModule):
     # Plumbing --------------------------------------------------------------------------------------------------------
 
     def trained_parameters(self) -> Iterable[Parameter]:
-        return (p for p in self.denoiser.parameters() if p.requires_grad)
+        """Yield the parameters of the denoiser, and of a loss or weight that is a module with parameters."""
+        parts = (self.denoiser, self.elementwise_loss, self.weight)
+        return (p for part in parts if isinstance(part, nn.Module) for p in part.parameters() if p.requires_grad)
 
     def _latents(self, batch: Batch, generator: torch.Generator, share: Share) -> Tensor:
         """From pixels or from the cache: the mean of the posterior, or a sample of it by the same draws."""
@@ -268,7 +269,7 @@ class LatentDiffusion(SteppedModule):
         return mean + std * sample_noise(mean.shape, generator, share, mean.device)
 
 
-def _mean_of_new(error: Tensor, draw: Draw) -> Tensor:
+def _mean_of_new(error: Tensor, draw: LossInputs) -> Tensor:
     """Over the elements of the frames that are not given. Divided by how many those are in each process on average, so that the
     mean over processes is the mean over all frames."""
     new = 1 - draw.cond.mask
