@@ -49,8 +49,17 @@ class Condition:
         return Condition(**{f.name: _join(f.name, getattr(first, f.name), getattr(second, f.name)) for f in fields(Condition)})
 
     def without_frames(self) -> Condition:
-        """The same condition with no frame given and no noise level told: the unconditional pass of guidance."""
+        """Return this condition without given frames and their noise level, for the unconditional pass of guidance."""
         return replace(self, frames=None, mask=None, frame_noise=None, previous=None)
+
+    def frame_times(self, t: Tensor) -> Tensor:
+        """Return each frame's own time (b, T): the level s of a given frame, t (b,) or (b, T) elsewhere; without both, t itself."""
+        if self.mask is None or self.frame_noise is None:
+            return t
+        mask = self.mask[:, 0]  # (b, T, ...), the same all over a frame
+        is_given = mask.reshape(*mask.shape[:2], -1)[..., 0] > 0.5  # (b, T)
+        level = self.frame_noise[:, None].to(t.dtype)  # (b, 1)
+        return torch.where(is_given & (level >= 0), level, t if t.ndim == 2 else t[:, None])
 
 
 _FILL = {"frames": 0, "mask": 0, "frame_noise": ABSENT, "label": ABSENT, "previous": 0}

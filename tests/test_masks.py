@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lvdm.diffusion.draws import draw_levels, draw_times
-from lvdm.diffusion.masks import BothEnds, EveryKth, FirstFrames, Mixture, NoMask, RandomSubset, frame_times, write_frames
+from lvdm.diffusion.masks import BothEnds, EveryKth, FirstFrames, Mixture, NoMask, RandomSubset, write_frames
 from lvdm.types import ABSENT, Condition, UserError
 
 MANY = 20_000
@@ -111,22 +111,20 @@ def test_frame_times_are_the_level_where_given_and_told_and_t_elsewhere():
     level = torch.tensor([100, 7, ABSENT])
     expected = [[100, 900, 900], [500, 500, 500], [3, 3, 3]]
     for m in (mask.view(3, 1, 3, 1, 1), mask.view(3, 1, 3, 1, 1).expand(-1, -1, -1, 4, 4), mask.view(3, 1, 3)):
-        times = frame_times(torch.tensor([900, 500, 3]), Condition(mask=m, frame_noise=level))
+        times = Condition(mask=m, frame_noise=level).frame_times(torch.tensor([900, 500, 3]))
         assert times.tolist() == expected and times.dtype == torch.long
 
 
 def test_frame_times_leave_what_is_per_frame_already():
     cond = Condition(mask=torch.tensor([1.0, 0, 0]).view(1, 1, 3, 1, 1), frame_noise=torch.tensor([5]))
-    once = frame_times(torch.tensor([[10, 20, 30]]), cond)
-    assert once.tolist() == [[5, 20, 30]] and torch.equal(frame_times(once, cond), once)
+    once = cond.frame_times(torch.tensor([[10, 20, 30]]))
+    assert once.tolist() == [[5, 20, 30]] and torch.equal(cond.frame_times(once), once)
 
 
-@pytest.mark.parametrize(
-    "cond", [None, Condition(), Condition(mask=torch.ones(1, 1, 3, 1, 1)), Condition(frame_noise=torch.ones(1))]
-)
+@pytest.mark.parametrize("cond", [Condition(), Condition(mask=torch.ones(1, 1, 3, 1, 1)), Condition(frame_noise=torch.ones(1))])
 def test_frame_times_with_nothing_given_or_told_are_t(cond):
     t = torch.tensor([4])
-    assert frame_times(t, cond) is t
+    assert cond.frame_times(t) is t
 
 
 def test_write_frames_puts_the_given_in_their_places_in_a_copy():

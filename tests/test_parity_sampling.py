@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.losses import L1Loss
-from lvdm.diffusion.masks import frame_times, write_frames
+from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.objectives import EpsObjective
 from lvdm.diffusion.process import posterior_beta, q_sample
 from lvdm.diffusion.schedules import SqrtLinear
@@ -104,7 +104,7 @@ def test_one_training_loss_with_every_draw_given_is_the_published(parity, task):
     x0, t, mask = recorded["train_x0"], recorded["train_t"], recorded["mask"][..., :1, :1]
     cond = Condition(mask=mask, frame_noise=recorded["noise_level"])
     eps = write_frames(recorded["train_noise"], recorded["train_condition_noise"], mask)
-    x_in = q_sample(x0, eps, frame_times(t, cond), SCHEDULE)
+    x_in = q_sample(x0, eps, cond.frame_times(t), SCHEDULE)
     target = EpsObjective().target(x0, eps, t, SCHEDULE)
     with torch.no_grad():
         prediction = unet(x_in, t, cond)

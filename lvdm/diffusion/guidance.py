@@ -12,7 +12,6 @@ import logging
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.masks import frame_times
 from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.types import Condition, Denoise, Denoiser, Predictor
@@ -26,7 +25,7 @@ def predict_x0(denoiser: Denoiser, objective: Objective, schedule: NoiseSchedule
 
     def predict(x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = denoiser(x_t, t, cond)
-        time = frame_times(t, cond) if denoiser.noise_level == "time" else t
+        time = cond.frame_times(t) if cond is not None and denoiser.noise_level == "time" else t
         return objective.x0(output, x_t, time, schedule)
 
     return predict

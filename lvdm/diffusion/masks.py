@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lvdm.rules import integer, listed, number, require
-from lvdm.types import ABSENT, Condition, UserError
+from lvdm.types import UserError
 
 
 class Mask(Protocol):
@@ -107,17 +107,6 @@ class Mixture:
         choice = torch.multinomial(weights, batch, replacement=True, generator=generator)
         drawn = torch.stack([mask(batch, frames, generator) for mask in self.masks])  # (kind, b, 1, t, 1, 1)
         return drawn[choice, torch.arange(batch)]
-
-
-def frame_times(t: Tensor, cond: Condition | None) -> Tensor:
-    """Each frame's own time (b, T): s where a frame is given and its level told, t elsewhere. With nothing given, t itself."""
-    if cond is None or cond.mask is None or cond.frame_noise is None:
-        return t
-    mask = cond.mask[:, 0]  # (b, T, ...), the same all over a frame
-    is_given = mask.reshape(*mask.shape[:2], -1)[..., 0] == 1  # (b, T)
-    level = cond.frame_noise[:, None]  # (b, 1)
-    time = t if t.ndim == 2 else t[:, None]
-    return torch.where(is_given & (level != ABSENT), level, time)
 
 
 def write_frames(x: Tensor, frames: Tensor, mask: Tensor) -> Tensor:

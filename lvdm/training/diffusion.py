@@ -19,7 +19,7 @@ from lvdm.diffusion.draws import draw_levels, draw_times
 from lvdm.diffusion.guidance import check_compatible
 from lvdm.diffusion.loss_weights import UniformWeight
 from lvdm.diffusion.losses import L2Loss
-from lvdm.diffusion.masks import NoMask, frame_times
+from lvdm.diffusion.masks import NoMask
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
@@ -180,7 +180,7 @@ class LatentDiffusion(SteppedModule):
 
     def loss(self, draw: Draw) -> DiffusionLoss:
         """Given frames carry level s, the others time t; the network is told as much as it can hear."""
-        times = frame_times(draw.t, draw.cond)
+        times = draw.cond.frame_times(draw.t)
         x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
         prediction = self.denoiser(x_in, draw.t, self._told(draw.cond))
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
@@ -246,7 +246,7 @@ class LatentDiffusion(SteppedModule):
 
     def _v_error(self, draw: Draw, out: DiffusionLoss) -> Tensor:
         """Mean squared error of v over the frames to be made, whatever the objective: |x0 error|^2 / sigma^2."""
-        times = frame_times(draw.t, draw.cond)
+        times = draw.cond.frame_times(draw.t)
         x0 = self.objective.x0(out.prediction.float(), out.x_in, times, self.schedule)
         _, sigma = self.schedule.alpha_sigma(times, draw.x0)
         return _mean_of_new(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw)

@@ -21,15 +21,6 @@ def times_per_frame(t: Tensor, frames: int) -> Tensor:
     return t
 
 
-def times_of_given_frames(t: Tensor, cond: Condition) -> Tensor:
-    """t (b, t) with the given frames' own noise level in place; ABSENT (negative) levels leave t."""
-    if cond.mask is None or cond.frame_noise is None:
-        return t
-    level = cond.frame_noise[:, None].to(t.dtype)
-    is_given = cond.mask[:, 0, :, 0, 0] > 0.5
-    return torch.where(is_given & (level >= 0), level, t)
-
-
 def with_mask_channel(x: Tensor, mask: Tensor | None) -> Tensor:
     """[x, m] on channels; m (b, 1, t, 1, 1) or (b, 1, t, h, w), zeros where nothing is given."""
     channel = torch.zeros_like(x[:, :1]) if mask is None else mask.to(x.dtype).expand(-1, -1, *x.shape[2:])

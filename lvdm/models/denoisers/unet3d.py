@@ -14,7 +14,6 @@ from torch.utils.checkpoint import checkpoint
 from lvdm.models.denoisers.conditioning import (
     check_condition,
     check_latent,
-    times_of_given_frames,
     times_per_frame,
     with_mask_channel,
 )
@@ -192,7 +191,7 @@ class UNet3D(nn.Module):
         """Time, and all else that is told about the sample or its frames: (b, t, e)."""
         t = times_per_frame(t, frames)
         if self.noise_level == "time":
-            t = times_of_given_frames(t, cond)
+            t = cond.frame_times(t)
         emb = self.time_embed(sinusoidal_features(t, self.model_channels))
         if self.label_emb is not None and cond.frame_noise is not None:
             emb = emb + self.label_emb(cond.frame_noise)[:, None]
