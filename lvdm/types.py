@@ -53,7 +53,7 @@ class Condition:
         return replace(self, frames=None, mask=None, frame_noise=None, previous=None)
 
     def frame_times(self, t: Tensor) -> Tensor:
-        """Return each frame's own time (b, T): the level s of a given frame, t (b,) or (b, T) elsewhere; without both, t itself."""
+        """Return each frame's own time (b, T): the level s of a given frame, t elsewhere. Without mask or level, return t."""
         if self.mask is None or self.frame_noise is None:
             return t
         mask = self.mask[:, 0]  # (b, T, ...), the same all over a frame

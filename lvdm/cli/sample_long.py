@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,7 +14,6 @@ import torch
 from lvdm.cli import command
 from lvdm.cli.process import Process
 from lvdm.cli.sampling_options import (
-    Output,
     add_long_video,
     add_machine,
     add_output,
@@ -23,6 +21,7 @@ from lvdm.cli.sampling_options import (
     batch_size,
     batches,
     check_num,
+    choose_output,
     load_model,
     progress,
 )
@@ -32,7 +31,7 @@ from lvdm.data.patience import within
 from lvdm.data.places import label_of
 from lvdm.data.readers import TIME_LIMIT, open_video
 from lvdm.data.scan import look_at
-from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
+from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -66,12 +65,15 @@ def sample(args: argparse.Namespace) -> command.Report:
     infill = load_infill(args, predict)
     made = prepare_long_video(predict, infill, read_options(args), start=read_start(args, predict))
     videos = process.share(args.num)
-    out = Output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
+    out, missing = choose_output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
     start = time.perf_counter()
-    write(made, out, seed=args.seed, size=batch_size(args, predict))
+    factor, latents = predict.codec.temporal_factor, made.plan.latents - made.plan.start_latents
+    with progress(latents * factor * len(missing), "frames") as bar:
+        for batch in batches(missing, batch_size(args, predict)):
+            made.write(out, batch, on_latents=lambda done: bar.update(done * factor))
     out.close()
     seconds = time.perf_counter() - start
-    print(f"{len(out.missing)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
+    print(f"{len(missing)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
     return {
         "predict": args.predict,
         "infill": args.infill,
@@ -79,24 +81,10 @@ def sample(args: argparse.Namespace) -> command.Report:
         "frames": args.frames,
         "seed": args.seed,
         "sampling_seconds": seconds,
-        "plan": describe(made),
+        "plan": made.describe(),
         "rank": process.rank,
         "processes": process.count,
     }
-
-
-def write(made: LongVideo, out: Output, *, seed: int, size: int) -> None:
-    """All videos, a batch at a time, each frame into its files as soon as it is there."""
-    factor = made.predict.codec.temporal_factor
-    latents = (made.plan.latents - made.plan.start_latents) * len(out.missing)
-    with progress(latents * factor, "frames") as bar:
-        for batch in batches(out.missing, size):
-            with ExitStack() as stack:
-                files = [stack.enter_context(out.open(video)) for video in batch]
-                for chunk in made.frames(seed, batch, on_latents=lambda done: bar.update(done * factor)):
-                    for video, writer, shown in zip(batch, files, chunk, strict=True):
-                        writer.write(shown)
-                        out.draw(video, shown)
 
 
 def load_infill(args: argparse.Namespace, predict: VideoModel) -> VideoModel | None:
@@ -132,26 +120,3 @@ def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None
     at_once = max(1, MAX_READ // (3 * facts.height * facts.width))
     parts = [torch.from_numpy(reader.read(wanted[at : at + at_once])) for at in wanted[::at_once]]
     return torch.cat([resize_and_crop(part, (height, width)) for part in parts]).numpy()
-
-
-def describe(made: LongVideo) -> dict[str, object]:
-    """What was decided, for the report."""
-    plan, gaps = made.plan, made.gaps
-    return {
-        "latents": plan.latents,
-        "lead_in": made.lead_in,
-        "start_latents": plan.start_latents,
-        "window": plan.window,
-        "overlap": plan.overlap,
-        "key_stride": plan.key_stride,
-        "key_windows": plan.num_key_windows,
-        "gap_window": plan.gap_window,
-        "gap_windows": plan.num_gap_windows,
-        "sampler": made.keys.solver.sampler,
-        "eta": made.keys.solver.eta,
-        "steps": len(made.keys.solver.grid),
-        "gap_steps": None if gaps is None else len(gaps.solver.grid),
-        "condition_noise": made.keys.level,
-        "gap_noise": None if gaps is None else gaps.level,
-        "guidance": made.keys.guidance,
-    }

@@ -70,23 +70,6 @@ class EveryKth:
 
 
 @dataclass(frozen=True)
-class RandomSubset:
-    """Each frame by itself with `probability`; where that would give all, one frame drawn evenly stays to be made."""
-
-    probability: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"probability is {self.probability}, expected a number from 0 to 1")
-
-    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
-        is_given = torch.rand(batch, frames, generator=generator) < self.probability
-        spared = torch.randint(frames, (batch, 1), generator=generator)
-        is_spared = is_given.all(dim=1, keepdim=True) & (torch.arange(frames) == spared)
-        return _volume(is_given & ~is_spared)
-
-
-@dataclass(frozen=True)
 class Mixture:
     """For every sample one of `masks`, with `probabilities`. (Published: NoMask, FirstFrames and BothEnds.)"""
 

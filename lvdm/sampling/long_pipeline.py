@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,7 +17,9 @@ from torch import Tensor
 
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VideoNoise
-from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, check_level, to_uint8
+from lvdm.sampling.options import LongOptions, SamplingSettings
+from lvdm.sampling.output import Output
+from lvdm.sampling.pipeline import VideoModel, auto_batch, check_level, to_uint8
 from lvdm.sampling.windows import Plan, plan
 from lvdm.types import UserError
 
@@ -25,35 +28,6 @@ logger = logging.getLogger(__name__)
 STAGES = {"key": 1, "gap": 2}  # first number of a noise stream's stage; 0 is a short video
 Video = np.ndarray | Tensor  # uint8 (t, h, w, 3)
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class LongOptions:
-    """How a long video is made; None takes the model's own setting.
-
-    Args:
-        frames: of the whole video, a start included.
-        sampler, steps, eta: as for short videos; gap_steps: steps in gaps.
-        guidance: weight w against the pass that is given no frames.
-        condition_noise: level s of given keys, a time of the schedule; 0 leaves them clean. gap_noise: the same in gaps.
-        overlap: keys that a window is given from the one before.
-        key_stride: latents from one key to the next.
-        gap_batch: gap windows filled at once, or "auto".
-        lead_in: frames made before the first one and left out, for what grows out of nothing is the weakest part.
-    """
-
-    frames: int = 1000
-    sampler: str | None = None
-    steps: int | None = None
-    gap_steps: int | None = None
-    eta: float | None = None
-    guidance: float | None = None
-    condition_noise: int | None = None
-    gap_noise: int | None = None
-    overlap: int | None = None
-    key_stride: int | None = None
-    gap_batch: int | str = "auto"
-    lead_in: int | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +66,36 @@ class LongVideo:
                 yield chunk[:, :, first:end]
             first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
 
+    def write(self, out: Output, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> None:
+        """Sample these videos of the output's seed together, and write each frame as soon as it exists."""
+        with ExitStack() as stack:
+            files = [stack.enter_context(out.open(video)) for video in videos]
+            for chunk in self.frames(out.seed, videos, on_latents=on_latents):
+                for writer, shown in zip(files, chunk, strict=True):
+                    writer.write(shown)
+
+    def describe(self) -> dict[str, object]:
+        """Return what was decided, for a report."""
+        plan, keys, gaps = self.plan, self.keys, self.gaps
+        return {
+            "latents": plan.latents,
+            "lead_in": self.lead_in,
+            "start_latents": plan.start_latents,
+            "window": plan.window,
+            "overlap": plan.overlap,
+            "key_stride": plan.key_stride,
+            "key_windows": plan.num_key_windows,
+            "gap_window": plan.gap_window,
+            "gap_windows": plan.num_gap_windows,
+            "sampler": keys.solver.sampler.name,
+            "eta": keys.solver.eta,
+            "steps": len(keys.solver.grid),
+            "gap_steps": None if gaps is None else len(gaps.solver.grid),
+            "condition_noise": keys.level,
+            "gap_noise": None if gaps is None else gaps.level,
+            "guidance": keys.guidance,
+        }
+
     def _gaps_at_once(self, videos: int) -> int:
         if self.gaps is None or self.gap_batch != "auto":
             return 1 if self.gaps is None else int(self.gap_batch)
@@ -129,7 +133,7 @@ def prepare_long_video(
 ) -> LongVideo:
     """Check that models, options and start fit together, and plan."""
     settings = predict.trained_settings()
-    _check_options(options, infill, has_start=start is not None)
+    options.check(has_infill=infill is not None, has_start=start is not None)
     filling = None if infill is None else _infill_settings(predict, infill)
     known = _encode_start(predict, start)
     lead_in = 0 if start is not None else _or(options.lead_in, settings.lead_in)
@@ -159,7 +163,7 @@ def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, lev
     return WindowSampler(
         predict=model.predictor(),
         schedule=model.schedule,
-        solver=model.solver(sampler=options.sampler, steps=options.steps, eta=options.eta),
+        solver=model.solver(options),
         level=level,
         guidance=_or(options.guidance, settings.guidance),
         fps=None if settings.fps is None else settings.fps / stride,
@@ -184,21 +188,6 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
         raise UserError(f"the start has {len(frames)} frames, and one latent stands for {factor}; give at least that many")
     video = frames[: n * factor].to(model.device).float() / 127.5 - 1
     return model.codec.encode(video.permute(3, 0, 1, 2)[None]).float()
-
-
-def _check_options(options: LongOptions, infill: VideoModel | None, *, has_start: bool) -> None:
-    without = {"gap_noise": options.gap_noise, "gap_steps": options.gap_steps, "key_stride": options.key_stride}
-    idle = [name for name, value in without.items() if value is not None]
-    if infill is None and (idle or options.gap_batch != "auto"):
-        raise UserError(f"{(idle or ['gap_batch'])[0]} has no effect without an infill model; give one or leave the option out")
-    if options.gap_batch != "auto" and not (isinstance(options.gap_batch, int) and options.gap_batch >= 1):
-        raise UserError(f"gap_batch is {options.gap_batch!r}, expected auto or a number of windows from 1 on")
-    if options.frames < 1:
-        raise UserError(f"a video needs at least one frame, not {options.frames}")
-    if options.lead_in is not None and options.lead_in < 0:
-        raise UserError(f"lead_in is {options.lead_in}, expected a number of frames, 0 for none")
-    if options.lead_in and has_start:
-        raise UserError(f"lead_in is {options.lead_in}, but a video that goes on from a start grows out of that; leave it out")
 
 
 def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSettings:

@@ -6,7 +6,7 @@ eps = eps_c + w (eps_c - eps_u), so that w = 0 is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -17,73 +17,18 @@ from torch import Tensor
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
-from lvdm.rules import integer, listed, number, one_of, optional, require
 from lvdm.sampling.noise import VideoNoise
+from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
-from lvdm.sampling.timesteps import SPACINGS
 from lvdm.types import ABSENT, Condition, Denoiser, Predictor, TextEncoder, UserError, VideoCodec
 
 SHORT = 0  # first number of a noise stream's stage: what kind of window it is for
 CPU_ELEMENTS = 20_000  # latent elements in one batch on a CPU: more fall out of its cache and are slower (measured)
 CUDA_BYTES = 16 << 10  # memory that one latent element may need in a network, with room to spare
 
-MOST_ELEMENTS = 2**26  # of one window's latent: a video of 2048 pixels' side has a sixteenth of that
-COUNT = integer(1, 10**6)
-SETTINGS = {
-    "latent_shape": listed(integer(1, 2**16), 4, 4),
-    "fps": optional(number(1e-6, 1e6)),
-    "key_stride": COUNT,
-    "overlap": integer(0, 2**16),
-    "sampler": one_of(*SAMPLERS),
-    "eta": number(0, 1),
-    "steps": COUNT,
-    "gap_steps": optional(COUNT),
-    "spacing": one_of(*SPACINGS),
-    "guidance": number(-1e6, 1e6),
-    "condition_noise": integer(0, 10**6),
-    "gap_noise": integer(0, 10**6),
-    "lead_in": integer(0, 10**6),
-}
-
+MODELS_OWN = SampleOptions()
 OnProgress = Callable[[float], None]
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """What a model file says of how it was trained and is best sampled from; commands take them as defaults."""
-
-    latent_shape: Sequence[int]  # c, t, h, w of one window
-    fps: float | None = None  # frames per second of the training videos
-    key_stride: int = 1  # latents from one key of a long video to the next
-    overlap: int = 1  # keys that a window of a long video is given from the one before
-    sampler: str = "ddim"
-    eta: float = 0.0  # randomness of ddim, 0 to 1
-    steps: int = 50
-    gap_steps: int | None = None  # in the gaps of a long video; None: as many as elsewhere
-    spacing: str = "published"  # of the steps: published or trailing
-    guidance: float = 0.0  # weight w
-    condition_noise: int = 100  # level s of given keys
-    gap_noise: int = 100  # level s of given keys when gaps are filled
-    lead_in: int = 0  # frames of a long video that are made first and left out
-
-    def __post_init__(self) -> None:
-        for name, rule in SETTINGS.items():
-            require(rule, **{f"sampling.{name}": getattr(self, name)})
-        if np.prod(self.latent_shape, dtype=float) > MOST_ELEMENTS:
-            raise UserError(f"sampling.latent_shape is {list(self.latent_shape)}, expected at most {MOST_ELEMENTS:,} elements")
-        if self.overlap >= max(2, self.latent_shape[1]):
-            raise UserError(
-                f"sampling.overlap is {self.overlap}, expected less than the {self.latent_shape[1]} latents of a window"
-            )
-
-    @staticmethod
-    def read(stored: Mapping[str, Any]) -> SamplingSettings:
-        """From a model file; what other versions of lvdm say beside it is left unread."""
-        if "latent_shape" not in stored:
-            raise UserError("the model file does not say the shape of its latents (sampling.latent_shape: c, t, h, w)")
-        known = {f.name for f in fields(SamplingSettings)}
-        return SamplingSettings(**{name: value for name, value in stored.items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -141,7 +86,7 @@ class VideoModel:
             noise: a given start (n, c, t, h, w) instead of the seed's.
             on_progress: told after every step how many videos' worth of work it was.
         """
-        solver = self.solver(sampler=sampler, steps=steps, eta=eta)
+        solver = self.solver(SampleOptions(sampler, steps, eta))
         shape = self._window_shape(num, noise)
         cond, uncond = self._conditions(num, label, context, guidance)
         scale = 0.0 if uncond is None else self._guidance(guidance)
@@ -155,12 +100,14 @@ class VideoModel:
             made.append(solver(denoise, x, noise=streams, on_step=_report(on_progress, len(streams) / len(solver.grid))))
         return torch.cat(made)
 
-    def solver(self, *, sampler: str | None = None, steps: int | None = None, eta: float | None = None) -> Solver:
-        """With the model's own sampler, steps and eta where none are given."""
+    def solver(self, options: SampleOptions = MODELS_OWN) -> Solver:
+        """Return the solver with these options, and the model's own sampler, steps and eta for what they leave open."""
         settings = self.trained_settings()
         assert self.schedule is not None
-        name = sampler or settings.sampler
-        steps = settings.steps if steps is None and name != "ddpm" else steps
+        name, steps, eta = options.sampler or settings.sampler, options.steps, options.eta
+        visits_all = name in SAMPLERS and SAMPLERS[name].usual_steps is None
+        if steps is None and not visits_all:
+            steps = settings.steps
         if eta is None:
             eta = settings.eta if name == settings.sampler else 0.0
         return make_solver(self.schedule, name, steps=steps, eta=eta, spacing=settings.spacing)

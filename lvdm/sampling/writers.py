@@ -232,14 +232,15 @@ class ContactSheet:
 class VideoFiles:
     """One video in several formats at once; all of its files appear on a clean exit, none when something failed."""
 
-    def __init__(self, writers: Sequence[VideoWriter]) -> None:
-        self._writers = list(writers)
-        self.paths = [writer.path for writer in writers]
+    def __init__(self, writers: Sequence[VideoWriter], on_frames: Callable[[Frames], None] | None = None) -> None:
+        self._writers, self._on_frames = list(writers), on_frames
 
     def write(self, frames: Frames) -> None:
         for writer in self._writers:
             with _named(writer.path):
                 writer.write(frames)
+        if self._on_frames is not None:
+            self._on_frames(frames)
 
     def __enter__(self) -> VideoFiles:
         return self
@@ -265,15 +266,22 @@ def paths_for(folder: Path, name: str, formats: Sequence[str]) -> dict[str, Path
     return {format_: folder / (name if format_ == "frames" else f"{name}.{format_}") for format_ in formats}
 
 
-def open_video(paths: dict[str, Path], *, fps: float, quality: float = 8, overwrite: bool = False) -> VideoFiles:
-    """Writers for the paths of `paths_for`."""
+def open_writers(
+    paths: dict[str, Path],
+    *,
+    fps: float,
+    quality: float = 8,
+    overwrite: bool = False,
+    on_frames: Callable[[Frames], None] | None = None,
+) -> VideoFiles:
+    """Return writers for the paths of `paths_for`; `on_frames` is called with all frames that were written."""
     make: dict[str, Callable[[Path], VideoWriter]] = {
         "mp4": lambda path: Mp4Writer(path, fps=fps, quality=quality, overwrite=overwrite),
         "gif": lambda path: GifWriter(path, fps=fps, overwrite=overwrite),
         "npz": lambda path: NpzWriter(path, overwrite=overwrite),
         "frames": lambda path: PngWriter(path, overwrite=overwrite),
     }
-    return VideoFiles([make[format_](path) for format_, path in paths.items()])
+    return VideoFiles([make[format_](path) for format_, path in paths.items()], on_frames)
 
 
 @contextlib.contextmanager

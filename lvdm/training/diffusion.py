@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lvdm.diffusion.draws import draw_levels, draw_times
-from lvdm.diffusion.guidance import check_compatible
 from lvdm.diffusion.loss_weights import UniformWeight
 from lvdm.diffusion.losses import L2Loss
 from lvdm.diffusion.masks import NoMask
-from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
+from lvdm.diffusion.training_times import StratifiedTimes, TrainingTimes, draw_levels
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
 from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
@@ -80,6 +79,7 @@ class LatentDiffusion(SteppedModule):
         denoiser: the network.
         codec: frozen, video <-> normalised latent.
         schedule, objective, loss, weight: the diffusion, each chosen independently.
+        times: how the diffusion times of a batch are drawn.
         num_latents: latent frames of a window.
         tasks: what to learn, by name; one is drawn per sample.
         given: how given frames are perturbed and whether they count in the loss.
@@ -101,6 +101,7 @@ class LatentDiffusion(SteppedModule):
         tasks: Mapping[str, Task] | None = None,
         loss: Loss | None = None,
         weight: Weight | None = None,
+        times: TrainingTimes | None = None,
         given: GivenFrames | None = None,
         sample_posterior: bool = False,
         text_encoder: TextEncoder | None = None,
@@ -118,6 +119,7 @@ class LatentDiffusion(SteppedModule):
         self.schedule, self.objective = schedule, objective
         self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
+        self.times = times or StratifiedTimes()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
         self.text_encoder, self.empty_caption = text_encoder, empty_caption
         self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
@@ -169,7 +171,7 @@ class LatentDiffusion(SteppedModule):
         same in each of them."""
         latents = self._latents(batch, generator, share)
         window = cut_windows(latents, tasks, self.num_latents, generator, share)
-        t = draw_times(len(tasks), self.schedule.num_steps, generator)
+        t = self.schedule.time_at(self.times(len(tasks), generator))
         s = draw_levels(len(tasks), self.given.max_level, self.given.clean_fraction, generator)
         t, s = (share.of(each).to(latents.device) for each in (t, s))
         eps = sample_noise(window.z.shape, generator, share, latents.device)
@@ -236,8 +238,8 @@ class LatentDiffusion(SteppedModule):
             draw = self.draw(batch, [task] * b * self.share.processes, generator_for(1234, batch_idx), self.share)
             losses, errors = [], []
             for k in range(VALIDATION_TIMES):
-                t = torch.full_like(draw.t, int((k + 0.5) / VALIDATION_TIMES * self.schedule.num_steps))
-                at_t = replace(draw, t=t)
+                t = self.schedule.time_at(torch.full((b,), (k + 0.5) / VALIDATION_TIMES, dtype=torch.float64))
+                at_t = replace(draw, t=t.to(draw.t.device))
                 out = self.loss(at_t)
                 losses.append(out.loss)
                 errors.append(self._v_error(at_t, out))

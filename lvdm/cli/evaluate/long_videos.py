@@ -23,7 +23,6 @@ from lvdm.cli.evaluate.gather import of_all
 from lvdm.cli.evaluate.sampled import group_size, groups, how_sampled, model_facts
 from lvdm.cli.evaluate.sources import Source
 from lvdm.cli.process import Process
-from lvdm.cli.sample_long import describe
 from lvdm.data.loading import next_batch
 from lvdm.evaluation.curves import Curves
 from lvdm.evaluation.frame_curves import FrameFacts, frame_facts
@@ -182,7 +181,7 @@ class ModelVideos:
         return model_facts(files, how_sampled(keys.solver, guidance=keys.guidance, seed=self.seed))
 
     def plan(self) -> dict[str, Any]:
-        return describe(self.made)
+        return self.made.describe()
 
     def name_of(self, video: int) -> str:
         return f"seed{self.seed}-{video:05d}"
