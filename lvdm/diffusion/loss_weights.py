@@ -25,7 +25,8 @@ class UniformWeight:
 @dataclass(frozen=True)
 class MinSNRWeight:
     """min(SNR, gamma) on the squared error of x0, whatever is predicted: x0: min(SNR, gamma), eps: min(SNR, gamma) / SNR,
-    v: min(SNR, gamma) / (SNR + 1), flow: min(SNR, gamma) sigma^2. A time without signal has weight 0, so there the network learns from its neighbours only."""
+    v: min(SNR, gamma) / (SNR + 1), flow: min(SNR, gamma) sigma^2. A time without signal has weight 0, so there the network
+    learns from its neighbours only."""
 
     gamma: float = 5.0
 

@@ -57,7 +57,8 @@ class NoiseSchedule(ABC):
 class TableSchedule(NoiseSchedule):
     """A variance-preserving schedule, alpha^2 + sigma^2 = 1, given by a table of alpha_bar over the times 0..T-1.
 
-    Real times are interpolated, and at time -1 there is no noise. A subclass computes `alpha_bars`, which is changed in this order:
+    Real times are interpolated, and at time -1 there is no noise. A subclass computes `alpha_bars`. It is shifted before it is
+    rescaled.
 
     Args:
         num_steps: T.
