@@ -1,4 +1,4 @@
-"""How much each time counts in the loss: one weight per value of t, (b,) or per frame (b, T), float32.
+"""How much each time counts in the loss: weights of the shape of t, (b,) or per frame (b, T), float32.
 
 Letters: SNR = alpha^2 / sigma^2, gamma its cap (Hang et al. 2023, Min-SNR).
 """

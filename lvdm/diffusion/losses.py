@@ -9,10 +9,14 @@ from torch import Tensor
 
 
 class L1Loss:
+    """The absolute difference."""
+
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).abs()
 
 
 class L2Loss:
+    """The squared difference."""
+
     def __call__(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target) ** 2

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LongVideo:
-    """Everything decided, nothing sampled: ask for as many videos as you like."""
+    """A long video that is planned and checked, and of which any number can be sampled."""
 
     plan: Plan
     predict: VideoModel
@@ -43,7 +43,7 @@ class LongVideo:
     lead_in: int  # the plan's first frames, which are left out
 
     def latents(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
-        """Latents (v, c, t, h, w) of these videos of a seed, in order, as they are made; those of the lead-in come first."""
+        """Yield latents (v, c, t, h, w) of these videos of a seed, in order, as they are sampled; the lead-in comes first."""
         return long_latents(
             self.plan,
             keys=self.keys,
@@ -55,11 +55,11 @@ class LongVideo:
         )
 
     def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:
-        """uint8 (v, t, h, w, 3), t as they come, exactly the frames asked for."""
+        """Yield uint8 (v, t, h, w, 3) with any t, exactly the requested frames in all."""
         yield from map(to_uint8, self.videos(seed, videos, on_latents=on_latents))
 
     def videos(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
-        """The same as floats (v, 3, t, h, w), about in [-1, 1]."""
+        """Yield the same as floats (v, 3, t, h, w), about in [-1, 1]."""
         first, end = self.lead_in, self.plan.frames  # counted from where the next chunk begins
         for chunk in self.predict.codec.decode_stream(self.latents(seed, videos, on_latents=on_latents)):
             if first < chunk.shape[2]:
@@ -115,13 +115,13 @@ def sample_long(
     on_latents: OnLatents | None = None,
     **options: Any,
 ) -> Iterator[np.ndarray]:
-    """One long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed.
+    """Yield one long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed.
 
     Args:
-        predict: makes the keys, or everything where there is no `infill`.
+        predict: samples the keys, or every latent if there is no `infill`.
         infill: fills the gaps between keys; may be `predict` itself.
-        start: uint8 (t, h, w, 3), a video to go on from; its frames count among `frames`.
-        on_latents: told how many more latents are done.
+        start: uint8 (t, h, w, 3), a video to continue; its frames count among `frames`.
+        on_latents: called with the number of latents that were sampled since the last call.
         options: those of `LongOptions`: frames, sampler, steps, guidance and so on.
     """
     made = prepare_long_video(predict, infill, LongOptions(**options), start=start)
@@ -131,7 +131,7 @@ def sample_long(
 def prepare_long_video(
     predict: VideoModel, infill: VideoModel | None, options: LongOptions, *, start: Video | None = None
 ) -> LongVideo:
-    """Check that models, options and start fit together, and plan."""
+    """Check that models, options and start fit together, and plan the video."""
     settings = predict.trained_settings()
     options.check(has_infill=infill is not None, has_start=start is not None)
     filling = None if infill is None else _infill_settings(predict, infill)
@@ -173,7 +173,7 @@ def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, lev
 
 
 def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
-    """(1, c, n, h, w): as many whole latents as the start has frames for; none without a start."""
+    """Return (1, c, n, h, w), as many whole latents as the start has frames for; without a start, none."""
     c, _, h, w = model.trained_settings().latent_shape
     if start is None:
         return torch.zeros(1, c, 0, h, w, device=model.device)
@@ -181,7 +181,7 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
     size = (h * model.codec.spatial_factor, w * model.codec.spatial_factor)
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
         came = f"{frames.dtype} of shape {tuple(frames.shape)}"
-        raise UserError(f"the start is {came}; this model goes on from uint8 (frames, {size[0]}, {size[1]}, 3)")
+        raise UserError(f"the start is {came}; this model continues uint8 (frames, {size[0]}, {size[1]}, 3)")
     factor = model.codec.temporal_factor
     n = len(frames) // factor
     if n == 0:
@@ -191,7 +191,7 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
 
 
 def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSettings:
-    """The infill model's settings, once it is clear that both models speak of the same latents."""
+    """Check that both models are of the same latents, and return the infill model's settings."""
     settings, filling = predict.trained_settings(), infill.trained_settings()
     if infill is not predict and infill.codec.fingerprint() != predict.codec.fingerprint():
         raise UserError(

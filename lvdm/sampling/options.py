@@ -129,4 +129,4 @@ class LongOptions(SampleOptions):
         if self.lead_in is not None and self.lead_in < 0:
             raise UserError(f"lead_in is {self.lead_in}, expected a number of frames, 0 for none")
         if self.lead_in and has_start:
-            raise UserError(f"lead_in is {self.lead_in} and has no effect on a video that goes on from a start; leave it out")
+            raise UserError(f"lead_in is {self.lead_in} and has no effect on a video that continues a start; leave it out")

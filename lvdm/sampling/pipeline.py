@@ -1,4 +1,4 @@
-"""A trained model, ready to sample from: network, schedule, objective and codec together (LVDM section 3.1 to 3.3).
+"""A trained model to sample from: network, schedule, objective and codec together (LVDM section 3.1 to 3.3).
 
 Letters: n videos, b videos sampled at once, c channels, t latents or frames, h w; w guidance weight, in the convention
 eps = eps_c + w (eps_c - eps_u), so that w = 0 is off.
@@ -40,8 +40,8 @@ class VideoModel:
         denoiser, schedule, objective, settings: the diffusion model; all None for an autoencoder alone.
         device: where the networks are.
         dtype: the network runs in this type by autocast; None is float32.
-        text_encoder: prompts to context, where the model reads text.
-        name: what to call it in messages.
+        text_encoder: prompts to context, if the model reads text.
+        name: its name in messages.
     """
 
     codec: VideoCodec
@@ -55,7 +55,7 @@ class VideoModel:
     name: str = "the model"
 
     def sample(self, num: int = 1, **options: Any) -> np.ndarray:
-        """Short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
+        """Return short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
         return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in self.sample_latents(num, **options).split(1)])
 
     @torch.no_grad()
@@ -75,16 +75,15 @@ class VideoModel:
         noise: Tensor | None = None,
         on_progress: OnProgress | None = None,
     ) -> Tensor:
-        """Latents (n, c, t, h, w) of the videos first, ..., first + num - 1 of a seed.
+        """Return latents (n, c, t, h, w) of the videos first, ..., first + num - 1 of a seed.
 
         Args:
-            steps, sampler, eta, guidance: None takes the model's own; ddpm without steps goes through all times. eta is the
-                randomness of ddim, 0 to 1, and the model's own is that of its own sampler.
-            batch_size: videos at once; changes nothing but time and memory. None: as many as are useful.
+            steps, sampler, eta, guidance: as in `SampleOptions`; None takes the model's own.
+            batch_size: videos at once, which changes time and memory only. None: as many as are useful.
             label: class of all videos, or one for each.
             context: text features (n, l, d), or (1, l, d) for all.
             noise: a given start (n, c, t, h, w) instead of the seed's.
-            on_progress: told after every step how many videos' worth of work it was.
+            on_progress: called after every step with its share of the work, in videos.
         """
         solver = self.solver(SampleOptions(sampler, steps, eta))
         shape = self._window_shape(num, noise)
@@ -113,22 +112,24 @@ class VideoModel:
         return make_solver(self.schedule, name, steps=steps, eta=eta, spacing=settings.spacing)
 
     def predictor(self) -> Predictor:
-        """The network as a predictor of x0, in the model's type."""
+        """Return the network as a predictor of x0, in the model's type."""
         self.trained_settings()
         assert self.denoiser is not None and self.objective is not None and self.schedule is not None
         network = self.denoiser if self.dtype is None else _Autocast(self.denoiser, self.device, self.dtype)
         return predict_x0(network, self.objective, self.schedule)
 
     def trained_settings(self) -> SamplingSettings:
-        """The settings, or a sentence where there is no diffusion model to sample from."""
+        """Return the settings; refuse an autoencoder without a diffusion model."""
         if self.denoiser is None or self.settings is None:
-            raise UserError(f"{self.name} is an autoencoder alone: it codes videos but cannot make any; give a diffusion model")
+            raise UserError(
+                f"{self.name} is an autoencoder alone: it encodes videos but cannot sample any; give a diffusion model"
+            )
         return self.settings
 
     def _conditions(
         self, num: int, label: int | Sequence[int] | None, context: Tensor | None, guidance: float | None
     ) -> tuple[Condition, Condition | None]:
-        """What every video is told, and what the unconditional pass is told where there is anything to tell apart."""
+        """Return the condition of the videos, and that of the unconditional pass if it differs."""
         settings = self.trained_settings()
         cond = Condition(
             label=None if label is None else self._labels(num, label),
@@ -157,7 +158,7 @@ class VideoModel:
     def _window_shape(self, num: int, noise: Tensor | None) -> tuple[int, ...]:
         shape = tuple(self.trained_settings().latent_shape)
         if num < 1:
-            raise UserError(f"{num} videos were asked for; ask for one or more")
+            raise UserError(f"{num} videos were requested; request one or more")
         if noise is not None and noise.shape != (num, *shape):
             raise UserError(f"the noise has shape {tuple(noise.shape)}, {num} videos of this model need {(num, *shape)}")
         return shape
@@ -199,10 +200,10 @@ class _Autocast:
 
 
 def auto_batch(elements: int, device: torch.device) -> int:
-    """How many windows of so many latent elements (twice with guidance) to sample at once.
+    """Return how many windows of so many latent elements (twice with guidance) to sample at once.
 
-    On a CPU what makes 20,000 elements, as larger batches gain no speed there; on a GPU what fits its free memory at 16 KiB an
-    element.
+    On a CPU that is 20,000 elements, because larger batches gain no speed there; on a GPU what fits its free memory at 16 KiB
+    an element.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -220,7 +221,7 @@ def check_level(level: int, model: VideoModel) -> None:
 
 
 def to_uint8(video: Tensor) -> np.ndarray:
-    """(b, 3, t, h, w) in [-1, 1] -> (b, t, h, w, 3), rounded."""
+    """Return (b, 3, t, h, w) in [-1, 1] as (b, t, h, w, 3), rounded."""
     levels = ((video.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
     return levels.permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
 

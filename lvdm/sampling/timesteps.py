@@ -69,8 +69,10 @@ def make_grid(schedule: NoiseSchedule, steps: int, spacing: str = "published") -
 
 
 def published_grid(schedule: NoiseSchedule, steps: int) -> SamplingGrid:
-    """LVDM's: every (T // S)-th time, plus 1, ending at time 0. S = 30 of 1000 makes 31 steps. It starts nearly a stride
-    below T, where some signal is left, and takes it for pure noise: with few steps, or zero terminal SNR, prefer trailing."""
+    """Return LVDM's grid: every (T // S)-th time, plus 1, ending at time 0. S = 30 of 1000 makes 31 steps.
+
+    It starts nearly a stride below T, where some signal is left, and takes it for pure noise. With few steps, or zero terminal
+    SNR, prefer trailing."""
     _check_steps(steps, schedule)
     _check_table(schedule, "published spacing", "spacing trailing")
     num_steps = schedule.num_steps
@@ -86,13 +88,13 @@ def published_grid(schedule: NoiseSchedule, steps: int) -> SamplingGrid:
 
 
 def trailing_grid(schedule: NoiseSchedule, steps: int) -> SamplingGrid:
-    """S equal strides down from the schedule's last time, where it may be pure noise, to no noise."""
+    """Return S equal strides down from the schedule's last time, where it may be pure noise, to no noise."""
     _check_steps(steps, schedule)
     return grid_at(schedule, schedule.trailing_times(steps))
 
 
 def full_grid(schedule: NoiseSchedule) -> SamplingGrid:
-    """All T times, as DDPM goes."""
+    """Return the grid of all T times."""
     _check_table(schedule, "a sampler without a number of steps", "a number of steps")
     return trailing_grid(schedule, schedule.num_steps)
 
