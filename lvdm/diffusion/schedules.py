@@ -50,7 +50,8 @@ class NoiseSchedule(ABC):
 
     @property
     def has_zero_terminal_snr(self) -> bool:
-        return bool(self.alpha(torch.tensor(self.trailing_times(1)[0], device="cpu")) == 0)
+        """Check that the last time is pure noise."""
+        return float(self.alpha(torch.tensor(self.trailing_times(1)[0], device="cpu"))) < 1e-12
 
 
 @dataclass(eq=False)
