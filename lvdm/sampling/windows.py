@@ -166,7 +166,7 @@ def _check(frames: int, window: int, overlap: int, key_stride: int, gap_window: 
     if not 1 <= overlap < window:
         raise UserError(f"windows of {window} latents cannot share {overlap}; give an overlap from 1 to {window - 1}")
     if key_stride > 1 and gap_window is None:
-        raise UserError(f"with a key every {key_stride} latents the gaps must be filled; give an infill model or key_stride 1")
+        raise UserError(f"with a key every {key_stride} latents an infill model must fill the gaps; give one or key_stride 1")
     if key_stride == 1 and gap_window is not None:
         raise UserError("with key_stride 1 there is no gap to fill; leave the infill model out or give a larger key_stride")
     if gap_window is not None and (gap_window <= key_stride or (gap_window - 1) % key_stride):
