@@ -18,7 +18,7 @@ from tiny_training import checkpoint
 from lvdm.cli import command, train
 from lvdm.evaluation.results.curves import write_chart, write_csv
 from lvdm.files import why_not_written
-from lvdm.sampling.writers import ContactSheet, open_video
+from lvdm.sampling.writers import ContactSheet, open_writers
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
@@ -157,7 +157,7 @@ def test_a_video_that_does_not_fit_is_one_sentence_and_leaves_nothing(kind: str,
     noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3)).astype(np.uint8)
     path = disk / ("video" if kind == "frames" else f"video.{kind}")
     said = pytest.raises(UserError, match=f"(could not|cannot) write .*{FULL}; free space")
-    with said, open_video({kind: path}, fps=8) as files:
+    with said, open_writers({kind: path}, fps=8) as files:
         for _ in range(8):
             files.write(noise)
     assert sorted(each.name for each in disk.iterdir()) == ["filler"]

@@ -89,7 +89,7 @@ def test_a_lead_in_is_the_same_video_without_its_first_frames(model: VideoModel,
     assert np.array_equal(np.stack(list(sample_long(own, own, frames=90))), video)
     start = whole[:26]
     assert prepare_long_video(own, own, LongOptions(frames=90), start=start).lead_in == 0
-    with pytest.raises(UserError, match="goes on from a start"):
+    with pytest.raises(UserError, match="continues a start"):
         prepare_long_video(own, own, LongOptions(frames=90, lead_in=5), start=start)
 
 

@@ -22,7 +22,7 @@ from lvdm.evaluation.reconstruction import clip_scores, score_names
 from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor, full_precision
 from lvdm.processes import Process, gather
-from lvdm.sampling.writers import open_video
+from lvdm.sampling.writers import open_writers
 from lvdm.types import VideoCodec
 
 
@@ -49,7 +49,7 @@ class Show:
         """uint8 (t, h, w, 3) twice."""
         if number >= self.count:
             return
-        with open_video({"mp4": self.file(number)}, fps=self.fps, overwrite=True) as files:
+        with open_writers({"mp4": self.file(number)}, fps=self.fps, overwrite=True) as files:
             files.write(torch.cat([clip, made], dim=1).numpy())
 
 

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lvdm.diffusion.draws import draw_levels, draw_times
-from lvdm.diffusion.guidance import check_compatible
 from lvdm.diffusion.loss_weights import UniformWeight
 from lvdm.diffusion.losses import L2Loss
-from lvdm.diffusion.masks import NoMask, frame_times
-from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.masks import NoMask
+from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
+from lvdm.diffusion.training_times import StratifiedTimes, TrainingTimes, draw_levels
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
 from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
@@ -81,6 +80,7 @@ class LatentDiffusion(SteppedModule):
         codec: the frozen codec between videos and normalised latents.
         schedule, objective, loss, weight: the diffusion, each chosen independently. The loss is a function or module on
             (prediction, target) that returns a value per element.
+        times: how the diffusion times of a batch are drawn.
         num_latents: latent frames of a window.
         tasks: the tasks by name, one sampled per sample; None is {"short": Task()}, clips without given frames.
         given: how given frames are perturbed and whether they count in the loss.
@@ -102,6 +102,7 @@ class LatentDiffusion(SteppedModule):
         tasks: Mapping[str, Task] | None = None,
         loss: Loss | None = None,
         weight: Weight | None = None,
+        times: TrainingTimes | None = None,
         given: GivenFrames | None = None,
         sample_posterior: bool = False,
         text_encoder: TextEncoder | None = None,
@@ -119,6 +120,7 @@ class LatentDiffusion(SteppedModule):
         self.schedule, self.objective = schedule, objective
         self.tasks, self.num_latents = dict(tasks or {"short": Task()}), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
+        self.times = times or StratifiedTimes()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
         self.text_encoder, self.empty_caption = text_encoder, empty_caption
         self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
@@ -164,7 +166,7 @@ class LatentDiffusion(SteppedModule):
         same in each of them."""
         latents = self._latents(batch, generator, share)
         window = cut_windows(latents, tasks, self.num_latents, generator, share)
-        t = draw_times(len(tasks), self.schedule.num_steps, generator)
+        t = self.schedule.time_at(self.times(len(tasks), generator))
         s = draw_levels(len(tasks), self.given.max_level, self.given.clean_fraction, generator)
         t, s = (share.of(each).to(latents.device) for each in (t, s))
         eps = sample_noise(window.z.shape, generator, share, latents.device)
@@ -175,7 +177,7 @@ class LatentDiffusion(SteppedModule):
 
     def loss(self, draw: LossInputs) -> DiffusionLoss:
         """Given frames carry level s, the others time t; the network gets the parts of the condition that it takes."""
-        times = frame_times(draw.t, draw.cond)
+        times = draw.cond.frame_times(draw.t)
         x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
         prediction = self.denoiser(x_in, draw.t, draw.cond.taken_by(self.denoiser.inputs))
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
@@ -234,8 +236,8 @@ class LatentDiffusion(SteppedModule):
             draw = self.draw(batch, [task] * b * self.share.processes, generator_for(1234, batch_idx), self.share)
             losses, errors = [], []
             for k in range(VALIDATION_TIMES):
-                t = torch.full_like(draw.t, int((k + 0.5) / VALIDATION_TIMES * self.schedule.num_steps))
-                at_t = replace(draw, t=t)
+                t = self.schedule.time_at(torch.full((b,), (k + 0.5) / VALIDATION_TIMES, dtype=torch.float64))
+                at_t = replace(draw, t=t.to(draw.t.device))
                 out = self.loss(at_t)
                 losses.append(out.loss)
                 errors.append(self._v_error(at_t, out))
@@ -244,7 +246,7 @@ class LatentDiffusion(SteppedModule):
 
     def _v_error(self, draw: LossInputs, out: DiffusionLoss) -> Tensor:
         """Mean squared error of v over the frames to be made, whatever the objective: |x0 error|^2 / sigma^2."""
-        times = frame_times(draw.t, draw.cond)
+        times = draw.cond.frame_times(draw.t)
         x0 = self.objective.x0(out.prediction.float(), out.x_in, times, self.schedule)
         _, sigma = self.schedule.alpha_sigma(times, draw.x0)
         return _mean_of_new(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw)

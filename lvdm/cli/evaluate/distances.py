@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lvdm.cli import command
+from lvdm.cli.sampling_options import SAMPLER
 from lvdm.evaluation.measure import Settings, evaluate
 from lvdm.evaluation.metrics.scores import ScoreOptions
 from lvdm.evaluation.protocols.manifest import Manifest, write_manifest
@@ -74,7 +75,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> Non
     group = parse.add_argument_group("a model as --fake (the model file says what is best for it)")
     if is_long:
         group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
-    group.add_argument("--sampler", metavar="NAME", help="ddim, ddpm or dpmpp")
+    group.add_argument("--sampler", metavar="NAME", help=SAMPLER)
     group.add_argument("--steps", type=int, help="sampling steps")
     group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
     against = "of long videos, against the pass that is given no frames" if is_long else "against the empty prompt"

@@ -44,7 +44,7 @@ def groups(count: int, size: int) -> list[range]:
 
 def how_sampled(solver: Solver, *, guidance: float, seed: int) -> dict[str, Any]:
     """As FakeSource has it."""
-    return {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "guidance": guidance, "seed": seed}
+    return {"sampler": solver.sampler.name, "steps": len(solver.grid), "eta": solver.eta, "guidance": guidance, "seed": seed}
 
 
 def model_facts(files: Sequence[Path], how: dict[str, Any]) -> FakeSource:
