@@ -23,7 +23,7 @@ from lvdm.diffusion.training_times import ShiftedTimes
 from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.sampling.samplers import SAMPLERS
-from lvdm.training import LatentDiffusion
+from lvdm.training import LatentDiffusion, Task
 from lvdm.training.seeding import generator_for
 from lvdm.types import DenoiserInputs, UserError
 
@@ -69,7 +69,7 @@ def test_the_loss_of_the_exact_velocity_is_what_no_network_can_lower():
     assert module.loss(drawn).loss.item() == pytest.approx(float(expected), rel=0.01)
 
 
-TASKS_OF_ONE = LatentDiffusion.default_tasks()["short"]
+TASKS_OF_ONE = Task()
 
 
 def test_training_times_are_shifted_whatever_the_shift_of_sampling():

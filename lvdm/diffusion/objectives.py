@@ -46,7 +46,7 @@ class EpsObjective:
     def misfit(self, schedule: NoiseSchedule) -> str | None:
         if not schedule.has_zero_terminal_snr:
             return None
-        return "at its last time there is no signal, where eps says nothing of x0; take another objective or schedule"
+        return "at its last time there is no signal, where eps says nothing of x0; take X0Objective, VObjective or FlowObjective"
 
 
 class X0Objective:
