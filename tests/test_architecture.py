@@ -12,13 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "files", "processes")
+SHARED = ("types", "rules", "files", "processes", "seeding")
 ROOMS = ("config", "data", "models", "diffusion", "checkpoints", "sampling", "training", "evaluation", "toys")
 ARROWS = {
     "types": (),
     "rules": ("types",),
     "files": ("types",),
     "processes": (),
+    "seeding": (),
     "config": SHARED,
     "data": SHARED,
     "models": SHARED,
