@@ -30,8 +30,9 @@ PICTURE_ERRORS = (  # what PIL raises for a damaged or hostile file
 )  # fmt: skip
 
 
-def open_video(location: Location, options: ReadingOptions = ReadingOptions()) -> Reader:
+def open_video(location: Location, options: ReadingOptions | None = None) -> Reader:
     """Return a reader of the video at this location, as the options show it."""
+    options = options or ReadingOptions()
     limit, name = options.time_limit, label_of(location)
     pictures = within(limit, lambda: _open_pictures(location, options.image_fps), reading=name)
     video = VideoFile(location, time_limit=limit) if pictures is None else TimeLimited(pictures, name, time_limit=limit)
