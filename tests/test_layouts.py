@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import frames_seen, write_images, write_video
 
-from lvdm.data import UCF101, FolderSplit, FractionSplit, ListSplit, SkyTimelapse, Taichi, VideoFolder, VideoTable
+from lvdm.data import UCF101, FolderSplit, FractionSplit, Kinetics, ListSplit, SkyTimelapse, Taichi, VideoFolder, VideoTable
 from lvdm.types import ABSENT, UserError
 
 
@@ -82,6 +82,37 @@ def test_ucf101_without_its_lists_or_with_strange_files_is_told_what_it_needs(tm
         UCF101("train").find(tmp_path)
     with pytest.raises(UserError, match="fold is 4"):
         UCF101("train", fold=4)
+
+
+def test_kinetics_has_a_folder_for_each_class_and_parts_agree_on_the_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "train/zumba/-4wsuPCjDBc_000005_000015.mp4", "train/abseiling/0347ZoDXyP0_000095_000105.mp4")
+    touch(tmp_path, "train/loose_000001_000011.mp4", "val/bowling/a_b-cdefghij_000001_000011.mp4")
+    train, val = Kinetics("train").find(tmp_path), Kinetics("val").find(tmp_path)
+    assert [(video.name.split("/")[1], video.description.label) for video in train] == [("abseiling", 0), ("zumba", 2)]
+    assert [video.description.label for video in val] == [1]
+    with pytest.raises(UserError, match="has no test/, where Kinetics"):
+        Kinetics("test").find(tmp_path)
+
+
+def test_kinetics_by_its_official_list_counts_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "val/-4wsuPCjDBc_000005_000015.mp4", "val/x/a_b-cdefghi_000001_000011.mp4", "val/other_000001_000011.mp4")
+    lines = ["label,youtube_id,time_start,time_end,split", "zumba,-4wsuPCjDBc,5,15,validate"]
+    lines += ['"bowling, fast",a_b-cdefghi,1,11,val']
+    lines += ["zumba,gone4567890,3,13,validate", "abseiling,0347ZoDXyP0,95,105,train"]
+    (tmp_path / "k.csv").write_text("\n".join(lines))
+    found = Kinetics("val", file=tmp_path / "k.csv").find(tmp_path)
+    assert [(video.name, video.description.label) for video in found] == [
+        ("val/-4wsuPCjDBc_000005_000015.mp4", 2),
+        ("val/x/a_b-cdefghi_000001_000011.mp4", 1),
+    ]
+    assert "1 of 3 videos of" in caplog.text and "are missing" in caplog.text
+    (tmp_path / "k.csv").write_text("\n".join([lines[0], "zumba,gone4567890,3,13,val"]))
+    with pytest.raises(UserError, match="none of the 3 videos of .*val is in .*k.csv"):
+        Kinetics("val", file=tmp_path / "k.csv").find(tmp_path)
+    for wrong in ("label,id,split\nzumba,x,val", f"{lines[0]}\nzumba,gone4567890,soon,13,val"):
+        (tmp_path / "k.csv").write_text(wrong)
+        with pytest.raises(UserError, match="line 2 of .*k.csv names no clip .* expected the columns label, youtube_id"):
+            Kinetics("val", file=tmp_path / "k.csv").find(tmp_path)
 
 
 def test_a_table_names_videos_and_captions_by_the_columns_that_are_said(tmp_path: Path) -> None:

@@ -35,7 +35,8 @@ class Kinetics:
         names = [f"{self.part}/{name}" for name in find_videos(root / self.part)]
         labels = _labels_of_folders(root, names) if self.file is None else self._labels_of_list(self.file, names)
         if not labels:
-            raise UserError(f"none of the {len(names)} videos of {root / self.part} is in {self.file or 'the folder of a class'}")
+            where = self.file or "the folder of a class"
+            raise UserError(f"none of the {len(names)} videos of {root / self.part} is in {where}; see docs/data.md")
         return [video_at(root, name, Description(label=label)) for name, label in labels.items()]
 
     def _labels_of_list(self, file: Path, names: Sequence[str]) -> dict[str, int | None]:
