@@ -13,7 +13,7 @@ from video_files import frames_seen, write_video
 
 from lvdm.data import AnyVideos, Draw, VideoData, VideoFolder
 from lvdm.data.clips import all_clips, clip_span, count_clips
-from lvdm.data.frames import crop, random_place, resize_to_cover
+from lvdm.data.frames import crop, random_position, resize_to_cover
 from lvdm.data.loading import EpochSampler
 from lvdm.data.reading.readers import open_video
 from lvdm.seeding import clip_generator
@@ -69,7 +69,7 @@ def test_a_crop_lies_where_its_place_says() -> None:
     assert torch.equal(crop(frames, (4, 5), (1.0, 1.0)), frames[:, 3:, 4:])
     assert crop(frames, (7, 9), (0.3, 0.9)) is frames
     rng = clip_generator(0)
-    tops = torch.tensor([random_place(rng) for _ in range(4000)]).mul(4).floor()[:, 0]
+    tops = torch.tensor([random_position(rng) for _ in range(4000)]).mul(4).floor()[:, 0]
     counts = torch.bincount(tops.long())
     assert len(counts) == 4 and ((counts - 1000) ** 2 / 1000).sum() < 16.3  # chi-squared, 3 degrees of freedom, p = .001
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lvdm.data.clips import all_clips, count_clips, random_clip, spread_clip, uniform_integer
-from lvdm.data.frames import as_size, covering_size, crop, flip_half, random_place, resize_to_cover, to_float
+from lvdm.data.frames import as_size, covering_size, crop, flip_half, random_position, resize_to_cover, to_float
 from lvdm.data.layouts.folders import AnyVideos, Layout
 from lvdm.data.layouts.listing import fingerprint
 from lvdm.data.layouts.splits import Split
@@ -156,7 +156,7 @@ class VideoFolder(Dataset[dict[str, Any]]):
             except UserError as error:
                 self.report_broken(video, error)
                 continue
-            frames = crop(frames, self.size, random_place(rng) if self.random_crop else None)
+            frames = crop(frames, self.size, random_position(rng) if self.random_crop else None)
             return self._item(video, reader, flip_half(frames, rng) if self.flip else frames)
         raise AssertionError("not reached")
 
