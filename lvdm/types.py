@@ -24,6 +24,12 @@ Noise = Callable[[torch.Size], Tensor]  # shape (b, ...) -> standard normal, one
 ABSENT = -1  # in `frame_noise` and `label`: this sample has none
 
 
+def clip_span(num_frames: int, stride: int = 1) -> int:
+    """Return how many frames there are from the first to the last of a clip, both counted; the same for latents."""
+    assert num_frames >= 1 and stride >= 1, f"a clip of {num_frames} frames at stride {stride}"
+    return (num_frames - 1) * stride + 1
+
+
 class UserError(ValueError):
     """A mistake that the user can correct: commands print its message and exit with status 2."""
 

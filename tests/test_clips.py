@@ -10,8 +10,8 @@ from torchvision.transforms import functional as tvf
 
 from lvdm.data.clips import all_clips, clip_frames, last_start, random_clip, spread_clip
 from lvdm.data.frames import flip_half, resize_and_crop, to_float
-from lvdm.data.seeding import generator
 from lvdm.sampling.pipeline import to_uint8
+from lvdm.seeding import clip_generator
 from lvdm.types import UserError
 
 clips = st.tuples(st.integers(1, 40), st.integers(1, 6), st.integers(1, 5))  # length, num_frames, stride
@@ -30,7 +30,7 @@ def test_clips_are_those_of_a_slow_enumeration(sizes: tuple[int, int, int], seed
             last_start(*sizes)
         return
     assert [list(clip_frames(start, *sizes[1:])) for start in range(last_start(*sizes) + 1)] == possible
-    assert list(random_clip(*sizes, generator(seed))) in possible
+    assert list(random_clip(*sizes, clip_generator(seed))) in possible
     taken = [list(clip) for clip in all_clips(*sizes)]
     assert all(clip in possible for clip in taken)
     assert [frame for clip in taken for frame in clip] == list(range(0, sizes[2] * sizes[1] * len(taken), sizes[2]))
@@ -50,7 +50,7 @@ def test_the_only_spread_clip_is_centred_and_more_keep_their_order(sizes: tuple[
 
 
 def test_random_starts_are_uniform() -> None:
-    rng = generator(0)
+    rng = clip_generator(0)
     counts = np.bincount([random_clip(12, 3, 2, rng)[0] for _ in range(8000)])
     assert len(counts) == 8
     assert ((counts - 1000) ** 2 / 1000).sum() < 24.3  # chi-squared, 7 degrees of freedom, p = .001
@@ -98,7 +98,7 @@ def test_levels_survive_the_way_to_floats_and_back() -> None:
 
 def test_a_flip_mirrors_half_of_the_clips_and_all_frames_of_a_clip() -> None:
     frames = torch.arange(8, dtype=torch.uint8).repeat(3, 2, 1)[..., None]  # (t, h, w, 1)
-    flips = [flip_half(frames, generator(0, i)) for i in range(200)]
+    flips = [flip_half(frames, clip_generator(0, i)) for i in range(200)]
     mirrored = [torch.equal(clip, frames.flip(2)) for clip in flips]
     assert all(is_flipped or torch.equal(clip, frames) for clip, is_flipped in zip(flips, mirrored, strict=True))
     assert 70 < sum(mirrored) < 130

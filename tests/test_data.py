@@ -148,7 +148,7 @@ def test_metadata_beside_the_videos_is_read_by_itself(tmp_path: Path) -> None:
         ('{"file": "a.mp4", "label": "cat"}', "the label is 'cat'"),
         ('{"caption": "x"}', "line 1 .* has no file"),
         ("{", "line 1 .* is not JSON"),
-        ('{"file": "other.mp4"}', "none of the 1 files .* it says other.mp4, the folder has a.mp4"),
+        ('{"file": "other.mp4"}', "none of the 1 files .* its first is other.mp4, the first video is a.mp4"),
     ],
 )
 def test_metadata_that_cannot_be_meant_is_refused(root: Path, tmp_path: Path, line: str, said: str) -> None:

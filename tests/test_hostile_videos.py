@@ -92,11 +92,11 @@ def test_a_file_that_declares_more_frames_than_any_video_has_is_broken(root: Pat
 
 def test_a_gif_cut_anywhere_is_broken_or_gives_its_own_frames(tmp_path: Path) -> None:
     write_video(tmp_path / "whole.gif", length=6)
-    content, whole = (tmp_path / "whole.gif").read_bytes(), open_video(tmp_path / "whole.gif", image_fps=1).read(range(6))
+    content, whole = (tmp_path / "whole.gif").read_bytes(), open_video(tmp_path / "whole.gif").read(range(6))
     for cut in range(1, len(content), 7):
         (tmp_path / "cut.gif").write_bytes(content[:cut])
         try:
-            video = open_video(tmp_path / "cut.gif", image_fps=1)
+            video = open_video(tmp_path / "cut.gif")
             assert np.array_equal(video.read(range(video.num_frames)), whole[: video.num_frames])
         except UserError as error:
             assert "cut.gif" in str(error)
@@ -110,7 +110,7 @@ def test_names_that_are_not_utf8_or_hold_line_ends_break_no_file(root: Path) -> 
     write_images(root / os.fsdecode(b"fold\xff") / "images", length=4)
     (root / "cut\n.mp4").write_bytes(b"")
     data = VideoFolder(root, num_frames=4, size=16, max_broken=0.9)
-    assert set(data.found.broken.reasons) == {"caf\\udce9.mp4", "fold\\udcff/images", "cut\n.mp4"}
+    assert set(data.usable.broken.reasons) == {"caf\\udce9.mp4", "fold\\udcff/images", "cut\n.mp4"}
     assert "two\nlines \x1b[31m.mp4" in data.names and len(data.names) == GOOD + 1
     data.record_skipped(root.parent / "skipped.txt")
     lines = (root.parent / "skipped.txt").read_text(encoding="utf-8").splitlines()
@@ -187,7 +187,7 @@ def test_a_file_that_names_other_files_or_is_a_program_is_broken(name: str, root
     (root / name).write_text(PLAYLISTS[name].format(other=root / "good0.mp4"))
     assert set(reasons_of(root)) == {name}
     with pytest.raises(UserError, match=name):
-        open_video(root / name, image_fps=1.0).read([0])
+        open_video(root / name).read([0])
 
 
 def test_an_image_folder_with_a_program_is_broken(root: Path) -> None:
@@ -238,7 +238,7 @@ def test_a_label_that_is_no_class_breaks_its_video_and_a_column_without_any_is_r
     table = root.parent / "t.csv"
     table.write_text(f"video,label\ngood0.mp4,{label}\ngood1.mp4,3\n")
     bad, good = VideoTable(table, caption=None, label="label").find(root)
-    assert good.known.label == 3 and (bad.known.problem or "").startswith("its label is no integer from 0")
+    assert good.description.label == 3 and (bad.description.problem or "").startswith("its label is no integer from 0")
     table.write_text(f"video,label\ngood0.mp4,{label}\n")
     with pytest.raises(UserError, match="no label in column label of .*t.csv is an integer class from 0: .*line 2 of t.csv"):
         VideoTable(table, caption=None, label="label").find(root)
@@ -272,7 +272,7 @@ def test_lists_of_ucf101_and_splits_are_checked(root: Path) -> None:
     (lists / "classInd.txt").write_text("1 Archery\n")
     os.link(root / "good0.mp4", root / "v_Archery_g01_c01.avi")
     found = UCF101("train").find(root)
-    assert all(video.place.parent == root for video in found) and len(found) == 3
+    assert all(video.location.parent == root for video in found) and len(found) == 3
     os.mkfifo(root.parent / "list.txt")
     with pytest.raises(UserError, match="no regular file"):
         ListSplit(root.parent / "list.txt").choose(["a"])
@@ -323,4 +323,4 @@ def test_damaged_files_of_every_kind_are_read_or_are_broken_videos(tmp_path: Pat
             data.read(video)
         except UserError as error:
             data.report_broken(video, error)
-    assert data.found.broken.total == 240 and 20 < len(data.found.broken.reasons) < 240
+    assert data.usable.broken.total == 240 and 20 < len(data.usable.broken.reasons) < 240

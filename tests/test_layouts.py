@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from video_files import frames_seen, write_images, write_video
 
-from lvdm.data import UCF101, FolderSplit, FractionSplit, ListSplit, SkyTimelapse, Taichi, VideoFolder, VideoTable
+from lvdm.data import UCF101, FolderSplit, FractionSplit, Kinetics, ListSplit, SkyTimelapse, Taichi, VideoFolder, VideoTable
 from lvdm.types import ABSENT, UserError
 
 
@@ -62,26 +62,57 @@ def test_ucf101_follows_its_official_lists(is_flat: bool, tmp_path: Path) -> Non
         *("v_ApplyEyeMakeup_g02_c01.avi", "v_Archery_g02_c01.avi"),
         "v_HandStandPushups_g02_c01.avi",
     ]
-    assert [video.known.label for video in train] == [0, 1, 2] and all(video.place.is_file() for video in train)
+    assert [video.description.label for video in train] == [0, 1, 2] and all(video.location.is_file() for video in train)
     for fold in (1, 2, 3):
         parts = [{video.name for video in UCF101(part, fold=fold).find(root)} for part in ("train", "test", "all")]
         assert not parts[0] & parts[1] and parts[0] | parts[1] == parts[2] and len(parts[2]) == 6
     below = UCF101("train", lists=root / "ucfTrainTestlist").find(root / "UCF-101")
-    assert [video.known for video in below] == [video.known for video in train]
+    assert [video.description for video in below] == [video.description for video in train]
 
 
 def test_ucf101_without_its_lists_or_with_strange_files_is_told_what_it_needs(tmp_path: Path) -> None:
     root = write_ucf(tmp_path / "ucf", is_flat=True)
     touch(root / "UCF-101", "v_Juggling_g01_c01.avi")
-    with pytest.raises(UserError, match="v_Juggling_g01_c01.avi is of no class"):
+    with pytest.raises(UserError, match="v_Juggling_g01_c01.avi has no class"):
         UCF101("all").find(root)
     (root / "UCF-101" / "v_Archery_g02_c01.avi").unlink()
     missing = next(video for video in UCF101("train").find(root) if "Archery" in video.name)
-    assert not missing.place.exists(), "a file of the list that is not there is skipped and named later"
+    assert not missing.location.exists(), "a file of the list that is not there is skipped and named later"
     with pytest.raises(UserError, match="no classInd.txt in .*ucfTrainTestlist or .*; put UCF-101's official lists there"):
         UCF101("train").find(tmp_path)
     with pytest.raises(UserError, match="fold is 4"):
         UCF101("train", fold=4)
+
+
+def test_kinetics_has_a_folder_for_each_class_and_parts_agree_on_the_labels(tmp_path: Path) -> None:
+    touch(tmp_path, "train/zumba/-4wsuPCjDBc_000005_000015.mp4", "train/abseiling/0347ZoDXyP0_000095_000105.mp4")
+    touch(tmp_path, "train/loose_000001_000011.mp4", "val/bowling/a_b-cdefghij_000001_000011.mp4")
+    train, val = Kinetics("train").find(tmp_path), Kinetics("val").find(tmp_path)
+    assert [(video.name.split("/")[1], video.description.label) for video in train] == [("abseiling", 0), ("zumba", 2)]
+    assert [video.description.label for video in val] == [1]
+    with pytest.raises(UserError, match="has no test/, where Kinetics"):
+        Kinetics("test").find(tmp_path)
+
+
+def test_kinetics_by_its_official_list_counts_what_is_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "val/-4wsuPCjDBc_000005_000015.mp4", "val/x/a_b-cdefghi_000001_000011.mp4", "val/other_000001_000011.mp4")
+    lines = ["label,youtube_id,time_start,time_end,split", "zumba,-4wsuPCjDBc,5,15,validate"]
+    lines += ['"bowling, fast",a_b-cdefghi,1,11,val']
+    lines += ["zumba,gone4567890,3,13,validate", "abseiling,0347ZoDXyP0,95,105,train"]
+    (tmp_path / "k.csv").write_text("\n".join(lines))
+    found = Kinetics("val", file=tmp_path / "k.csv").find(tmp_path)
+    assert [(video.name, video.description.label) for video in found] == [
+        ("val/-4wsuPCjDBc_000005_000015.mp4", 2),
+        ("val/x/a_b-cdefghi_000001_000011.mp4", 1),
+    ]
+    assert "1 of 3 videos of" in caplog.text and "are missing" in caplog.text
+    (tmp_path / "k.csv").write_text("\n".join([lines[0], "zumba,gone4567890,3,13,val"]))
+    with pytest.raises(UserError, match="none of the 3 videos of .*val is in .*k.csv"):
+        Kinetics("val", file=tmp_path / "k.csv").find(tmp_path)
+    for wrong in ("label,id,split\nzumba,x,val", f"{lines[0]}\nzumba,gone4567890,soon,13,val"):
+        (tmp_path / "k.csv").write_text(wrong)
+        with pytest.raises(UserError, match="line 2 of .*k.csv names no clip .* expected the columns label, youtube_id"):
+            Kinetics("val", file=tmp_path / "k.csv").find(tmp_path)
 
 
 def test_a_table_names_videos_and_captions_by_the_columns_that_are_said(tmp_path: Path) -> None:
@@ -93,12 +124,12 @@ def test_a_table_names_videos_and_captions_by_the_columns_that_are_said(tmp_path
     for table in ("t.csv", "t.jsonl"):
         found = VideoTable(tmp_path / table, video="{page}/{id}.mp4", caption="name", label="kind").find(tmp_path)
         assert [video.name for video in found] == ["p1/7.mp4", "p2/9.mp4", "p1/8.mp4"]
-        assert [video.known.caption for video in found] == ['a "dog", running', "über Wasser", ""]
-        assert [video.known.label for video in found] == [3, ABSENT, 0]
+        assert [video.description.caption for video in found] == ['a "dog", running', "über Wasser", ""]
+        assert [video.description.label for video in found] == [3, ABSENT, 0]
         with pytest.raises(UserError, match=f"line [12] of .*{table} has no caption; its columns are page, id, name, kind"):
             VideoTable(tmp_path / table, video="id").find(tmp_path)
         plain = VideoTable(tmp_path / table, video="id", caption=None).find(tmp_path)
-        assert plain[0].name == "7" and plain[0].known.facts() == {}
+        assert plain[0].name == "7" and plain[0].description.as_batch() == {}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +151,7 @@ def test_captioned_videos_come_as_batches_and_a_missing_one_is_named(tmp_path: P
     (tmp_path / "t.csv").write_text("video,caption\na.mp4,grey\nb.mp4,white\n")
     data = VideoFolder(tmp_path / "videos", num_frames=2, size=8, layout=VideoTable(tmp_path / "t.csv"), max_broken=0.5)
     assert data.names == ["a.mp4"] and data[0]["caption"] == "grey"
-    assert "b.mp4: No such file" in data.found.broken.reasons["b.mp4"]
+    assert "b.mp4: No such file" in data.usable.broken.reasons["b.mp4"]
 
 
 NAMES = [f"{folder}/{number}.mp4" for folder in "abcdefgh" for number in range(20)]
@@ -152,7 +183,7 @@ def test_lists_and_folders_choose_by_name(tmp_path: Path) -> None:
     others = ListSplit(tmp_path / "list.txt", exclude=True).choose(NAMES)
     assert others == [name for name in NAMES if name not in ("a/3.mp4", "h/19.mp4")]
     (tmp_path / "list.txt").write_text("x\ny\n")
-    with pytest.raises(UserError, match="none of the 2 lines .* names a video: it says x, the data set has a/0.mp4"):
+    with pytest.raises(UserError, match="none of the 2 lines .* names a video: the list has x, the data set a/0.mp4"):
         ListSplit(tmp_path / "list.txt").choose(NAMES)
     assert FolderSplit(["b", "g/"]).choose(NAMES) == [name for name in NAMES if name[0] in "bg"]
     with pytest.raises(UserError, match="no video lies below z"):

@@ -51,7 +51,7 @@ def test_samples_of_shards_are_videos_with_what_is_known_of_them(root: Path) -> 
     assert [item["fps"].item() for item in items] == pytest.approx([4, 4, 2, 4])
     centre = [7, 10, 13, 16]  # 10 frames in the middle of 24
     assert [frames_seen(item["video"]) for item in items] == [centre, centre, [1, 4, 7, 10], centre]
-    assert data.found.facts[0].frames == LENGTH and data.found.facts[2].frames == 12
+    assert data.usable.facts[0].num_frames == LENGTH and data.usable.facts[2].num_frames == 12
 
 
 def test_the_keys_and_bytes_are_those_that_webdataset_reads(root: Path) -> None:
@@ -64,8 +64,8 @@ def test_the_keys_and_bytes_are_those_that_webdataset_reads(root: Path) -> None:
             theirs[f"{Path(sample['__url__']).name}/{sample['__key__']}"] = [video] if video else images
     ours = {}
     for video in TarShards().find(root):
-        slices = video.place if isinstance(video.place, tuple) else (video.place,)
-        ours[video.name] = [each.read() for each in slices]
+        members = video.location if isinstance(video.location, tuple) else (video.location,)
+        ours[video.name] = [each.read() for each in members]
     assert ours == theirs and len(ours) == 4
 
 

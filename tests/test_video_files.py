@@ -21,8 +21,8 @@ from video_files import LENGTH, write_images, write_video
 
 from lvdm.data import VideoFolder
 from lvdm.data.layouts.listing import Video
-from lvdm.data.probing.probe import VideoFacts, look_at, scan
-from lvdm.data.probing.probe_cache import FILE, Notebook
+from lvdm.data.probing.probe import VideoFacts, probe, probe_file
+from lvdm.data.probing.probe_cache import FILE, ProbeCache
 from lvdm.data.reading import readers, video_file
 from lvdm.data.reading.time_limit import within
 from lvdm.data.reading.video_file import DecordFile, PyavFile, VideoFile
@@ -39,7 +39,7 @@ def test_decord_and_pyav_read_the_same_frames_bit_for_bit(name: str, tmp_path: P
     assert first.num_frames == second.num_frames == 50 and first.fps == second.fps == 25
     for wanted in (range(50), [31, 4, 17], range(40, 50, 3)):
         assert np.array_equal(first.read(wanted), second.read(wanted))
-    assert look_at(tmp_path / name) == VideoFacts(50, 25.0, 48, 64)
+    assert probe_file(tmp_path / name) == VideoFacts(50, 25.0, 48, 64)
 
 
 def test_a_width_that_decord_cannot_read_is_read_by_pyav(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_video_of_a_turned_telephone_stands_upright_in_both(degrees: int, tmp_
         for name, library in (("x.mp4", DecordFile), ("turned.mp4", DecordFile), ("turned.mp4", PyavFile))
     )
     assert np.array_equal(first, second) and np.array_equal(first, np.rot90(lying, degrees // 90))
-    facts = look_at(tmp_path / "turned.mp4")
+    facts = probe_file(tmp_path / "turned.mp4")
     assert (facts.height, facts.width) == first.shape[:2]
 
 
@@ -142,11 +142,11 @@ def test_files_that_never_answer_are_skipped_and_named_before_training_and_withi
     os.mkfifo(pipes[0])
     data = VideoFolder(tmp_path, num_frames=4, size=8, time_limit=0.5, max_broken=0.5)
     assert data.names == ["1.mp4", "2.mp4", "3.mp4"]
-    assert data.found.broken.reasons == {"0.mp4": f"cannot read {pipes[0]}: no answer within 0.5 s"}
+    assert data.usable.broken.reasons == {"0.mp4": f"cannot read {pipes[0]}: no answer within 0.5 s"}
     pipes[1].unlink()
     os.mkfifo(pipes[1])
     assert data[0]["index"] in (1, 2)
-    assert data.found.broken.reasons["1.mp4"] == f"cannot read {pipes[1]}: no answer within 0.5 s"
+    assert data.usable.broken.reasons["1.mp4"] == f"cannot read {pipes[1]}: no answer within 0.5 s"
     for pipe in pipes:  # let the threads that were left behind go on, to an error
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
@@ -157,7 +157,7 @@ def test_pictures_that_never_answer_are_skipped_and_named_within_the_limit(kind:
     for i in range(3):
         write_images(tmp_path / str(i)) if kind != "gif" else write_video(tmp_path / f"{i}.gif")
     data = VideoFolder(tmp_path, num_frames=4, size=8, time_limit=0.5, random_clip=False, max_broken=0.5)
-    place, *_ = (video.place for video in data.found.videos)
+    place, *_ = (video.location for video in data.usable.videos)
     monkeypatch.setattr(stat, "S_ISREG", lambda mode: True)  # else a pipe is never opened
     pipe, answered = place / "frame11.png" if place.is_dir() else place, threading.Event()
     if kind == "folder":
@@ -169,7 +169,7 @@ def test_pictures_that_never_answer_are_skipped_and_named_within_the_limit(kind:
     start = time.perf_counter()
     assert data[1]["index"] == 1 and time.perf_counter() - start < 0.5
     assert data[0]["index"] in (1, 2) and 0.5 <= time.perf_counter() - start < 5
-    assert data.found.broken.reasons == {place.name: f"cannot read {place}: no answer within 0.5 s"}
+    assert data.usable.broken.reasons == {place.name: f"cannot read {place}: no answer within 0.5 s"}
     answered.set()
     if kind != "folder":
         os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
@@ -224,11 +224,11 @@ def test_a_look_is_kept_until_the_file_changes_and_failures_are_looked_at_again(
     write_images(tmp_path / "c", length=5)
     (tmp_path / "d.mp4").write_bytes(b"")
     looked = []
-    monkeypatch.setattr("lvdm.data.probing.probe.look_at", lambda place: (looked.append(place.name), look_at(place))[1])
+    monkeypatch.setattr("lvdm.data.probing.probe.probe_file", lambda place: (looked.append(place.name), probe_file(place))[1])
 
     def frames() -> list[int | str]:
         looked.clear()
-        return [look if isinstance(look, str) else look.frames for look in scan(videos_in(tmp_path), tmp_path, time_limit=9)]
+        return [look if isinstance(look, str) else look.num_frames for look in probe(videos_in(tmp_path), tmp_path)]
 
     *good, why = frames()
     assert good == [LENGTH, LENGTH, 5] and "cannot read" in why and "d.mp4" in why
@@ -243,13 +243,13 @@ def test_where_the_data_cannot_be_written_looks_are_kept_in_the_users_cache(tmp_
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / FILE).mkdir()  # stands for a folder that is closed: root, who may run this, is refused nowhere
-    notebook = Notebook(tmp_path / "data")
-    notebook.add("x", [1, 2], [24])
-    notebook.save()
-    assert Notebook(tmp_path / "data").get("x", [1, 2]) == [24] and Notebook(tmp_path / "data").get("x", [1, 3]) is None
+    cache = ProbeCache(tmp_path / "data")
+    cache.add("x", [1, 2], [24])
+    cache.save()
+    assert ProbeCache(tmp_path / "data").get("x", [1, 2]) == [24] and ProbeCache(tmp_path / "data").get("x", [1, 3]) is None
     (written,) = (tmp_path / "cache" / "lvdm").glob("*.json")
     written.write_text(json.dumps({"entries": 3}))
-    assert Notebook(tmp_path / "data").get("x", [1, 2]) is None, "a damaged notebook is made anew"
+    assert ProbeCache(tmp_path / "data").get("x", [1, 2]) is None, "a damaged cache is made anew"
 
 
 def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) -> None:
@@ -259,8 +259,8 @@ def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) ->
         "import sys; from pathlib import Path; import lvdm.data.probing.probe as s\n"
         "from lvdm.data.layouts.listing import find_videos, Video\n"
         f"root = Path({str(tmp_path)!r}); say = lambda name: sys.stdout.write(name + ' ')\n"  # at once, for threads say it
-        "look, s.look_at = s.look_at, lambda place: (say(place.name), look(place))[1]\n"
-        "s.scan([Video(name, root / name) for name in find_videos(root)], root, time_limit=9)"
+        "look, s.probe_file = s.probe_file, lambda place: (say(place.name), look(place))[1]\n"
+        "s.probe([Video(name, root / name) for name in find_videos(root)], root)"
     )
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     looked = [name for process in started for name in process.communicate(timeout=100)[0].split()]

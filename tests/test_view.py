@@ -13,10 +13,10 @@ from video_files import frames_seen, write_video
 
 from lvdm.data import AnyVideos, Draw, VideoData, VideoFolder
 from lvdm.data.clips import all_clips, clip_span, count_clips
-from lvdm.data.frames import crop, random_place, resize_to_cover
+from lvdm.data.frames import crop, random_position, resize_to_cover
 from lvdm.data.loading import EpochSampler
 from lvdm.data.reading.readers import open_video
-from lvdm.data.seeding import generator
+from lvdm.seeding import clip_generator
 from lvdm.types import UserError
 
 
@@ -54,7 +54,7 @@ def test_all_windows_of_all_videos_are_samples_each_once(root: Path) -> None:
 def test_a_video_of_just_one_clip_gives_it_and_one_frame_less_is_named(root: Path) -> None:
     for num_frames, stride in ((9, 1), (5, 2), (3, 4)):  # b has 9 frames
         data = VideoFolder(root / "grey", num_frames=num_frames, size=8, stride=stride, max_broken=0.4)
-        assert data.names == ["a.mp4", "b.mp4"] and "c.avi has 5" in data.found.broken.reasons["c.avi"]
+        assert data.names == ["a.mp4", "b.mp4"] and "c.avi has 5" in data.usable.broken.reasons["c.avi"]
         assert {tuple(frames_seen(data[Draw(epoch, 1)]["video"])) for epoch in range(5)} == {tuple(range(0, 9, stride))}
     with pytest.raises(UserError, match="3 of 3 videos .* 2 frames at stride 24 need 25, .*c.avi has 5"):
         VideoFolder(root / "grey", num_frames=2, size=8, stride=24, max_broken=1).prepare()
@@ -68,8 +68,8 @@ def test_a_crop_lies_where_its_place_says() -> None:
             assert torch.equal(crop(frames, (4, 5), place), frames[:, top : top + 4, left : left + 5])
     assert torch.equal(crop(frames, (4, 5), (1.0, 1.0)), frames[:, 3:, 4:])
     assert crop(frames, (7, 9), (0.3, 0.9)) is frames
-    rng = generator(0)
-    tops = torch.tensor([random_place(rng) for _ in range(4000)]).mul(4).floor()[:, 0]
+    rng = clip_generator(0)
+    tops = torch.tensor([random_position(rng) for _ in range(4000)]).mul(4).floor()[:, 0]
     counts = torch.bincount(tops.long())
     assert len(counts) == 4 and ((counts - 1000) ** 2 / 1000).sum() < 16.3  # chi-squared, 3 degrees of freedom, p = .001
 
@@ -78,7 +78,7 @@ def test_a_crop_lies_where_its_place_says() -> None:
 def test_resize_then_crop_matches_torchvision(root: Path, antialias: bool) -> None:
     options = {"num_frames": 3, "size": 16, "resize": 24, "antialias": antialias, "random_clip": False}
     got = (VideoFolder(root / "noise", **options)[0]["video"] + 1) * 127.5
-    pixels = torch.from_numpy(open_video(root / "noise" / "x.mp4", image_fps=1).read(range(4, 7))).permute(0, 3, 1, 2).float()
+    pixels = torch.from_numpy(open_video(root / "noise" / "x.mp4").read(range(4, 7))).permute(0, 3, 1, 2).float()
     expected = tvf.center_crop(tvf.resize(pixels, [24, 32], antialias=antialias), [16, 16])
     assert (got.transpose(0, 1) - expected).abs().max() <= 1.1  # rounded to whole levels once along each axis
 
@@ -86,7 +86,7 @@ def test_resize_then_crop_matches_torchvision(root: Path, antialias: bool) -> No
 def test_a_random_crop_is_one_place_for_all_frames_and_another_in_each_epoch(root: Path) -> None:
     options = {"num_frames": 2, "size": 16, "resize": 24, "random_crop": True}
     data, held = VideoFolder(root / "noise", **options), VideoFolder(root / "noise", in_memory=True, **options)
-    pixels = torch.from_numpy(open_video(root / "noise" / "x.mp4", image_fps=1).read(range(12)))
+    pixels = torch.from_numpy(open_video(root / "noise" / "x.mp4").read(range(12)))
     resized = resize_to_cover(pixels, (24, 24)).float() / 127.5 - 1
     places = set()
     for epoch in range(12):

@@ -64,7 +64,7 @@ def reasons_of(root: Path, **options: object) -> dict[str, str]:
     skipped.write_text("")
     data.record_skipped(skipped)
     assert len(data.fingerprint()) == 32
-    reasons = data.found.broken.reasons
+    reasons = data.usable.broken.reasons
     assert skipped.read_text(encoding="utf-8").splitlines() == list(reasons.values())
     assert all(reason.isprintable() and len(reason) < 500 for reason in reasons.values())
     assert time.monotonic() - started < 5

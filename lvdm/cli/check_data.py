@@ -42,15 +42,15 @@ def check_data(config: DictConfig, sheets: Path, *, allow: list[str]) -> dict[st
 
 def facts_of(data: VideoFolder) -> dict[str, Any]:
     """Of the videos that can be used; the skipped ones by name, with the reason."""
-    found = data.found
-    lengths = [facts.frames for facts in found.facts]
-    rates = [data.image_fps if facts.fps is None else facts.fps for facts in found.facts]
-    known = [video.known for video in found.videos]
+    found = data.usable
+    lengths = [facts.num_frames for facts in found.facts]
+    rates = [facts.fps for facts in found.facts]
+    known = [video.description for video in found.videos]
     seconds = sum(length / rate for length, rate in zip(lengths, rates, strict=True) if rate)
     return {
         "root": str(data.root),
         "videos": len(found.videos),
-        "of": len(found.everything),
+        "of": len(found.listed),
         "samples of an epoch": len(data),
         "frames": sum(lengths),
         "hours": seconds / 3600,

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from lvdm.data import Draw, VideoData, VideoFolder
 from lvdm.data.frames import covering_size
 from lvdm.data.loading import ClipSet
-from lvdm.types import UserError
+from lvdm.types import UserError, clip_span
 
 TURNS = 4  # of each way
 
@@ -125,9 +125,9 @@ def memory_mib() -> float:
 
 def plain_clip(data: VideoFolder, draw: Draw) -> Tensor:
     """The published way: all frames of the video, then a clip of them in float32, resized and cropped; (3, t, h, w)."""
-    place = data.found.videos[draw.index % len(data.found.videos)].place
-    frames = every_frame(place)
-    span = (data.num_frames - 1) * data.stride + 1
+    video = data.usable.videos[draw.index % len(data.usable.videos)]
+    frames = every_frame(video.location)
+    span = clip_span(data.num_frames, data.stride)
     start = int(torch.randint(len(frames) - span + 1, ()))
     clip = torch.from_numpy(frames[start : start + span : data.stride]).permute(0, 3, 1, 2).float() / 127.5 - 1
     clip = F.interpolate(clip, size=covering_size(*clip.shape[2:], data.size), mode="bilinear", antialias=True)

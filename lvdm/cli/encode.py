@@ -180,7 +180,7 @@ def check_draws(videos: VideoFolder, config: DictConfig, name: str) -> None:
             f"data.{name} mirrors clips at random: set its flip: false, here flips: true, which stores both, and flip: true "
             "where the latents are trained on"
         )
-    if config.text_encoder is not None and all(not video.known.caption for video in videos.found.videos):
+    if config.text_encoder is not None and all(not video.description.caption for video in videos.usable.videos):
         logger.warning("no video of data.%s has a caption: each gets the features of the empty one", name)
 
 

@@ -25,11 +25,9 @@ from lvdm.cli.sampling_options import (
     progress,
 )
 from lvdm.data.frames import resize_and_crop
+from lvdm.data.layouts.listing import Video
 from lvdm.data.limits import MAX_READ
-from lvdm.data.probing.probe import look_at
-from lvdm.data.reading.locations import label_of
-from lvdm.data.reading.readers import TIME_LIMIT, open_video
-from lvdm.data.reading.time_limit import within
+from lvdm.data.probing.probe import VideoFacts, probe_video
 from lvdm.processes import Process
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
@@ -112,8 +110,10 @@ def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None
         return None
     if not args.start.exists():
         raise UserError(f"there is no start {args.start}; give a video file or a folder of images")
-    facts = within(TIME_LIMIT, lambda: look_at(args.start), reading=label_of(args.start))
-    reader = open_video(args.start, image_fps=model.trained_settings().fps or 1.0)
+    video = Video(args.start.name, args.start)
+    if not isinstance(facts := probe_video(video), VideoFacts):
+        raise UserError(facts)
+    reader = video.open()
     count = reader.num_frames if args.start_frames is None else args.start_frames
     if not 1 <= count <= reader.num_frames:
         raise UserError(f"--start-frames is {count}, and {args.start} has {reader.num_frames} frames")

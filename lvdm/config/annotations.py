@@ -197,8 +197,7 @@ def _is_kind(cls: type, base: Any) -> bool:
     if base is Node or not isinstance(base, type):
         return True
     if is_protocol(base):
-        needed = [name for name, member in vars(base).items() if inspect.isfunction(member) and _is_public(name)]
-        return all(any(name in vars(kind) for kind in cls.__mro__) for name in needed)
+        return all(any(name in vars(kind) for kind in cls.__mro__) for name in _methods_of(base))
     return issubclass(cls, base)
 
 
@@ -209,6 +208,10 @@ def _needs_own_annotation(cls: type) -> bool:
 def is_protocol(base: type) -> bool:
     """Return whether this is a typing.Protocol."""
     return getattr(base, "_is_protocol", False)
+
+
+def _methods_of(protocol: type) -> list[str]:
+    return [name for name, member in vars(protocol).items() if inspect.isfunction(member) and _is_public(name)]
 
 
 def _is_public(name: str) -> bool:
@@ -238,6 +241,8 @@ def describe(annotation: Any) -> str:
         return "a mapping" if len(inner) != 2 else f"a mapping of {describe(inner[1])} by {describe(inner[0])}"
     if base in (bool, int, float, str):
         return base.__name__
+    if isinstance(base, type) and is_protocol(base) and (methods := _methods_of(base)):
+        return f"a target of kind {base.__name__} (a class with {', '.join(methods)})"
     if isinstance(base, type):
         return "a path" if issubclass(base, os.PathLike) else f"a target of kind {base.__name__}"
     return str(annotation).replace("typing.", "")

@@ -1,6 +1,6 @@
-"""Videos in: layouts of data sets, which frames, reading, resizing, toys, cached latents. Imports lvdm.types only; no networks.
+"""Data sets: layouts, probing, reading, clips, loaders and cached latents. Imports the shared modules only; no networks.
 
-What stands here is loaded when it is first asked for: VideoData needs Lightning, which takes seconds, and toy videos do not.
+Names are imported at first use, because VideoData needs Lightning, which takes seconds, and other modules do not.
 """
 
 from importlib import import_module
@@ -12,16 +12,18 @@ BUILDABLE = (  # classes that a config may name
     "layouts.folders.AnyVideos",
     "layouts.folders.SkyTimelapse",
     "layouts.folders.Taichi",
+    "layouts.kinetics.Kinetics",
     "layouts.shards.TarShards",
     "layouts.splits.FolderSplit",
     "layouts.splits.FractionSplit",
     "layouts.splits.ListSplit",
     "layouts.tables.VideoTable",
     "layouts.ucf101.UCF101",
+    "reading.options.ReadingOptions",
     "video_folder.VideoFolder",
 )
 _HOMES = {path.rpartition(".")[2]: path.rpartition(".")[0] for path in BUILDABLE}
-_HOMES |= {"CacheFacts": "latents.format", "Draw": "seeding", "LatentWriter": "latents.writer"}
+_HOMES |= {"CacheFacts": "latents.format", "Draw": "loading", "LatentWriter": "latents.writer"}
 __all__ = sorted(_HOMES)
 
 

@@ -1,4 +1,4 @@
-"""The data of a run, as Lightning wants it: loaders over the data sets that the config builds."""
+"""The data of a run for Lightning: loaders over the data sets that the config builds."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import torch
 from lvdm.data.loading import ClipLoader, ClipSet, EpochSampler
 from lvdm.data.video_folder import VideoFolder
 from lvdm.rules import integer, optional, require
-from lvdm.types import UserError
+from lvdm.types import UserError, check_contract
 
 
 class VideoData(pl.LightningDataModule):
-    """Training and validation batches; `VideoFolder` gives `video`, `LatentClips` gives `latent`.
+    """Training and validation batches. `VideoFolder` gives `video`, `LatentClips` gives `latent`; any `ClipSet` will do.
 
     Args:
-        train: the data set of training, in a new order each epoch; what does not fill a batch is left to another epoch.
+        train: the data set of training, in a new order each epoch; samples that do not fill a batch wait for another epoch.
         val: the data set of validation, always the same clips in the same order; None for no validation.
         batch_size: samples of a batch in each process.
         val_batch_size: the same for validation; left out, as for training.
         num_workers: processes that read ahead; 0 reads in the training process itself.
         prefetch_factor: batches that each worker reads ahead; left out, 2.
-        seed: of the order; the data sets have seeds of their own for the clips.
+        seed: of the order; the data sets have their own seeds for the clips.
     """
 
     def __init__(
@@ -46,12 +46,15 @@ class VideoData(pl.LightningDataModule):
         require(optional(integer(1, 1024)), prefetch_factor=prefetch_factor)
         if val is None and val_batch_size is not None:
             raise UserError(f"val_batch_size={val_batch_size} has no effect without val; give a data set or leave it out")
+        for part in (train, val):
+            if part is not None:
+                check_contract(part, ClipSet)
         self.train, self.val = train, val
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
         self.num_workers, self.prefetch_factor, self.seed = num_workers, prefetch_factor, seed
 
     def setup(self, stage: str | None = None) -> None:
-        """Look at the disk, so that what is missing is said before training starts."""
+        """Look at the disk, so that errors in the data come before training starts."""
         if stage != "validate":
             self.train.prepare()
         if self.val is not None:

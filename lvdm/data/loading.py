@@ -1,45 +1,63 @@
-"""Which sample when: a permutation of its own for each (seed, epoch), split over the processes, resumable within an epoch.
+"""The order of samples: a new permutation for each (seed, epoch), divided over the processes, resumable within an epoch.
 
-The k-th batch of all processes together holds the same samples however many processes share it, for the same total size.
+The k-th batch of all processes together holds the same samples for any number of processes, if its total size is the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sized
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import distributed
 from torch.utils.data import DataLoader, DistributedSampler
 
-from lvdm.data.seeding import Draw, generator
+from lvdm.seeding import clip_generator
 from lvdm.types import UserError
 
 Batch = TypeVar("Batch")
 
 
+class Draw(NamedTuple):
+    """A sample in an epoch: the key that samplers pass to data sets, so that worker processes need no state."""
+
+    epoch: int
+    index: int
+
+
+def as_draw(key: int | Draw, count: int) -> Draw:
+    """Return the draw of a key; a plain index is one of epoch 0. Python ends a loop over a data set by the IndexError."""
+    draw = key if isinstance(key, Draw) else Draw(0, int(key))
+    if not 0 <= draw.index < count:
+        raise IndexError(f"sample {draw.index} of {count}")
+    return draw
+
+
 @runtime_checkable
 class ClipSet(Protocol):
-    """What a data set is to the loaders: light to construct, looks at the disk in `prepare`, gives the same item for a `Draw`."""
+    """A data set as the loaders use it; docs/data.md has an example."""
 
-    def prepare(self) -> None: ...
+    def prepare(self) -> None:
+        """Look at the disk, once; constructing is light, because a config is built before it is checked."""
 
-    def fingerprint(self) -> str: ...
+    def fingerprint(self) -> str:
+        """Return a hash of the data; a resumed run must find the same."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, key: int | Draw) -> dict[str, Any]: ...
+    def __getitem__(self, key: int | Draw) -> dict[str, Any]:
+        """Return the item of (epoch, index), always the same; `as_draw` accepts a plain index too."""
 
 
 class EpochSampler(DistributedSampler[Draw]):
-    """Hands out `Draw(epoch, index)`. Lightning calls `set_epoch`, and leaves a DistributedSampler as it is.
+    """A sampler of `Draw(epoch, index)`. Lightning calls `set_epoch`, and does not replace a DistributedSampler.
 
     Args:
-        data: only its length is asked.
-        shuffle: a permutation per epoch that drops what does not divide by the processes; if false, everything in order,
-            always as epoch 0, where the last processes repeat from the start to be as long as the first.
-        processes: (how many, which one); left out, those of torch.distributed where it is running, else one.
+        data: only its length is used.
+        shuffle: a permutation per epoch without the samples that do not divide by the processes. If false, all samples in
+            order, always as epoch 0; the last processes repeat the first samples to be as long as the others.
+        processes: (number, rank); left out, those of torch.distributed if it is initialized, else (1, 0).
     """
 
     def __init__(self, data: Sized, *, seed: int, shuffle: bool, processes: tuple[int, int] | None = None) -> None:
@@ -48,7 +66,7 @@ class EpochSampler(DistributedSampler[Draw]):
         self._skipped = 0
 
     def skip(self, samples: int) -> None:
-        """Leave out the first samples of the next pass: they were trained on before a restart."""
+        """Skip the first samples of the next pass, which were trained on before a restart."""
         self._skipped = samples
 
     def __iter__(self) -> Iterator[Draw]:
@@ -60,7 +78,7 @@ class EpochSampler(DistributedSampler[Draw]):
         count = len(self.dataset)  # type: ignore
         if not self.shuffle:
             return [position % count for position in range(self.rank, self.total_size, self.num_replicas)]
-        order = torch.randperm(count, generator=generator(self.seed, self.epoch))
+        order = torch.randperm(count, generator=clip_generator(self.seed, self.epoch))
         return order[self.rank : self.total_size : self.num_replicas].tolist()
 
 
@@ -72,21 +90,21 @@ def _processes() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a pass over the data is."""
+    """How far a pass over the data has come."""
 
     epoch: int = 0
-    batches: int = 0  # handed out
+    batches: int = 0  # yielded
 
 
 class ClipLoader(DataLoader[dict[str, Any]]):
     """A DataLoader over an `EpochSampler` that Lightning can save and load in the middle of an epoch."""
 
     _position = Position()
-    _resumed: Position | None = None  # loaded, and not yet gone on from
+    _resumed: Position | None = None  # loaded, and not used yet
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        """Nothing happens before the first batch is asked for: Lightning may make the iterator before it sets the epoch."""
-        epoch = self.sampler.epoch if isinstance(self.sampler, EpochSampler) else 0  # Lightning's overfit_batches brings its own
+        """Yield batches. Nothing happens before the first one: Lightning may create the iterator before it sets the epoch."""
+        epoch = self.sampler.epoch if isinstance(self.sampler, EpochSampler) else 0  # overfit_batches of Lightning brings its own
         resumed, self._resumed = self._resumed, None
         self._position = Position(epoch)
         if resumed is not None and resumed.epoch == epoch and resumed.batches < len(self):
@@ -98,16 +116,16 @@ class ClipLoader(DataLoader[dict[str, Any]]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """Where the pass over the data stands."""
+        """Return how far the pass over the data has come."""
         return asdict(self._position)
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """The next pass, if it is of the same epoch, goes on where that one stood."""
+        """Resume at this position, if the next pass is of the same epoch."""
         self._resumed = self._position = Position(**state)
 
 
 def next_batch(batches: Iterator[Batch]) -> Batch | None:
-    """The next batch, None at the end; a worker's UserError comes with a traceback before it, and is one sentence again."""
+    """Return the next batch, None at the end; cut the traceback that a worker puts before the sentence of a UserError."""
     try:
         return next(batches, None)
     except UserError as error:

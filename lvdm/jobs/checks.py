@@ -138,7 +138,7 @@ def check_text(data: VideoData, module: Module) -> None:
 def _has_text(part: LatentClips | VideoFolder) -> bool:
     if isinstance(part, LatentClips):
         return part.context or part.has_captions
-    return any(video.known.caption is not None for video in part.found.videos)
+    return any(video.description.caption is not None for video in part.usable.videos)
 
 
 def check_checkpoint(path: Path, module: Module) -> None:

@@ -1,8 +1,6 @@
 """Noise that belongs to a video, not to a batch: video i of a seed is the same whatever else is sampled.
 
-Each stream is numpy's PCG64 seeded by (seed, video, *stage). A torch.Generator on the CPU uses the lower 32 bits of its seed
-only: among the hundred thousand streams of a long run two would likely be the same. (The draws of training and of data sets
-are torch's, whatever the width of the hash they are seeded with; two equal ones among them do no harm.)
+Each stream is numpy's, of (seed, video, *stage): among the streams of a long run no two are the same (see lvdm/seeding.py).
 """
 
 from __future__ import annotations
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.seeding import numpy_generator
 from lvdm.types import UserError
 
 
@@ -23,7 +22,7 @@ class VideoNoise:
     def __init__(self, seed: int, videos: Sequence[int], *, stage: tuple[int, ...] = ()) -> None:
         if seed < 0:
             raise UserError(f"seed is {seed}, expected 0 or above")
-        self._streams = [_stream(seed, (video, *stage)) for video in videos]
+        self._streams = [numpy_generator(seed, (video, *stage)) for video in videos]
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -39,8 +38,3 @@ class VideoNoise:
         joined = VideoNoise(0, [])
         joined._streams = [stream for part in parts for stream in part._streams]
         return joined
-
-
-def _stream(seed: int, key: tuple[int, ...]) -> np.random.Generator:
-    assert all(0 <= number < 2**32 for number in key), f"video and stage numbers must be 32-bit and not negative, got {key}"
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=key)))

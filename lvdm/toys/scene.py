@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lvdm.seeding import numpy_generator
+
 FPS = 16  # ten seconds are 160 frames; slow motion still reads as motion
 SPLITS = ("train", "val")
 
@@ -27,7 +29,7 @@ class ToyVideo:
 
 def video_generator(seed: int, split: str, index: int) -> np.random.Generator:
     """The random numbers of one video; training and validation share none."""
-    return np.random.default_rng([seed, SPLITS.index(split), index])
+    return numpy_generator([seed, SPLITS.index(split), index])
 
 
 def vertical_gradient(top: np.ndarray, bottom: np.ndarray, size: int) -> np.ndarray:

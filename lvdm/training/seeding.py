@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from lvdm.seeding import step_generator as generator_for  # noqa: F401
 
 Several = TypeVar("Several", Tensor, list)
 
@@ -28,12 +29,6 @@ class Share:
 
 
 ALONE = Share()
-
-
-def generator_for(*place: int) -> torch.Generator:
-    """Of a place such as (seed, step, batch)."""
-    state = np.random.SeedSequence(place).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state) >> 1)
 
 
 def sample_noise(shape: Sequence[int], generator: torch.Generator, share: Share, device: torch.device | str) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from lvdm.diffusion.masks import Mask, NoMask
 from lvdm.rules import integer, number, require
 from lvdm.training.seeding import ALONE, Share
-from lvdm.types import UserError
+from lvdm.types import UserError, clip_span
 
 
 class Task:
@@ -67,7 +67,7 @@ def cut_windows(
 
 
 def _span(task: Task, num_latents: int) -> int:
-    return (num_latents - 1) * task.stride + 1
+    return clip_span(num_latents, task.stride)
 
 
 def _draw_start(task: Task, available: int, num_latents: int, generator: torch.Generator | None) -> int:

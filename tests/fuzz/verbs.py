@@ -102,9 +102,9 @@ def shards(root: str) -> None:
 def _read(root: Path, **settings: Any) -> None:
     folder = VideoFolder(root, **{"num_frames": 2, "size": 16, "time_limit": 5.0, **settings})
     folder.prepare()
-    for video in folder.found.everything:
-        if isinstance(video.place, Path) and os.path.relpath(video.place, root).startswith(".."):
-            raise OutsideRoot(str(video.place))
+    for video in folder.usable.listed:
+        if isinstance(video.location, Path) and os.path.relpath(video.location, root).startswith(".."):
+            raise OutsideRoot(str(video.location))
     for index in range(min(len(folder), MOST)):
         folder[index]
     folder.fingerprint()

@@ -1,8 +1,8 @@
-"""Clips of cached latents: `latent` (c, n, h, w) float32, `latent_std` and the caption's features `context` where asked for,
-`index`, `fps`, `caption`, `label`.
+"""Clips of cached latents: `latent` (c, n, h, w) float32, `index`, `fps`, `caption`, `label`, and on request `latent_std` and
+the caption's features `context`.
 
-The files are those of latent_index. The index is checked against its hash, and each tensor that is read against its own. With
-`in_memory` that happens at once, else when a process first reads a part of the tensor. Which latents are drawn is a function of
+format.py describes the files. The index is checked against its hash, and each tensor that is read against its own: with
+`in_memory` at once, else when a process first reads a part of the tensor. Which latents are drawn is a function of
 (seed, epoch, sample) alone, as for videos.
 """
 
@@ -19,22 +19,23 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lvdm.data.clips import clip_span, random_clip, spread_clip
+from lvdm.data.clips import random_clip, spread_clip
 from lvdm.data.frames import is_flipped
 from lvdm.data.latents.format import CONTEXT, DTYPES, FLIPPED, STD, CacheFacts, Entry, check_shard, open_shard, read_index
 from lvdm.data.layouts.listing import Description, require_folder
-from lvdm.data.memory import require_memory
-from lvdm.data.seeding import Draw, as_draw, generator
+from lvdm.data.limits import require_memory
+from lvdm.data.loading import Draw, as_draw
 from lvdm.files import is_verifying
 from lvdm.rules import integer, require
-from lvdm.types import UserError
+from lvdm.seeding import clip_generator
+from lvdm.types import UserError, clip_span
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What the index says: the videos that are long enough, where each lies, and in memory their tensors by suffix."""
+class _Index:
+    """The videos that are long enough, the file of each, and with in_memory their tensors by suffix."""
 
     facts: CacheFacts
     entries: list[Entry]
@@ -51,12 +52,12 @@ class LatentClips(Dataset[dict[str, Any]]):
         num_latents: latents of a clip (each is `temporal_factor` frames).
         stride: take every stride-th latent, as the key latents of a long video are; `fps` is divided by it.
         random_clip: clips start anywhere; if false they are spread evenly over the video (a single one is centred).
-        clips_per_video: how many samples of an epoch each video is, so that few videos make a long epoch.
+        clips_per_video: samples of each video in an epoch, so that few videos make a long epoch.
         std: give the posterior's standard deviation as `latent_std` too, for a stage with sample_posterior.
         flip: take half of the clips from the mirrored videos.
-        context: give the features of the caption, or of "" where there is none, as `context` (n, d) float32.
-        in_memory: hold all latents in memory, as stored; if false, read each clip from disk (mapped, so only what it needs, but
-            a video's latents as a whole the first time, to check them).
+        context: give the features of the caption, or of "" if there is none, as `context` (n, d) float32.
+        in_memory: hold all latents in memory, as stored. If false, read each clip from disk: only its own part, but the whole
+            video the first time, to check it.
         seed: of the random clips.
     """
 
@@ -78,12 +79,12 @@ class LatentClips(Dataset[dict[str, Any]]):
         self.root, self.num_latents, self.stride = Path(root).expanduser(), num_latents, stride
         self.random_clip, self.clips_per_video, self.std, self.flip = random_clip, clips_per_video, std, flip
         self.context, self.in_memory, self.seed = context, in_memory, seed
-        self._found: _Found | None = None
+        self._index: _Index | None = None
         self._checked: set[str] = set()  # names of tensors
 
     def prepare(self) -> None:
         """Read the index and, with in_memory, the latents (constructing reads nothing)."""
-        if self._found is not None:
+        if self._index is not None:
             return
         require_folder(self.root, "the folder of latents")
         facts, shards = read_index(self.root)
@@ -108,27 +109,27 @@ class LatentClips(Dataset[dict[str, Any]]):
                            len(videos) - len(usable), len(videos), self.root, short)  # fmt: skip
         entries, files = [entry for entry, _ in usable], [file for _, file in usable]
         hashes = {self.root / shard.file: shard.hash for shard in shards}
-        found = _Found(facts, entries, files, hashes, [])
-        self._found = replace(found, tensors=self._load(found)) if self.in_memory else found
+        index = _Index(facts, entries, files, hashes, [])
+        self._index = replace(index, tensors=self._load(index)) if self.in_memory else index
 
     @property
     def names(self) -> list[str]:
-        """Each video's name; an item's `index` counts here."""
+        """The name of each video; an item's `index` counts here."""
         return [entry.name for entry in self._prepared().entries]
 
     @property
     def codec_fingerprint(self) -> str:
-        """Of the autoencoder that made the latents: another one cannot decode them."""
+        """The fingerprint of the autoencoder that made the latents; another one cannot decode them."""
         return self._prepared().facts.codec_fingerprint
 
     @property
     def text_fingerprint(self) -> str | None:
-        """Of the text encoder that made the captions' features; None where the cache has none."""
+        """The fingerprint of the text encoder that made the captions' features; None if the cache has none."""
         return self._prepared().facts.text_fingerprint
 
     @property
     def has_captions(self) -> bool:
-        """Whether items give `caption`."""
+        """Whether items have a `caption`."""
         return any(entry.caption is not None for entry in self._prepared().entries)
 
     @property
@@ -143,58 +144,58 @@ class LatentClips(Dataset[dict[str, Any]]):
         return channels, self.num_latents, height, width
 
     def fingerprint(self) -> str:
-        """Of the videos that the latents were made from."""
+        """Return the fingerprint of the videos that the latents were made from."""
         return self._prepared().facts.data_fingerprint
 
     def __len__(self) -> int:
         return len(self._prepared().entries) * self.clips_per_video
 
     def __getitem__(self, key: int | Draw) -> dict[str, Any]:
-        draw, found = as_draw(key, len(self)), self._prepared()
-        video, part = draw.index % len(found.entries), draw.index // len(found.entries)
-        entry = found.entries[video]
-        rng = generator(self.seed, draw.epoch, draw.index, 0)  # as a folder of videos draws
+        draw, index = as_draw(key, len(self)), self._prepared()
+        part, video = divmod(draw.index, len(index.entries))
+        entry = index.entries[video]
+        rng = clip_generator(self.seed, draw.epoch, draw.index, 0)  # as VideoFolder draws
         if self.random_clip:
             wanted = random_clip(entry.shape[1], self.num_latents, self.stride, rng, name=entry.name)
         else:
             wanted = spread_clip(entry.shape[1], self.num_latents, self.stride, part, self.clips_per_video, name=entry.name)
         fps = torch.tensor(entry.fps / self.stride)
-        known = Description(entry.caption, entry.label).facts()
+        description = Description(entry.caption, entry.label).as_batch()
         side = FLIPPED if self.flip and is_flipped(rng) else ""
-        return {**self._read(video, wanted, side), "index": video, "fps": fps, **known}
+        return {**self._read(video, wanted, side), "index": video, "fps": fps, **description}
 
     def _read(self, video: int, wanted: range, side: str) -> dict[str, Tensor]:
-        """Latents (c, num_latents, h, w) and context (n, d), float32, the caller's own."""
-        found, part = self._prepared(), slice(wanted.start, wanted.stop)
+        """Return copies of latents (c, num_latents, h, w) and context (n, d) in float32."""
+        index, part = self._prepared(), slice(wanted.start, wanted.stop)
         keys = {"latent": side, **({"latent_std": side + STD} if self.std else {})}
         if self.in_memory:
-            held = found.tensors[video]
+            held = index.tensors[video]
             stored = {key: held[suffix][:, part] for key, suffix in keys.items()}
             context = held.get(CONTEXT)
         else:
-            with open_shard(found.files[video]) as shard:
-                name = found.entries[video].name
+            with open_shard(index.files[video]) as shard:
+                name = index.entries[video].name
                 names = [name + suffix for suffix in (*keys.values(), *([CONTEXT] if self.context else []))]
-                self._check_once(shard, found.files[video], names)
+                self._check_once(shard, index.files[video], names)
                 stored = {key: shard.get_slice(name + suffix)[:, part] for key, suffix in keys.items()}
                 context = shard.get_tensor(name + CONTEXT) if self.context else None
         latents = {key: torch.empty(self.latent_shape).copy_(tensor[:, :: wanted.step]) for key, tensor in stored.items()}
         return latents if context is None else {**latents, "context": context.to(torch.float32, copy=True)}
 
     def _suffixes(self, facts: CacheFacts) -> list[str]:
-        """Of the tensors that are asked for."""
+        """Return the suffixes of the tensors that items need."""
         text = facts.text_fingerprint if self.context else None
         return replace(facts, has_std=self.std, has_flips=self.flip, text_fingerprint=text).suffixes()
 
     def _check_once(self, shard: safe_open, file: Path, names: list[str]) -> None:
-        """Check the tensors that this process has not read before, each as a whole."""
+        """Check the tensors that this process has not checked before, each as a whole."""
         new = [name for name in names if name not in self._checked]
         if new and is_verifying():
             check_shard(shard, file, new, self._prepared().hashes[file])
             self._checked.update(new)
 
-    def _load(self, found: _Found) -> list[dict[str, Tensor]]:
-        facts, entries, files = found.facts, found.entries, found.files
+    def _load(self, index: _Index) -> list[dict[str, Tensor]]:
+        facts, entries, files = index.facts, index.entries, index.files
         suffixes = self._suffixes(facts)
         latents = sum(torch.Size(entry.shape).numel() for entry in entries) * sum(suffix != CONTEXT for suffix in suffixes)
         texts = len(entries) * self._context_size(files[0], entries[0]) if self.context else 0
@@ -204,19 +205,19 @@ class LatentClips(Dataset[dict[str, Any]]):
             with open_shard(file) as shard:
                 names = [entry.name for _, entry in videos]
                 if is_verifying():
-                    check_shard(shard, file, [name + suffix for name in names for suffix in suffixes], found.hashes[file])
+                    check_shard(shard, file, [name + suffix for name in names for suffix in suffixes], index.hashes[file])
                 tensors += [{suffix: shard.get_tensor(name + suffix) for suffix in suffixes} for name in names]
         return tensors
 
     def _context_size(self, file: Path, entry: Entry) -> int:
-        """Elements of a caption's features, the same for all."""
+        """Return the number of elements of a caption's features, the same for all."""
         with open_shard(file) as shard:
             return torch.Size(shard.get_slice(entry.name + CONTEXT).get_shape()).numel()
 
     def _is_long_enough(self, entry: Entry) -> bool:
         return entry.shape[1] >= clip_span(self.num_latents, self.stride)
 
-    def _prepared(self) -> _Found:
+    def _prepared(self) -> _Index:
         self.prepare()
-        assert self._found is not None
-        return self._found
+        assert self._index is not None
+        return self._index

@@ -1,11 +1,11 @@
 """What a folder of cached latents looks like on disk: safetensors shards that describe themselves, and an index of all of them.
 
-`latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name, and where asked for the posterior's
-standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the text
-features (n, d) of its caption, or of "", under `name.context`; its metadata key `lvdm` is JSON: the facts of the cache, one
+`latents-00000.safetensors` holds one tensor (c, t, h, w) per video under the video's name. On request it also holds the
+posterior's standard deviation under `name.std`, both of the mirrored video under `name.flipped` and `name.flipped.std`, and the
+text features (n, d) of its caption, or of "", under `name.context`. Its metadata key `lvdm` is JSON: the facts of the cache, one
 entry per video, and the hashes of all this and of every tensor. Which videos a shard holds depends on its number alone.
 `index.json`, written last, repeats the entries of all shards with each shard's size in bytes and hash, and has a hash of its
-own. A folder without an index is an encoding that has not finished.
+own. A folder without an index is an unfinished encoding.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from lvdm.files import DamagedFile, check_description, check_tensors, with_hashe
 from lvdm.rules import FLAG, TEXT, Rule, integer, listed, matching, number, one_of, optional, require
 from lvdm.types import ABSENT, UserError
 
-AGAIN = "run scripts/encode.py again, which makes it anew"
+AGAIN = "run scripts/encode.py again, which writes it again"
 FORMAT = 2  # raised when older readers cannot follow
 INDEX = "index.json"
-STD, FLIPPED, CONTEXT = ".std", ".flipped", ".context"  # behind a video's name
+STD, FLIPPED, CONTEXT = ".std", ".flipped", ".context"  # suffixes of a video's name
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
@@ -60,36 +60,36 @@ class DamagedShard(DamagedFile):
 
 @dataclass(frozen=True)
 class CacheFacts:
-    """What all latents of a folder share."""
+    """Facts that all latents of a folder share."""
 
-    codec_fingerprint: str  # of the autoencoder, scale and shift that made them
+    codec_fingerprint: str  # of the autoencoder, scale and shift
     data_fingerprint: str  # of the videos they were made from
     temporal_factor: int  # frames of one latent
     dtype: str  # as stored
     shard_size: int  # videos, or clips, of a shard
-    clip_frames: int | None = None  # of the clips that were encoded one by one; None where whole videos were
-    has_std: bool = False  # whether the posterior's standard deviation is there too
-    has_flips: bool = False  # whether the mirrored videos are there too
+    clip_frames: int | None = None  # of clips that were encoded one by one; None for whole videos
+    has_std: bool = False  # whether the posterior's standard deviation is stored too
+    has_flips: bool = False  # whether the mirrored videos are stored too
     first_frame_alone: bool = False  # whether a video's first latent is its first frame alone
-    text_fingerprint: str | None = None  # of the text encoder that made the captions' features; None where they are not there
+    text_fingerprint: str | None = None  # of the text encoder that made the captions' features; None without
 
     def stored(self) -> dict[str, Any]:
         """Return the facts as files hold them. Earlier versions do not know first_frame_alone, so it is there if true."""
         return {name: value for name, value in asdict(self).items() if name != "first_frame_alone" or value}
 
     def latent_suffixes(self) -> list[str]:
-        """Behind a video's name, of each of its latents."""
+        """Return what follows a video's name in the names of its latents."""
         flips, stds = ["", FLIPPED] if self.has_flips else [""], ["", STD] if self.has_std else [""]
         return [flip + std for flip in flips for std in stds]
 
     def suffixes(self) -> list[str]:
-        """The same of all its tensors."""
+        """Return what follows a video's name in the names of all its tensors."""
         return self.latent_suffixes() + ([] if self.text_fingerprint is None else [CONTEXT])
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One video's latents."""
+    """The latents of one video."""
 
     name: str
     shape: tuple[int, int, int, int]  # (c, t, h, w)
@@ -100,10 +100,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Shard:
+    """A file of latents."""
+
     file: str
     size: int  # bytes
     entries: tuple[Entry, ...]
-    hash: str | None = None  # of all that it holds; None of shards of earlier versions
+    hash: str | None = None  # of all its content; None for shards of earlier versions
 
 
 def shard_name(number: int) -> str:
@@ -111,19 +113,19 @@ def shard_name(number: int) -> str:
 
 
 def find_shards(folder: Path) -> list[str]:
-    """Names of the shards that are there, whole or not, in order."""
+    """Return the names of all shards, whole or not, in order."""
     return sorted(path.name for path in folder.glob("latents-*.safetensors"))
 
 
 def write_shard(folder: Path, file: str, facts: CacheFacts, entries: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Shard:
-    """Write one shard; no reader ever sees half of it."""
+    """Write one shard, whole or not at all."""
     header = with_hashes({"format": FORMAT, "facts": facts.stored(), "entries": [asdict(entry) for entry in entries]}, tensors)
     write_whole(folder / file, lambda path: save_file(dict(tensors), path, {"lvdm": json.dumps(header)}))
     return Shard(file, (folder / file).stat().st_size, tuple(entries), header["hash"])
 
 
 def read_shard(path: Path, *, with_tensors: bool = False) -> tuple[CacheFacts, Shard]:
-    """Return the facts and entries in a shard's own header, checked; `with_tensors` reads and checks the tensors too."""
+    """Return the checked facts and entries of a shard's header; with `with_tensors`, check its tensors too."""
     with open_shard(path) as shard:
         found = _header(shard, path)
         if with_tensors:
@@ -134,7 +136,7 @@ def read_shard(path: Path, *, with_tensors: bool = False) -> tuple[CacheFacts, S
 
 @contextmanager
 def open_shard(path: Path) -> Iterator[safe_open]:
-    """Give the shard, mapped into memory; what cannot be read in the block is a damaged shard."""
+    """Open a shard, mapped into memory; errors of reading in the block become a DamagedShard."""
     try:
         require_file(path)
         with safe_open(path, framework="pt") as shard:
@@ -146,7 +148,7 @@ def open_shard(path: Path) -> Iterator[safe_open]:
 
 
 def check_shard(shard: safe_open, path: Path, names: Iterable[str], shard_hash: str | None) -> None:
-    """Check these tensors of a shard; `shard_hash` is what the index says of it."""
+    """Check these tensors of a shard; `shard_hash` is its hash in the index."""
     found = _header(shard, path)
     if shard_hash is not None and files.is_verifying() and found.get("hash") != shard_hash:
         raise DamagedFile(f"{path} is not the shard that {INDEX} lists")
@@ -154,19 +156,19 @@ def check_shard(shard: safe_open, path: Path, names: Iterable[str], shard_hash: 
 
 
 def write_index(folder: Path, facts: CacheFacts, shards: Sequence[Shard]) -> None:
-    """All shards, in order of their files: a resumed encoding gives the same index as one in a single go."""
+    """Write the index of all shards, in the order of their files, so that a resumed encoding writes the same index."""
     ordered = [asdict(shard) for shard in sorted(shards, key=lambda shard: shard.file)]
     text = json.dumps(with_hashes({"format": FORMAT, "facts": facts.stored(), "shards": ordered})) + "\n"
     write_whole(folder / INDEX, lambda path: path.write_text(text))
 
 
 def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
-    """The index, checked against the shards: all are there, none of another size."""
+    """Return facts and shards of the index; check that all shards exist and have its sizes."""
     path = folder / INDEX
     if not path.exists():
         count = len(find_shards(folder))
         found = f"{count} shards, so encoding has not finished" if count else "no latents"
-        raise UserError(f"{folder} has no {INDEX} and {found}; run scripts/encode.py, which goes on where it stopped")
+        raise UserError(f"{folder} has no {INDEX} and {found}; run scripts/encode.py, which resumes where it stopped")
     require_list(path)
     try:
         found = _parse(path.read_text(), path)
@@ -180,17 +182,17 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
         have = (folder / shard.file).stat().st_size if (folder / shard.file).exists() else 0
         if have != shard.size:
             what = f"{folder / shard.file} has {have} bytes, {INDEX} says {shard.size}"
-            raise DamagedShard(f"{what}; run scripts/encode.py again, which makes it anew")
+            raise DamagedShard(f"{what}; {AGAIN}")
     return facts, shards
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all; a full disk is one sentence and leaves nothing behind."""
+    """Write a file whole or not at all; a full disk is a UserError and leaves no file."""
     try:
         files.write_whole(path, write)
     except (SafetensorError, OSError) as error:
         why = files.why_not_written(error)
-        raise UserError(f"cannot write {path}: {why}; make room or choose another folder, what is written stays") from error
+        raise UserError(f"cannot write {path}: {why}; make room or choose another folder, finished shards stay") from error
 
 
 def _header(shard: safe_open, path: Path) -> dict[str, Any]:

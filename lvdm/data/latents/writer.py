@@ -1,6 +1,6 @@
-"""Writing the cache of latents: shards of a fixed plan, by any number of processes, resumable after a kill, the index last.
+"""Writing the cache of latents: shards of a fixed plan, by any number of processes, resumable, the index last.
 
-Letters: latent z (c, t, h, w) of one whole video or clip, as the codec gives it (scaled and shifted).
+Letters: latent z (c, t, h, w) of one whole video or clip, as the codec returns it (scaled and shifted).
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ logger = logging.getLogger(__name__)
 
 
 class LatentWriter:
-    """A context that makes the shards of a folder that are missing: `todo` says which latents, `add` takes each.
+    """A context that writes the missing shards of a folder: `todo` yields the numbers of the latents, `add` takes each latent.
 
-    Shard k holds the videos k * shard_size and following, and is made by process k modulo the number of processes; so what is
-    whole stays, however many processes there were before. Whoever leaves without an error last writes the index.
+    Shard k holds the videos from k * shard_size on, and process k modulo the number of processes writes it. So whole shards
+    stay, however many processes there were before. The last process to leave without an error writes the index.
 
     Args:
-        folder: made where it does not exist.
-        facts: of the cache; a folder of others is refused.
-        count: of all videos or clips.
+        folder: created if it does not exist.
+        facts: of the cache; a folder with other facts is refused.
+        count: the number of all videos or clips.
         share: (rank, processes).
     """
 
@@ -60,23 +60,23 @@ class LatentWriter:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make the folder {self.folder}: {error}; choose another one") from error
-        found = {file: self._look(file) for file in find_shards(self.folder)}
+            raise UserError(f"cannot create the folder {self.folder}: {error}; choose another one") from error
+        found = {file: self._read(file) for file in find_shards(self.folder)}
         self._whole = {file: shard for file, shard in found.items() if shard is not None}
         if self._whole:
-            logger.info("%s: %d of %d shards are there already", self.folder, len(self._whole), self._num_shards)
+            logger.info("%s: %d of %d shards are written already", self.folder, len(self._whole), self._num_shards)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if kind is not None or len(find_shards(self.folder)) < self._num_shards:
             return
-        shards = [self._whole.get(file) or self._look(file) for file in find_shards(self.folder)]
+        shards = [self._whole.get(file) or self._read(file) for file in find_shards(self.folder)]
         if None not in shards:
             write_index(self.folder, self.facts, shards)
 
     @property
     def _own(self) -> set[str]:
-        """Names of the shards that this process makes, or checks if they are there already."""
+        """The names of the shards that this process writes, or checks if they exist already."""
         return {shard_name(k) for k in range(self.rank, self._num_shards, self.processes)}
 
     @property
@@ -84,13 +84,13 @@ class LatentWriter:
         return -(-self.count // self.facts.shard_size)
 
     def missing(self) -> list[range]:
-        """Numbers of the videos of each shard that this process is to make."""
+        """Return the numbers of the videos of each shard that this process has to write."""
         size = self.facts.shard_size
         mine = range(self.rank, self._num_shards, self.processes)
         return [range(k * size, min((k + 1) * size, self.count)) for k in mine if shard_name(k) not in self._whole]
 
     def todo(self) -> Iterator[int]:
-        """Numbers of the videos to make, one by one; behind the last of a shard it is written, with those that were added."""
+        """Yield the numbers of the videos to encode; after the last one of a shard, write the shard with the added latents."""
         for videos in self.missing():
             self._entries, self._tensors = [], {}
             yield from videos
@@ -107,12 +107,13 @@ class LatentWriter:
         caption: str | None = None,
         label: int | None = None,
     ) -> None:
-        """The latent (c, t, h, w) of the video that `todo` gave last, under a name of its own; `fps` is that of its frames.
+        """Add the latent (c, t, h, w) of the video that `todo` yielded last, under a unique name; `fps` is that of its frames.
 
-        `further` has what else the facts promise, by suffix."""
+        `further` holds the other tensors that the facts promise, by suffix.
+        """
         assert latent.ndim == 4, f"latent of shape {tuple(latent.shape)}, expected (c, t, h, w)"
         tensors = {"": latent, **(further or {})}
-        assert list(tensors) == self.facts.suffixes(), f"{list(tensors)} came, the facts say {self.facts.suffixes()}"
+        assert list(tensors) == self.facts.suffixes(), f"got {list(tensors)}, the facts promise {self.facts.suffixes()}"
         stored = {name + suffix: self._stored(name, suffix, tensor) for suffix, tensor in tensors.items()}
         self._check_shape(name, tuple(latent.shape))
         self._tensors |= stored
@@ -131,8 +132,8 @@ class LatentWriter:
         if first is not None and (first.shape[0], *first.shape[2:]) != (shape[0], *shape[2:]):
             raise UserError(f"the latent of {name} is {shape}, that of {first.name} {first.shape}; only the length may differ")
 
-    def _look(self, file: str) -> Shard | None:
-        """A shard that is there: kept when it is whole and ours, refused when it is another's; a damaged one is written over."""
+    def _read(self, file: str) -> Shard | None:
+        """Return an existing shard if it is whole, None if it is damaged; refuse one with other facts."""
         try:
             facts, shard = read_shard(self.folder / file, with_tensors=file in self._own)
         except DamagedShard as error:

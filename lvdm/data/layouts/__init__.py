@@ -1,1 +1,1 @@
-"""How a data set lies on disk: folders, tables, tar shards, UCF-101, and splits of them."""
+"""How a data set lies on disk: folders, tables, tar shards, UCF-101, Kinetics, and splits of them."""

@@ -1,25 +1,19 @@
-"""How a data set lies on disk: a layout finds its videos below a root, with their captions and classes. See docs/data.md."""
+"""Layouts of folders. A layout finds the videos of a data set below a root, with their captions and classes. See docs/data.md."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from lvdm.data.layouts.listing import (
-    METADATA,
-    Video,
-    find_videos,
-    match_metadata,
-    read_metadata,
-    video_at,
-)
+from lvdm.data.layouts.listing import METADATA, Video, find_videos, match_metadata, read_metadata, video_at
 from lvdm.data.limits import as_text
 from lvdm.types import UserError
 
 
 @runtime_checkable
 class Layout(Protocol):
-    """A layout; names of videos are relative to the root."""
+    """How a data set lies on disk; names of videos are relative to the root."""
 
     def find(self, root: Path) -> list[Video]: ...
 
@@ -28,7 +22,7 @@ class AnyVideos:
     """Every video file below the root and every folder that holds images and no video file, in sorted order, links followed.
 
     Args:
-        metadata: JSONL of captions and classes; left out, `metadata.jsonl` in the root is read where it exists.
+        metadata: JSONL of captions and classes; left out, `metadata.jsonl` in the root is read if it exists.
     """
 
     def __init__(self, metadata: str | Path | None = None) -> None:
@@ -41,12 +35,12 @@ class AnyVideos:
         path = self.metadata or root / METADATA
         if self.metadata is None and not path.exists():
             return [video_at(root, name) for name in names]
-        known = match_metadata([as_text(name) for name in names], read_metadata(path), str(path))
-        return [video_at(root, name, description) for name, description in zip(names, known, strict=True)]
+        descriptions = match_metadata([as_text(name) for name in names], read_metadata(path), str(path))
+        return [video_at(root, name, description) for name, description in zip(names, descriptions, strict=True)]
 
 
 class SkyTimelapse:
-    """`sky_train/<video>/<clip>/*.jpg` and `sky_test/...` below the root; `train` and `test` will do. Each clip is a video.
+    """Sky Timelapse: `sky_train/<video>/<clip>/*.jpg` and `sky_test/...`, or `train/` and `test/`. Each clip is a video.
 
     Args:
         part: train or test, the published split.
@@ -73,11 +67,10 @@ class Taichi:
         return _below(root, (self.part,), "Taichi")
 
 
-def _below(root: Path, folders: tuple[str, ...], name: str) -> list[Video]:
-    """All videos of the first of these folders that is there."""
+def _below(root: Path, folders: tuple[str, ...], layout: str) -> list[Video]:
+    """Return all videos of the first of these folders that exists."""
     folder = next((folder for folder in folders if (root / folder).is_dir()), None)
     if folder is None:
-        wanted = " or ".join(f"{folder}/" for folder in folders)
-        raise UserError(f"{root} has no {wanted}, where {name} has its videos; check the root, or see docs/data.md")
-    found = AnyVideos().find(root / folder)
-    return [Video(f"{folder}/{video.name}", video.place, video.known) for video in found]
+        expected = " or ".join(f"{folder}/" for folder in folders)
+        raise UserError(f"{root} has no {expected}, where {layout} has its videos; check the root, or see docs/data.md")
+    return [replace(video, name=f"{folder}/{video.name}") for video in AnyVideos().find(root / folder)]

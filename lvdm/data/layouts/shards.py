@@ -1,7 +1,7 @@
 """Tar shards as WebDataset writes them: members of one key, up to the first dot of their name, are one sample.
 
 `0001.mp4 0001.txt 0001.cls`, or `0001.000.jpg 0001.001.jpg 0001.json`. The headers of a shard are read once and its offsets
-kept, so that any sample is read by itself: order, workers and restarts are those of a folder of files.
+cached, so that any sample is read by itself: order, workers and restarts are those of a folder of files.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from lvdm.data.layouts.listing import Description, Video, fill
 from lvdm.data.limits import MAX_NOTE, as_text, is_text, name_problem, printable, require_file, text_problem
-from lvdm.data.probing.probe_cache import Notebook
-from lvdm.data.reading.locations import Place, Slice, is_image, is_video, natural_key, stamp
+from lvdm.data.probing.probe_cache import ProbeCache
+from lvdm.data.reading.locations import Location, TarMember, is_image, is_video, natural_key, stamp
 from lvdm.types import UserError
 
 TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, LookupError, OverflowError, RecursionError, MemoryError)
@@ -29,10 +29,10 @@ KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # WebDataset's: the suffix 
 class TarShards:
     """Every sample of every shard that has a video file, or images, which are the frames of one video.
 
-    A caption is the sample's txt, or the `caption` of its json; a class its cls, or the `label` of its json.
+    The caption is the sample's txt, or the `caption` of its json. The class is its cls, or the `label` of its json.
 
     Args:
-        shards: pattern of the shards below the root; plain tar, for a compressed one cannot be read in the middle.
+        shards: pattern of the shards below the root; plain tar, because a compressed one cannot be read in the middle.
         caption, label: keys of the json.
     """
 
@@ -43,21 +43,21 @@ class TarShards:
         files = self._files(root)
         if not files:
             raise UserError(f"no shards {self.shards} under {root}; expected tar files as WebDataset writes them")
-        notebook, samples = Notebook(root), []
+        cache, samples = ProbeCache(root), []
         for file in tqdm(files, desc="indexing shards", unit="shard", delay=2.0, mininterval=1.0, leave=False):
-            name, when = as_text(file.relative_to(root).as_posix()), _stamp(file)
+            name, stamped = as_text(file.relative_to(root).as_posix()), _stamp(file)
             key = f"{name}?{self.caption}&{self.label}"
-            if not _is_index(index := notebook.get(key, when)):
-                notebook.add(key, when, index := self._index(file))
-            samples += [(f"{name}/{sample}", _place(file, slices), Description(*known)) for sample, slices, known in index]
-        notebook.save()
+            if not _is_index(index := cache.get(key, stamped)):
+                cache.add(key, stamped, index := self._index(file))
+            samples += [(f"{name}/{sample}", _location(file, members), Description(*text)) for sample, members, text in index]
+        cache.save()
         if not samples:
             raise UserError(f"none of the {len(files)} shards under {root} holds a video file or images")
-        known = fill([description for *_, description in samples])
-        return [Video(name, place, each) for (name, place, _), each in zip(samples, known, strict=True)]
+        descriptions = fill([description for *_, description in samples])
+        return [Video(name, location, each) for (name, location, _), each in zip(samples, descriptions, strict=True)]
 
     def _files(self, root: Path) -> list[Path]:
-        """The shards below root, each real file once."""
+        """Return the shards below root, each real file once."""
         try:
             found = sorted(root.glob(self.shards), key=lambda file: (file.is_symlink(), file))
         except (ValueError, NotImplementedError, IndexError, re.error) as error:
@@ -67,8 +67,8 @@ class TarShards:
         return sorted({os.path.realpath(file): file for file in reversed(found)}.values())
 
     def _index(self, shard: Path) -> list[list[Any]]:
-        """[key, slices as [name, start, size], [caption, label, problem]] of each sample."""
-        samples: dict[str, list[Slice]] = {}
+        """Return [key, members as [name, start, size], [caption, label, problem]] of each sample."""
+        samples: dict[str, list[TarMember]] = {}
         problems: dict[str, str] = {}
         names: set[str] = set()
         for member, problem in _members(shard):
@@ -84,12 +84,12 @@ class TarShards:
         for key, members in samples.items():
             chosen = _frames_of(members)
             if chosen:
-                known = Description(problem=problems[key]) if key in problems else self._describe(key, members)
-                slices = [[each.name, each.start, each.size] for each in chosen]
-                index.append([key, slices, [known.caption, known.label, known.problem]])
+                text = Description(problem=problems[key]) if key in problems else self._describe(key, members)
+                frames = [[each.name, each.start, each.size] for each in chosen]
+                index.append([key, frames, [text.caption, text.label, text.problem]])
         return index
 
-    def _describe(self, key: str, members: Sequence[Slice]) -> Description:
+    def _describe(self, key: str, members: Sequence[TarMember]) -> Description:
         by_suffix = {member.name[len(key) + 1 :].lower(): member for member in members}
         notes = {suffix: by_suffix[suffix] for suffix in ("json", "txt", "cls") if suffix in by_suffix}
         if any(note.size > MAX_NOTE for note in notes.values()):
@@ -114,8 +114,8 @@ def _stamp(shard: Path) -> list[int]:
         raise UserError(f"cannot read the shard {printable(str(shard))}: {error.strerror}; mend or remove it") from error
 
 
-def _members(shard: Path) -> Iterator[tuple[Slice, str | None]]:
-    """What could be a file of a sample, and why it cannot be used."""
+def _members(shard: Path) -> Iterator[tuple[TarMember, str | None]]:
+    """Yield every member that may be a file of a sample, and why it cannot be used (None if it can)."""
     try:
         require_file(shard)
         size = shard.stat().st_size
@@ -126,7 +126,7 @@ def _members(shard: Path) -> Iterator[tuple[Slice, str | None]]:
                     raise tarfile.ReadError(f"a member declares {member.size} bytes from {member.offset_data}")
                 end = member.offset_data
                 if not member.isdir():
-                    yield Slice(shard, as_text(member.name), member.offset_data, member.size), _problem(member)
+                    yield TarMember(shard, as_text(member.name), member.offset_data, member.size), _problem(member)
     except UserError:
         raise
     except TAR_ERRORS as error:
@@ -137,7 +137,7 @@ def _members(shard: Path) -> Iterator[tuple[Slice, str | None]]:
 
 
 def _problem(member: tarfile.TarInfo) -> str | None:
-    """Why the bytes of a member must not be taken for a video."""
+    """Return why the bytes of a member must not be read as a video; None if they may."""
     if member.issparse():
         return "it is a sparse member"
     if not member.isreg():
@@ -147,34 +147,34 @@ def _problem(member: tarfile.TarInfo) -> str | None:
     return name_problem(Path(member.name))
 
 
-def _is_index(noted: object) -> bool:
-    """Whether this is an index as `_index` makes it; the file of notes came with the data and may hold anything."""
-    if not isinstance(noted, list) or not all(isinstance(each, list) and len(each) == 3 for each in noted):
+def _is_index(cached: object) -> bool:
+    """Return whether this is an index as `_index` writes it; the cache came with the data and may hold anything."""
+    if not isinstance(cached, list) or not all(isinstance(each, list) and len(each) == 3 for each in cached):
         return False
-    return all(isinstance(key, str) and _are_slices(slices) and _is_known(known) for key, slices, known in noted)
+    return all(isinstance(key, str) and _are_members(members) and _is_description(text) for key, members, text in cached)
 
 
-def _are_slices(noted: object) -> bool:
-    if not isinstance(noted, list) or not noted or not all(isinstance(each, list) and len(each) == 3 for each in noted):
+def _are_members(cached: object) -> bool:
+    if not isinstance(cached, list) or not cached or not all(isinstance(each, list) and len(each) == 3 for each in cached):
         return False
-    return all(isinstance(name, str) and all(type(n) is int and 0 <= n < 2**60 for n in place) for name, *place in noted)
+    return all(isinstance(name, str) and all(type(n) is int and 0 <= n < 2**60 for n in span) for name, *span in cached)
 
 
-def _is_known(noted: object) -> bool:
-    if not isinstance(noted, list) or len(noted) != 3:
+def _is_description(cached: object) -> bool:
+    if not isinstance(cached, list) or len(cached) != 3:
         return False
-    caption, label, problem = noted
+    caption, label, problem = cached
     is_text_or_none = all(text is None or (isinstance(text, str) and is_text(text)) for text in (caption, problem))
     return is_text_or_none and (label is None or type(label) is int) and text_problem(caption, label) is None
 
 
-def _frames_of(members: Sequence[Slice]) -> list[Slice]:
-    """The video file of a sample, else its images in natural order."""
+def _frames_of(members: Sequence[TarMember]) -> list[TarMember]:
+    """Return the video file of a sample, else its images in natural order."""
     videos = [member for member in members if is_video(Path(member.name).name)]
     images = [member for member in members if is_image(Path(member.name).name)]
     return videos[:1] or sorted(images, key=lambda member: natural_key(member.name))
 
 
-def _place(shard: Path, slices: Sequence[Sequence[Any]]) -> Place:
-    found = tuple(Slice(shard, *each) for each in slices)
-    return found[0] if len(found) == 1 and is_video(Path(found[0].name).name) else found
+def _location(shard: Path, members: Sequence[Sequence[Any]]) -> Location:
+    files = tuple(TarMember(shard, *each) for each in members)
+    return files[0] if len(files) == 1 and is_video(Path(files[0].name).name) else files

@@ -1,4 +1,4 @@
-"""Which videos of a data set belong to this part of it: by a list, by folder, or a seeded fraction."""
+"""Splits: which videos of a data set belong to a part of it, by a list, by folder, or a seeded fraction."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from lvdm.data.limits import printable, require_list
+from lvdm.data.limits import printable, read_lines
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -16,13 +16,13 @@ logger = logging.getLogger(__name__)
 
 @runtime_checkable
 class Split(Protocol):
-    """Names of videos (relative to the root) -> those that stay."""
+    """Chooses among the names of videos, which are relative to the root."""
 
     def choose(self, names: Sequence[str]) -> list[str]: ...
 
 
 class ListSplit:
-    """Videos that a text file names, one a line, with or without the suffix.
+    """The videos that a text file names, one a line, with or without the suffix.
 
     Args:
         file: the list.
@@ -33,25 +33,21 @@ class ListSplit:
         self.file, self.exclude = Path(file).expanduser(), exclude
 
     def choose(self, names: Sequence[str]) -> list[str]:
-        try:
-            require_list(self.file)
-            lines = {line.strip() for line in self.file.read_text(encoding="utf-8").splitlines() if line.strip()}
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"cannot read {self.file}: {error}; expected the name of a video on each line") from error
+        lines = {line.strip() for line in read_lines(self.file, "the name of a video on each line")} - {""}
         listed = {name for name in names if not lines.isdisjoint((name, _without_suffix(name)))}
-        strange = lines - listed - {_without_suffix(name) for name in listed}
-        if strange and not listed:
-            raise UserError(f"none of the {len(lines)} lines of {self.file} names a video: it says {printable(min(strange))}, "
-                            f"the data set has {names[0]}")  # fmt: skip
-        if strange:
-            logger.warning(
-                "%d of %d lines of %s name no video, such as %s", len(strange), len(lines), self.file, printable(min(strange))
+        unknown = lines - listed - {_without_suffix(name) for name in listed}
+        example = printable(min(unknown, default=""))
+        if unknown and not listed:
+            raise UserError(
+                f"none of the {len(lines)} lines of {self.file} names a video: the list has {example}, the data set {names[0]}"
             )
+        if unknown:
+            logger.warning("%d of %d lines of %s name no video, such as %s", len(unknown), len(lines), self.file, example)
         return [name for name in names if (name in listed) != self.exclude]
 
 
 class FolderSplit:
-    """Videos below these folders of the root."""
+    """The videos below these folders of the root."""
 
     def __init__(self, folders: str | Sequence[str]) -> None:
         self.folders = [folders] if isinstance(folders, str) else list(folders)
@@ -64,11 +60,11 @@ class FolderSplit:
 
 
 class FractionSplit:
-    """Videos whose place in 0 to 1, a hash of seed and name, is from `start` up to `stop`; new videos move no old one.
+    """The videos whose hash of seed and name, from 0 to 1, lies from `start` up to `stop`; new videos move no old one.
 
     Args:
-        start, stop: `0, 0.9` for training and `0.9, 1` for validation with the same seed share no video.
-        by_folder: hash the folder instead, so that the clips of one long video stay together.
+        start, stop: `0, 0.9` for training and `0.9, 1` for validation share no video if their seed is the same.
+        by_folder: hash the folder instead of the name, so that the clips of one long video stay together.
     """
 
     def __init__(self, start: float, stop: float, *, seed: int = 0, by_folder: bool = False) -> None:
@@ -77,11 +73,11 @@ class FractionSplit:
         self.start, self.stop, self.seed, self.by_folder = start, stop, seed, by_folder
 
     def choose(self, names: Sequence[str]) -> list[str]:
-        return [name for name in names if self.start <= self._place(name) < self.stop]
+        return [name for name in names if self.start <= self._position(name) < self.stop]
 
-    def _place(self, name: str) -> float:
-        what = name.rpartition("/")[0] if self.by_folder else name
-        digest = hashlib.blake2b(f"{self.seed}/{what}".encode(), digest_size=6).digest()
+    def _position(self, name: str) -> float:
+        key = name.rpartition("/")[0] if self.by_folder else name
+        digest = hashlib.blake2b(f"{self.seed}/{key}".encode(), digest_size=6).digest()
         return int.from_bytes(digest, "little") / 2**48
 
 

@@ -1,4 +1,4 @@
-"""Captioned videos that a CSV or JSONL table lists; the folder itself is not searched."""
+"""Captioned videos in a CSV or JSONL table; the folder itself is not searched."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.data.layouts.listing import Description, Video, video_at
-from lvdm.data.limits import BAD_LABEL, MAX_LABEL, as_text, parse_json, place_problem, printable, require_list, text_problem
+from lvdm.data.limits import BAD_LABEL, MAX_LABEL, as_text, parse_json, path_problem, printable, require_list, text_problem
 from lvdm.types import ABSENT, UserError
 
 Row = Mapping[str, Any]
@@ -36,19 +36,19 @@ class VideoTable:
 
     def find(self, root: Path) -> list[Video]:
         videos: dict[str, Video] = {}
-        for number, row in _rows(self.file):
+        for number, row in read_rows(self.file):
             where = f"line {number} of {self.file}"
-            name, known = Path(self._filled_pattern(row, where)).as_posix(), self._describe(row, where)
+            name, description = Path(self._filled_pattern(row, where)).as_posix(), self._describe(row, where)
             if as_text(name) in videos:
                 raise UserError(f"{where} gives {printable(name)} a second time; keep one of the lines")
-            if problem := known.problem or place_problem(root, name):
-                known = Description(known.caption, known.label, f"{problem} (line {number} of {self.file.name})")
-            video = video_at(root, name, known)
+            if problem := description.problem or path_problem(root, name):
+                description = Description(problem=f"{problem} (line {number} of {self.file.name})")
+            video = video_at(root, name, description)
             videos[video.name] = video
-        if self.label is not None and videos and all((v.known.problem or "").startswith(BAD_LABEL) for v in videos.values()):
-            problem = next(iter(videos.values())).known.problem
+        problems = [video.description.problem or "" for video in videos.values()]
+        if self.label is not None and problems and all(problem.startswith(BAD_LABEL) for problem in problems):
             raise UserError(
-                f"no label in column {self.label} of {self.file} is an integer class from 0: {problem}; name another column"
+                f"no label in column {self.label} of {self.file} is an integer class from 0: {problems[0]}; name another column"
             )
         if not videos:
             raise UserError(f"{self.file} lists no videos; expected a line for each, below the names of the columns in CSV")
@@ -58,15 +58,15 @@ class VideoTable:
         return re.sub(COLUMN, lambda column: str(_cell(row, column[1], where)), self.pattern)
 
     def _describe(self, row: Row, where: str) -> Description:
-        """What a table has a column for, every video has: no caption is "", no class is ABSENT."""
+        """Return caption and class, if the table has a column for them: an empty caption is "", an empty class is ABSENT."""
         caption = None if self.caption is None else str(_cell(row, self.caption, where) or "")
         label = None if self.label is None else _class(_cell(row, self.label, where))
         problem = text_problem(caption, None if label == ABSENT else label)
         return Description(caption, label) if problem is None else Description(problem=problem)
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Row]]:
-    """Each row with its line."""
+def read_rows(path: Path) -> Iterator[tuple[int, Row]]:
+    """Yield the number of each line and its row, the values by column."""
     try:
         require_list(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -97,7 +97,7 @@ def _cell(row: Row, column: str, where: str) -> Any:
 
 
 def _class(cell: Any) -> int:
-    """Return the class of a cell; MAX_LABEL + 1, which no batch can hold, for what is no class."""
+    """Return the class of a cell; MAX_LABEL + 1, which no batch can hold, if it is not a class."""
     if cell is None or cell == "":
         return ABSENT
     text = str(cell).strip()

@@ -1,1 +1,1 @@
-"""Looking at every video once: its length, rate and size, a cache of them, and which videos are broken."""
+"""Probing every video once: its length, rate and size, a cache of them, and which videos are broken."""

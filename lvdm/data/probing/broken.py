@@ -12,12 +12,11 @@ from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
+NAMED = 10  # broken videos that the log names at the start; the file names all
 
-NAMED = 10  # broken videos that the log names one by one at the start; the file names all
 
-
-class BrokenCount:
-    """Counts over one process which videos of a data set cannot be used. All processes share the file of their names."""
+class BrokenVideos:
+    """The broken videos of a data set, with the reasons. Each process counts its own; all share the file of their names."""
 
     def __init__(self, total: int, max_broken: float, *, root: str) -> None:
         self.total, self.max_broken, self.root = total, max_broken, root
@@ -27,9 +26,9 @@ class BrokenCount:
     def __contains__(self, name: str) -> bool:
         return name in self.reasons
 
-    def add(self, found: Mapping[str, str]) -> None:
-        """Count and name videos, each once; UserError when there are too many."""
-        new = {name: printable(why) for name, why in found.items() if name not in self.reasons}
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Count and name videos, each once; raise a UserError if there are too many."""
+        new = {name: printable(why) for name, why in reasons.items() if name not in self.reasons}
         self.reasons |= new
         for why in list(new.values())[:NAMED]:
             logger.warning("skipped a video (%d of %d): %s", len(self.reasons), self.total, why)
@@ -47,16 +46,16 @@ class BrokenCount:
         return count == self.total or count > self.max_broken * self.total
 
     def write_to(self, file: Path) -> None:
-        """Name in this file what is known so far, and what comes."""
+        """Name all broken videos in this file, from now on too."""
         self.file = file
         self._write(self.reasons.values())
 
     def _write(self, reasons: Collection[str]) -> None:
-        """A line for each video that has none yet, whichever process or earlier start wrote it."""
+        """Append a line for each video without one; other processes and earlier starts wrote some."""
         if self.file is None or not reasons:
             return
         with self.file.open("a+", encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            known = set(file.read().splitlines())
-            file.writelines(f"{why}\n" for why in reasons if why not in known)
+            written = set(file.read().splitlines())
+            file.writelines(f"{why}\n" for why in reasons if why not in written)

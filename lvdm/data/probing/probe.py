@@ -1,7 +1,7 @@
-"""Looking at every video of a data set once: how many frames, at which rate and size, or why it cannot be used.
+"""Probing every video of a data set once: how many frames, at which rate and size, or why it cannot be used.
 
-Files are looked at by PyAV in threads, never by decord, so that worker processes forked later may use decord. A look reads
-the headers of all packets and decodes one frame. What is found is kept (see notebook.py); failures are looked at again.
+PyAV probes files in threads, never decord, so that worker processes forked later may use decord. A probe reads the headers of
+all packets and decodes one frame. Results are cached (probe_cache.py); videos that could not be used are probed again.
 """
 
 from __future__ import annotations
@@ -10,49 +10,63 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from lvdm.data.layouts.listing import Video
 from lvdm.data.limits import MAX_PIXELS
-from lvdm.data.probing.probe_cache import Notebook, Stamp
-from lvdm.data.reading.locations import Place, Source, image_files, label_of, stamp, suffix_of
-from lvdm.data.reading.readers import PICTURE_ERRORS, GifFile, naming, opened_image
+from lvdm.data.probing.probe_cache import ProbeCache, Stamp
+from lvdm.data.reading.locations import FileLocation, Location, image_files, label_of, naming, stamp, suffix_of
+from lvdm.data.reading.readers import PICTURE_ERRORS, GifFile, opened_image, shown
 from lvdm.data.reading.time_limit import within
+from lvdm.data.reading.video_file import PyavFile
 from lvdm.types import UserError
 
-THREADS = 4  # for each core: looking at a file is mostly waiting for the disk
-SAVE_EVERY = 30.0  # seconds, so that a long look that is interrupted goes on where it was
+THREADS = 4  # per core: probing mostly waits for the disk
+SAVE_EVERY = 30.0  # seconds, so that an interrupted probe resumes where it was
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What one look at a video shows."""
+    """What the probe of a video shows."""
 
-    frames: int
-    fps: float | None  # images do not say
+    num_frames: int
+    fps: float | None  # None for images, which do not state it
     height: int
     width: int
 
 
 Result = TypeVar("Result")
-Look = VideoFacts | str  # or why the video cannot be used
+Probed = VideoFacts | str  # a text says why the video cannot be used
 
 
-def scan(videos: Sequence[Video], root: Path, *, time_limit: float) -> list[Look]:
-    """A look at each video, taken from the notebook where the file is as it was then."""
-    notebook = Notebook(root)
+def probe(videos: Sequence[Video], root: Path) -> list[Probed]:
+    """Return the facts of each video as its reading options show it, from the cache if the file has not changed."""
+    cache = ProbeCache(root)
     stamps = dict(zip((video.name for video in videos), _in_threads(_stamp, videos), strict=True))
-    looks = _known(stamps, notebook)
-    if len(looks) < len(videos):
-        with notebook.held():
-            notebook.load()
-            looks = _known(stamps, notebook)
-            looks |= _look_at_all([video for video in videos if video.name not in looks], stamps, notebook, time_limit)
-    return [looks[video.name] for video in videos]
+    results = _cached(stamps, cache)
+    if len(results) < len(videos):
+        with cache.locked():
+            cache.load()
+            results = _cached(stamps, cache)
+            results |= _probe_files([video for video in videos if video.name not in results], stamps, cache)
+    return [_as_shown(results[video.name], video) for video in videos]
+
+
+def _as_shown(result: Probed, video: Video) -> Probed:
+    """Return the facts of the video as its reading options show it; the cache holds those of the file."""
+    if isinstance(result, str):
+        return result
+    fps = video.reading.image_fps if result.fps is None else result.fps
+    try:
+        view = shown(SimpleNamespace(num_frames=result.num_frames, fps=fps), video.location, video.reading)
+    except UserError as error:
+        return str(error)
+    return replace(result, num_frames=view.num_frames, fps=view.fps)
 
 
 def _in_threads(work: Callable[[Video], Result], videos: Sequence[Video]) -> Iterator[Result]:
@@ -61,92 +75,88 @@ def _in_threads(work: Callable[[Video], Result], videos: Sequence[Video]) -> Ite
 
 
 def _stamp(video: Video) -> Stamp | str:
-    if video.known.problem is not None:
-        return f"cannot use {label_of(video.place)}: {video.known.problem}"
+    if video.description.problem is not None:
+        return f"cannot use {label_of(video.location)}: {video.description.problem}"
     try:
-        return stamp(video.place)
+        return stamp(video.location)
     except UserError as error:
         return str(error)
     except OSError as error:
-        return f"cannot read {label_of(video.place)}: {error.strerror}"
+        return f"cannot read {label_of(video.location)}: {error.strerror}"
 
 
-def _known(stamps: Mapping[str, Stamp | str], notebook: Notebook) -> dict[str, Look]:
-    """By name of the video, what needs no look."""
-    noted = {name: when if isinstance(when, str) else notebook.get(name, when) for name, when in stamps.items()}
-    looks = {name: look if isinstance(look, str) and look == stamps[name] else _facts(look) for name, look in noted.items()}
-    return {name: look for name, look in looks.items() if look is not None}
+def _cached(stamps: Mapping[str, Stamp | str], cache: ProbeCache) -> dict[str, Probed]:
+    """Return, by name, the results of all videos that need no probe."""
+    results = {name: when if isinstance(when, str) else _checked(cache.get(name, when)) for name, when in stamps.items()}
+    return {name: result for name, result in results.items() if result is not None}
 
 
-def _facts(noted: object) -> VideoFacts | None:
-    """What was noted; None if it is no look, because the file of notes came with the data and may hold anything."""
-    if not isinstance(noted, list) or len(noted) != 4:
+def _checked(entry: object) -> VideoFacts | None:
+    """Return a cached entry as facts; None if it is something else, because the cache came with the data."""
+    if not isinstance(entry, list) or len(entry) != 4:
         return None
-    frames, fps, *sides = noted
-    is_count = all(type(count) is int and 0 < count < 2**40 for count in (frames, *sides))
+    num_frames, fps, *sides = entry
+    is_count = all(type(count) is int and 0 < count < 2**40 for count in (num_frames, *sides))
     is_rate = fps is None or (type(fps) in (int, float) and 0 <= fps < 2**20)
-    return VideoFacts(frames, fps, *sides) if is_count and is_rate and sides[0] * sides[1] <= MAX_PIXELS else None
+    return VideoFacts(num_frames, fps, *sides) if is_count and is_rate and sides[0] * sides[1] <= MAX_PIXELS else None
 
 
-def _look_at_all(
-    videos: Sequence[Video], stamps: Mapping[str, Stamp | str], notebook: Notebook, time_limit: float
-) -> dict[str, Look]:
-    looks: dict[str, Look] = {}
-    found, saved = _in_threads(lambda video: _patiently(video.place, time_limit), videos), time.monotonic()
-    bar = tqdm(found, desc="looking at videos", total=len(videos), unit="video", delay=2.0, mininterval=1.0, leave=False)
-    for video, look in zip(videos, bar, strict=True):
-        looks[video.name] = look
-        if isinstance(look, VideoFacts):
-            notebook.add(video.name, stamps[video.name], astuple(look))
+def _probe_files(videos: Sequence[Video], stamps: Mapping[str, Stamp | str], cache: ProbeCache) -> dict[str, Probed]:
+    results: dict[str, Probed] = {}
+    probed, saved = _in_threads(probe_video, videos), time.monotonic()
+    bar = tqdm(probed, desc="probing videos", total=len(videos), unit="video", delay=2.0, mininterval=1.0, leave=False)
+    for video, result in zip(videos, bar, strict=True):
+        results[video.name] = result
+        if isinstance(result, VideoFacts):
+            cache.add(video.name, stamps[video.name], astuple(result))
         if time.monotonic() - saved > SAVE_EVERY:
-            notebook.save()
+            cache.save()
             saved = time.monotonic()
-    notebook.save()
-    return looks
+    cache.save()
+    return results
 
 
-def _patiently(place: Place, time_limit: float) -> Look:
+def probe_video(video: Video) -> Probed:
+    """Return the facts of one file, in its time limit, or why it cannot be used."""
     try:
-        return within(time_limit, lambda: look_at(place), reading=label_of(place))
+        return within(video.reading.time_limit, lambda: probe_file(video.location), reading=label_of(video.location))
     except UserError as error:
         return str(error)
 
 
-def look_at(place: Place) -> VideoFacts:
-    """One look; UserError when the video cannot be used."""
-    if isinstance(place, tuple):
-        return _look_at_images(place, place)
-    if isinstance(place, Path) and place.is_dir():
-        with naming(place, OSError):
-            return _look_at_images(place, image_files(place))
-    facts = _look_at_gif(place) if suffix_of(place) == ".gif" else _look_at_film(place)
-    if facts.frames == 0:
-        raise UserError(f"cannot read {label_of(place)}: it has no frames")
+def probe_file(location: Location) -> VideoFacts:
+    """Return the facts of the video at a location; raise a UserError if it cannot be used."""
+    if isinstance(location, tuple):
+        return _probe_images(location, location)
+    if isinstance(location, Path) and location.is_dir():
+        with naming(location, OSError):
+            return _probe_images(location, image_files(location))
+    facts = _probe_gif(location) if suffix_of(location) == ".gif" else _probe_video(location)
+    if facts.num_frames == 0:
+        raise UserError(f"cannot read {label_of(location)}: it has no frames")
     return facts
 
 
-def _look_at_images(place: Place, files: Sequence[Source]) -> VideoFacts:
+def _probe_images(location: Location, files: Sequence[FileLocation]) -> VideoFacts:
     if not files:
-        raise UserError(f"cannot read {label_of(place)}: it has no images")
+        raise UserError(f"cannot read {label_of(location)}: it has no images")
     width, height = _image_size(files[0])
     return VideoFacts(len(files), None, height, width)
 
 
-def _look_at_gif(place: Source) -> VideoFacts:
-    gif = GifFile(place)
-    width, height = _image_size(place)
+def _probe_gif(location: FileLocation) -> VideoFacts:
+    gif = GifFile(location)
+    width, height = _image_size(location)
     return VideoFacts(gif.num_frames, gif.fps, height, width)
 
 
-def _image_size(source: Source) -> tuple[int, int]:
-    """Width and height, from the header."""
-    with naming(source, *PICTURE_ERRORS), opened_image(source) as image:
+def _image_size(location: FileLocation) -> tuple[int, int]:
+    """Return width and height, from the header."""
+    with naming(location, *PICTURE_ERRORS), opened_image(location) as image:
         return image.size
 
 
-def _look_at_film(place: Source) -> VideoFacts:
-    from lvdm.data.reading.video_file import PyavFile  # here: cached latents are trained on without it
-
-    film = PyavFile(place)
-    _, height, width, _ = film.read([0]).shape
-    return VideoFacts(film.num_frames, film.fps, height, width)
+def _probe_video(location: FileLocation) -> VideoFacts:
+    video = PyavFile(location)
+    _, height, width, _ = video.read([0]).shape
+    return VideoFacts(video.num_frames, video.fps, height, width)

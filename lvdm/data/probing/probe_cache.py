@@ -1,6 +1,6 @@
-"""What was found out about the files of a data set, kept on disk until a file changes.
+"""Results of probing the files of a data set, kept on disk until a file changes.
 
-It lies beside the data, and where that folder cannot be written in the user's cache folder. Both are read.
+The cache lies in the data set's root, or in the user's cache folder if the root cannot be written. Both are read.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from lvdm.data.limits import require_list
+from lvdm.files import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -25,53 +25,55 @@ FILE = ".lvdm_scan.json"
 FORMAT = 1  # raised when older entries mean something else
 
 Stamp = list[int]
+Entries = dict[str, tuple[Stamp, Any]]
 
 
-class Notebook:
+class ProbeCache:
     """Entries by key, each with the stamp of the file that it is about."""
 
     def __init__(self, root: Path) -> None:
         digest = hashlib.sha256(os.fspath(root.absolute()).encode()).hexdigest()[:16]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lvdm"
-        self._beside, self._in_cache = root / FILE, cache / f"scan-{digest}.json"
+        user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lvdm"
+        self._in_root, self._in_user_cache = root / FILE, user_cache / f"scan-{digest}.json"
         self._lock = Path(tempfile.gettempdir()) / f"lvdm-scan-{digest}.lock"
-        self._entries: dict[str, tuple[Stamp, Any]] = {}
-        self._new: dict[str, tuple[Stamp, Any]] = {}
+        self._entries: Entries = {}
+        self._new: Entries = {}
         self.load()
 
     def load(self) -> None:
-        """Read again what is on the disk."""
-        self._entries = _read(self._beside) | _read(self._in_cache) | self._new
+        """Read the files again."""
+        self._entries = _read(self._in_root) | _read(self._in_user_cache) | self._new
 
     def get(self, key: str, stamp: Stamp) -> Any | None:
-        """What was noted for the file as it is now."""
-        noted, value = self._entries.get(key, ([], None))
-        return value if noted == stamp else None
+        """Return the entry, if it is about the file with this stamp."""
+        entry_stamp, value = self._entries.get(key, ([], None))
+        return value if entry_stamp == stamp else None
 
     def add(self, key: str, stamp: Stamp, value: Any) -> None:
         self._entries[key] = self._new[key] = (stamp, value)
 
     def save(self) -> None:
-        """Write what is new; a notebook that can be written nowhere is only a slower start."""
+        """Write the new entries; if that is possible nowhere, the next start is only slower."""
         if not self._new:
             return
-        for path in (self._beside, self._in_cache):
+        for path in (self._in_root, self._in_user_cache):
             try:
-                if path is self._in_cache:
+                if path is self._in_user_cache:
                     path.parent.mkdir(parents=True, exist_ok=True)
-                _write(path, _read(path) | self._new)
+                text = json.dumps({"format": FORMAT, "entries": _read(path) | self._new})
+                write_whole(path, lambda temporary, text=text: temporary.write_text(text))
                 self._new = {}
                 return
             except OSError as error:
                 logger.debug("cannot write %s: %s", path, error)
-        logger.warning("what was found in %s cannot be kept, beside it or in %s", self._beside.parent, self._in_cache.parent)
+        logger.warning("cannot write the probe cache of %s, there or in %s", self._in_root.parent, self._in_user_cache.parent)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Processes of one machine take turns, so that the later ones find what the first one noted."""
+    def locked(self) -> Iterator[None]:
+        """Let the processes of one machine take turns, so that later ones find what the first one has cached."""
         try:
             file = self._lock.open("w")
-        except OSError:  # another user's, or nowhere to hold it: each looks for itself
+        except OSError:  # another user's file, or no writable folder: each process probes for itself
             yield
             return
         with file:
@@ -79,19 +81,12 @@ class Notebook:
             yield
 
 
-def _read(path: Path) -> dict[str, tuple[Stamp, Any]]:
+def _read(path: Path) -> Entries:
     try:
         require_list(path)
-        found = json.loads(path.read_text())
-        return {key: (stamp, value) for key, (stamp, value) in found["entries"].items()} if found["format"] == FORMAT else {}
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            return {}
+        return {key: (stamp, value) for key, (stamp, value) in content["entries"].items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):  # absent, cut short or foreign
         return {}
-
-
-def _write(path: Path, entries: dict[str, tuple[Stamp, Any]]) -> None:
-    temporary = path.with_name(f"{path.name}.{uuid4().hex}")
-    try:
-        temporary.write_text(json.dumps({"format": FORMAT, "entries": entries}))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,1 +1,1 @@
-"""Reading frames of one video: where it lies, decoders, time limits."""
+"""Reading frames of one video: its location, options, decoders, time limits."""

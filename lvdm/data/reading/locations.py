@@ -1,10 +1,12 @@
-"""Where one video lies: a file, a folder of images, or bytes within a tar shard; its name for errors, and whether it changed."""
+"""Where a video lies: a file, a folder of images, or bytes within a tar shard; its name for errors, and its stamp."""
 
 from __future__ import annotations
 
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +19,7 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
 @dataclass(frozen=True)
-class Slice:
+class TarMember:
     """A member of a tar shard: `size` bytes from `start`."""
 
     shard: Path
@@ -26,57 +28,71 @@ class Slice:
     size: int
 
     def read(self) -> bytes:
+        """Return the member's bytes."""
         if self.size > MAX_MEMBER:
             raise UserError(f"cannot read {printable(str(self))}: it has {self.size:,} bytes, more than {MAX_MEMBER:,}")
         with self.shard.open("rb") as file:
             file.seek(self.start)
-            found = file.read(self.size)
-        if len(found) < self.size:
+            content = file.read(self.size)
+        if len(content) < self.size:
             raise UserError(f"cannot read {printable(str(self))}: the shard ends before it does")
-        return found
+        return content
 
     def __str__(self) -> str:
         return f"{self.shard}/{self.name}"
 
 
-Source = Path | Slice  # of one file's bytes
-Place = Path | Slice | tuple[Slice, ...]  # of one video; several slices are its images, in order
+FileLocation = Path | TarMember  # of one file's bytes
+Location = FileLocation | tuple[TarMember, ...]  # of one video; several members are its images, in order
 
 
-def as_file(source: Source) -> str | BytesIO:
-    """What libraries open: the path of a regular file, or a file in memory."""
-    if isinstance(source, Slice):
-        return BytesIO(source.read())
-    require_file(source)
-    return os.fspath(source)
+def as_file(location: FileLocation) -> str | BytesIO:
+    """Return what libraries open: the path of a regular file, or a file in memory."""
+    if isinstance(location, TarMember):
+        return BytesIO(location.read())
+    require_file(location)
+    return os.fspath(location)
 
 
-def label_of(place: Place) -> str:
-    """How an error names it."""
-    return printable(str(place[0] if isinstance(place, tuple) else place))
+def label_of(location: Location) -> str:
+    """Return the name of a location for errors."""
+    return printable(str(location[0] if isinstance(location, tuple) else location))
 
 
-def suffix_of(source: Source) -> str:
-    return os.path.splitext(source.name)[1].lower()
+@contextmanager
+def naming(location: Location, *errors: type[Exception]) -> Iterator[None]:
+    """Raise these errors as a UserError that names the location."""
+    try:
+        yield
+    except UserError:  # is a ValueError, and names the location already
+        raise
+    except errors as error:
+        message = (getattr(error, "strerror", None) or str(error)).strip()  # strerror lacks the path, which is named here
+        why = re.sub(r"\[\d\d:\d\d:\d\d\] \S+\.cc:\d+: ", "", message).split("\n")[0]
+        raise UserError(f"cannot read {label_of(location)}: {printable(why) or type(error).__name__}") from error
 
 
-def stamp(place: Place) -> list[int]:
-    """Sizes and times of change: another stamp, another video. A folder changes when images come or go."""
-    file = place[0].shard if isinstance(place, tuple) else place.shard if isinstance(place, Slice) else place
-    slices = place if isinstance(place, tuple) else (place,) if isinstance(place, Slice) else ()
-    found = file.stat()
-    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
-        raise UserError(f"cannot read {label_of(place)}: it is neither a file nor a folder")
-    return [found.st_size, found.st_mtime_ns, *(number for each in slices[:1] for number in (each.start, each.size))]
+def suffix_of(location: FileLocation) -> str:
+    return os.path.splitext(location.name)[1].lower()
+
+
+def stamp(location: Location) -> list[int]:
+    """Return sizes and times of change; a changed video has another stamp. A folder's counts added and removed images only."""
+    first = location[0] if isinstance(location, tuple) else location
+    is_member = isinstance(first, TarMember)
+    status = (first.shard if is_member else first).stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
+        raise UserError(f"cannot read {label_of(location)}: it is neither a file nor a folder")
+    return [status.st_size, status.st_mtime_ns, *((first.start, first.size) if is_member else ())]
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images of a folder in natural order: frame2 before frame10."""
+    """Return the images of a folder in natural order: frame2 before frame10."""
     return [folder / name for name in sorted(filter(is_image, os.listdir(folder)), key=natural_key)]
 
 
 def natural_key(name: str) -> list[tuple[int, str]]:
-    """Sorts frame2 before frame10."""
+    """Return a key that sorts frame2 before frame10."""
     parts = re.split(r"(\d+)", name)  # every second one is a number; int() takes at most 640 digits on any machine
     return [(int(part), "") if at % 2 and len(part) <= 640 else (-1, part) for at, part in enumerate(parts)]
 

@@ -1,6 +1,6 @@
-"""A limit on how long reading may take: now and then a library, or a folder of another machine, never answers.
+"""A limit on how long reading may take: sometimes a library, or a folder of another machine, never answers.
 
-The work is done by a thread that then waits for the next: starting one for each clip of small images took a third of its time.
+A thread does the work and then waits for the next call. Starting one for each clip of small images took a third of the time.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from lvdm.types import UserError
 Result = TypeVar("Result")
 Calls = SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]  # of one thread, which ends at None
 
-_idle: list[Calls] = []  # of the thread that waits, if one does
+_idle: list[Calls] = []  # the queue of the waiting thread, if there is one
 os.register_at_fork(after_in_child=_idle.clear)  # a forked process has no thread of its parent
 
 
 def within(seconds: float, work: Callable[[], Result], *, reading: str) -> Result:
-    """What `work` gives, or UserError after so many seconds. Nothing can stop a call into a library or a file system from
-    outside, so the thread that it holds is left behind; as a daemon it does not keep the process alive."""
+    """Return the result of `work`; raise a UserError after so many seconds.
+
+    Nothing outside can stop a call into a library or a file system, so its thread is abandoned. As a daemon it does not keep the
+    process alive.
+    """
     calls, future = _thread(), Future[Result]()
     calls.put((future, work))
     is_done = bool(wait([future], seconds).done)
@@ -36,7 +39,7 @@ def within(seconds: float, work: Callable[[], Result], *, reading: str) -> Resul
     try:
         return future.result()
     finally:
-        del future, work  # an error keeps this frame: a circle of them would keep readers alive beyond their use
+        del future, work  # an error keeps this frame, and a reference cycle would keep readers alive after use
 
 
 def _thread() -> Calls:
@@ -52,14 +55,14 @@ def _serve(calls: Calls) -> None:
     while (call := calls.get()) is not None:
         future, work = call
         del call
-        _fulfil(future, work)
+        _run(future, work)
         del future, work  # for the same reason
 
 
-def _fulfil(future: Future[Any], work: Callable[[], Any]) -> None:
+def _run(future: Future[Any], work: Callable[[], Any]) -> None:
     try:
         future.set_result(work())
-    except BaseException as error:  # raised again where the result is asked for
+    except BaseException as error:  # raised again by future.result()
         future.set_exception(error)
     finally:
         del future, work

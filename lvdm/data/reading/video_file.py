@@ -1,8 +1,8 @@
-"""Video files: decord reads them, and PyAV where decord fails or does not return.
+"""Video files: decord reads them, and PyAV if decord fails or does not return.
 
-Decord has open reports of reads that never return, and of readers that deadlock in a process forked after they were made. So it
-is loaded where frames are read, which is in the workers where there are any, each call has a time limit, and a file that
-decord has failed on is not given to it again by this process.
+Decord has open reports of reads that never return, and of readers that deadlock in a process forked after they were created. So
+decord is loaded only where frames are read, which is in the workers if there are any. Each call has a time limit. This process
+never passes a file to decord again once decord has failed on it.
 """
 
 from __future__ import annotations
@@ -10,36 +10,37 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from lvdm.data.limits import MAX_FRAMES, MAX_PIXELS, require_pixels
-from lvdm.data.reading.locations import Slice, Source, as_file, label_of, suffix_of
-from lvdm.data.reading.readers import TIME_LIMIT, Frames, Reader, naming
+from lvdm.data.reading.locations import FileLocation, TarMember, as_file, label_of, naming, suffix_of
+from lvdm.data.reading.options import Frames, Reader, ReadingOptions
 from lvdm.data.reading.time_limit import within
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
-DEMUXER = {  # a file may name no other one: playlists, lists of files and the like are not opened
+DEMUXER = {  # playlists, lists of files and other formats that name further files are not opened
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,h264,hevc,m4v,gif",
     "protocol_whitelist": "file",
 }
 BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot")  # that mp4 and mov begin with, after their length
-AT_ONCE = 32  # frames decoded before those that are not wanted are dropped
+AT_ONCE = 32  # frames decoded before those that were not requested are dropped
 
 Answer = TypeVar("Answer")
 
-_not_for_decord: set[str] = set()  # names of files that it failed on in this process
+_not_for_decord: set[str] = set()  # names of files that decord failed on in this process
 
 
 class VideoFile:
-    """A video file by the first library that can read it, each with `time_limit` seconds a call."""
+    """A video file, read by the first library that can, with `time_limit` seconds a call."""
 
-    def __init__(self, place: Source, *, time_limit: float = TIME_LIMIT) -> None:
-        self.place, self.time_limit = place, time_limit
-        is_for_decord = label_of(place) not in _not_for_decord and _is_film(place, time_limit)
+    def __init__(self, location: FileLocation, *, time_limit: float = ReadingOptions.time_limit) -> None:
+        self.location, self.time_limit = location, time_limit
+        is_for_decord = label_of(location) not in _not_for_decord and _has_video_header(location, time_limit)
         self._libraries = LIBRARIES if is_for_decord else LIBRARIES[1:]
         self._readers: dict[type, Reader] = {}
         self.num_frames, self.fps = self._ask(lambda reader: (reader.num_frames, reader.fps))
@@ -48,7 +49,7 @@ class VideoFile:
         return self._ask(lambda reader: reader.read(frames))
 
     def _ask(self, question: Callable[[Reader], Answer]) -> Answer:
-        name = label_of(self.place)
+        name = label_of(self.location)
         while True:
             library = self._libraries[0]
             try:
@@ -58,63 +59,63 @@ class VideoFile:
                 if not self._libraries:
                     raise
                 _not_for_decord.add(name)
-                logger.info("PyAV reads what decord did not: %s", error)
+                logger.info("PyAV reads what decord could not: %s", error)
 
     def _open(self, library: type) -> Reader:
         if library not in self._readers:
-            self._readers[library] = library(self.place)
+            self._readers[library] = library(self.location)
         return self._readers[library]
 
 
-def _is_film(place: Source, time_limit: float) -> bool:
-    """Whether the file begins as mp4, mov, mkv, webm or avi do. Decord opens playlists too, and what they name."""
-    begin = within(time_limit, lambda: _first_bytes(place), reading=label_of(place))
+def _has_video_header(location: FileLocation, time_limit: float) -> bool:
+    """Return whether the file begins as mp4, mov, mkv, webm or avi do. Decord would open playlists too, and what they name."""
+    begin = within(time_limit, lambda: _first_bytes(location), reading=label_of(location))
     return begin[4:8] in BOXES or begin.startswith((b"\x1aE\xdf\xa3", b"RIFF"))
 
 
-def _first_bytes(place: Source) -> bytes:
-    with naming(place, OSError):
-        if isinstance(place, Slice):
-            return Slice(place.shard, place.name, place.start, min(place.size, 8)).read()
-        with open(as_file(place), "rb") as file:
+def _first_bytes(location: FileLocation) -> bytes:
+    with naming(location, OSError):
+        if isinstance(location, TarMember):
+            return replace(location, size=min(location.size, 8)).read()
+        with open(as_file(location), "rb") as file:
             return file.read(8)
 
 
 class DecordFile:
-    """By decord, always forward from a frame where its seeking is exact (see `decoding_start`)."""
+    """A video file read by decord, always forward from a frame to which its seeking is exact (see `decoding_start`)."""
 
-    def __init__(self, place: Source) -> None:
-        import decord  # here: not before it is needed, which is in a worker
+    def __init__(self, location: FileLocation) -> None:
+        import decord  # late, so that only the workers load it
 
-        decord.logging.set_level(decord.logging.QUIET)  # what is wrong is told by the exception
-        self.place = place
+        decord.logging.set_level(decord.logging.QUIET)  # exceptions say what is wrong
+        self.location = location
         self._errors = (RuntimeError, decord.DECORDError, IndexError)
-        self._next = 0  # the frame that comes next without seeking
-        with naming(place, *self._errors, OSError):
-            self._reader = decord.VideoReader(as_file(place), num_threads=1)  # 1: 7.4 ms for 132 frames of 64 x 64, 2: 10.2 ms
+        self._next = 0  # the frame that follows without seeking
+        with naming(location, *self._errors, OSError):
+            self._reader = decord.VideoReader(as_file(location), num_threads=1)  # 1: 7.4 ms for 132 frames of 64 x 64, 2: 10.2 ms
             self.num_frames = len(self._reader)
             self.fps = float(self._reader.get_avg_fps())
 
     def read(self, frames: Sequence[int]) -> Frames:
-        wanted, kept = set(frames), {}
+        requested, kept = set(frames), {}
         start, stop = self._start(min(frames)), max(frames) + 1
-        with naming(self.place, *self._errors):
+        with naming(self.location, *self._errors):
             for at in range(start, stop, AT_ONCE):
                 part = range(at, min(at + AT_ONCE, stop))
                 decoded = self._reader.get_batch(list(part)).asnumpy()
-                kept |= {frame: decoded[frame - at].copy() for frame in part if frame in wanted}
+                kept |= {frame: decoded[frame - at].copy() for frame in part if frame in requested}
                 self._next = part.stop
         return np.stack([kept[frame] for frame in frames])
 
     def _start(self, first: int) -> int:
-        """Go on from where the last read ended, or seek, whichever decodes less."""
-        keys = [] if suffix_of(self.place) == ".avi" else self._reader.get_key_indices()  # avi: no times, so no exact seek
+        """Return where to start decoding: where the last read ended, or at a seek, whichever decodes less."""
+        keys = [] if suffix_of(self.location) == ".avi" else self._reader.get_key_indices()  # avi: no times, so no exact seek
         start = decoding_start(keys, first)
         return self._next if start <= self._next <= first else start
 
 
 def decoding_start(key_frames: Sequence[int], first: int, *, margin: int = 16) -> int:
-    """Where to start decoding to have frame `first` right: the latest frame up to it that is `margin` after its key frame.
+    """Return where to start decoding so that frame `first` is right: the latest frame `margin` after its own key frame.
 
     Decord numbers key frames in the order of decoding. Where groups of pictures are open (mpeg4, mpeg2, x265 by default),
     frames shown before a key frame are decoded after it, at most 16 of them, and a seek to one of those gives another frame.
@@ -124,51 +125,51 @@ def decoding_start(key_frames: Sequence[int], first: int, *, margin: int = 16) -
 
 
 class PyavFile:
-    """By PyAV, always forward and from the first frame, or from where the last read ended: slow, and never a wrong frame."""
+    """A video file read by PyAV, forward from the first frame or from the end of the last read: slow, and never a wrong frame."""
 
-    def __init__(self, place: Source) -> None:
-        self.place = place
-        with naming(place, *_pyav_errors()), _opened(place) as container:
+    def __init__(self, location: FileLocation) -> None:
+        self.location = location
+        with naming(location, *_pyav_errors()), _opened(location) as container:
             stream = container.streams.video[0]
-            require_pixels(stream.codec_context.width, stream.codec_context.height, label_of(place))
-            declared = stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / 1e6  # as decord reckons
+            require_pixels(stream.codec_context.width, stream.codec_context.height, label_of(location))
+            declared = stream.frames or float(stream.average_rate or 0) * (container.duration or 0) / 1e6  # as decord computes it
             if not abs(declared) <= MAX_FRAMES:
-                raise UserError(f"cannot read {label_of(place)}: it declares {declared:.3g} frames, more than {MAX_FRAMES:,}")
+                raise UserError(f"cannot read {label_of(location)}: it declares {declared:.3g} frames, more than {MAX_FRAMES:,}")
             self.num_frames = sum(packet.size > 0 for packet in container.demux(stream))  # what a header says may be wrong
             self.fps = float(stream.average_rate or stream.guessed_rate or 0)
-        self._next, self._pictures = 0, _pictures(place)
+        self._next, self._pictures = 0, _pictures(location)
 
     def read(self, frames: Sequence[int]) -> Frames:
-        wanted, kept = set(frames), {}
+        requested, kept = set(frames), {}
         if min(frames) < self._next:
-            self._next, self._pictures = 0, _pictures(self.place)
-        with naming(self.place, *_pyav_errors()):
+            self._next, self._pictures = 0, _pictures(self.location)
+        with naming(self.location, *_pyav_errors()):
             while self._next <= max(frames):
                 picture = next(self._pictures, None)
                 if picture is None:
-                    raise UserError(f"cannot read {label_of(self.place)}: it ends after {self._next} frames")
-                if self._next in wanted:
+                    raise UserError(f"cannot read {label_of(self.location)}: it ends after {self._next} frames")
+                if self._next in requested:
                     upright = np.rot90(picture.to_ndarray(format="rgb24"), picture.rotation // 90)  # as decord gives it
                     kept[self._next] = np.ascontiguousarray(upright)
                 self._next += 1
         if len({picture.shape for picture in kept.values()}) > 1:
-            raise UserError(f"cannot read {label_of(self.place)}: its frames differ in size")
+            raise UserError(f"cannot read {label_of(self.location)}: its frames differ in size")
         return np.stack([kept[frame] for frame in frames])
 
 
-def _pictures(place: Source) -> Iterator:
-    """All frames in the order in which they are shown. No method, for a circle of references would outlive the reader."""
-    with _opened(place) as container:
+def _pictures(location: FileLocation) -> Iterator:
+    """Yield all frames in the order in which they are shown. As a method it would form a reference cycle with its reader."""
+    with _opened(location) as container:
         yield from container.decode(video=0)
 
 
 @contextmanager
-def _opened(place: Source) -> Iterator:
+def _opened(location: FileLocation) -> Iterator:
     import av
 
-    with av.open(as_file(place), options=DEMUXER, metadata_errors="replace") as container:
+    with av.open(as_file(location), options=DEMUXER, metadata_errors="replace") as container:
         for stream in container.streams.video:
-            stream.thread_type = "NONE"  # threads that a forked process would look for in vain
+            stream.thread_type = "NONE"  # a forked process would have no such threads
             stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}  # a later frame may be larger than the header says
         yield container
 

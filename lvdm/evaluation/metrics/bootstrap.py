@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lvdm.seeding import numpy_generator
 from lvdm.types import UserError
 
 
@@ -36,7 +37,7 @@ def interval(
         raise UserError(f"an interval needs 2 resamples or more and a level within 0 and 1; got {resamples} and {level}")
     if not samples or min(len(sample) for sample in samples) < 2:
         raise UserError(f"an interval needs 2 clips or more in each set, got {[len(sample) for sample in samples]}; give more")
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(seed)
     value = float(statistic(*samples))
     drawn = np.array([float(statistic(*(_again(sample, rng) for sample in samples))) for _ in range(resamples)])
     shift = float(drawn.mean() - value)

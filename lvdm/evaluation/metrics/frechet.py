@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lvdm.evaluation.metrics.feature_sets import checked_features, require_same_dim
+from lvdm.seeding import numpy_generator
 from lvdm.types import UserError
 
 POINTS = 15  # sizes of subsets through which the line is drawn, as Chong and Forsyth
@@ -88,7 +89,7 @@ def extrapolated(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int, po
     require_enough(most, real.shape[1])
     if points < 3:
         raise UserError(f"a line with its error needs 3 points or more, got {points}; {POINTS} are usual")
-    rng = np.random.default_rng(seed)
+    rng = numpy_generator(seed)
     sizes = np.linspace(int(most * SMALLEST), most, points).round().astype(int)
     distances = np.array([frechet_distance(_some(real, n, rng), _some(fake, n, rng), ddof=ddof) for n in sizes])
     value, slope, fit_error = _line(1 / sizes, distances)

@@ -15,7 +15,8 @@ from typing import Literal
 import numpy as np
 
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.types import UserError
+from lvdm.seeding import protocol_generator
+from lvdm.types import UserError, clip_span
 
 Side = Literal["real", "fake"]
 _ORDER, _STARTS = 0, 1  # two streams of every (seed, run)
@@ -74,14 +75,14 @@ def _clips(protocol: EvalProtocol, of: Side) -> str:
 
 def _needed(protocol: EvalProtocol, of: Side) -> int:
     stride = stride_of(protocol, of)
-    return protocol.frames * stride if protocol.needed_frames == "frames * stride" else (protocol.frames - 1) * stride + 1
+    return protocol.frames * stride if protocol.needed_frames == "frames * stride" else clip_span(protocol.frames, stride)
 
 
 def _starts(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> np.ndarray:
     """(videos,) how many first frames a clip of each video can have; 0 where the video is too short."""
     given = np.asarray(lengths, dtype=np.int64)
-    span = (protocol.frames - 1) * stride_of(protocol, of) + 1
-    return np.where(given >= _needed(protocol, of), given - span + 1, 0)
+    starts = given - clip_span(protocol.frames, stride_of(protocol, of)) + 1
+    return np.where(given >= _needed(protocol, of), starts, 0)
 
 
 def _count_clips(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> int:
@@ -112,7 +113,7 @@ def _windows(lengths: Sequence[int], protocol: EvalProtocol, of: Side, order: np
 
 
 def _stream(protocol: EvalProtocol, run: int, purpose: int, of: Side = "real") -> np.random.RandomState:
-    return np.random.RandomState([protocol.seed, run, purpose, int(of == "fake")])
+    return protocol_generator(protocol.seed, run, purpose, int(of == "fake"))
 
 
 def _too_few(lengths: Sequence[int], protocol: EvalProtocol, of: Side, count: int, most: int) -> str:

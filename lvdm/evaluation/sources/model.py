@@ -24,7 +24,7 @@ from lvdm.processes import gather
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.pipeline import VideoModel
-from lvdm.types import UserError
+from lvdm.types import UserError, clip_span
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ def weights_sha256(codec: Codec, denoiser: Mapping[str, Tensor]) -> str:
 
 def _span(protocol: EvalProtocol) -> int:
     """Frames from the first to the last of a clip, both counted."""
-    return (protocol.frames - 1) * protocol.fake_stride + 1
+    return clip_span(protocol.frames, protocol.fake_stride)
 
 
 def _cut(video: Tensor, protocol: EvalProtocol) -> Tensor:

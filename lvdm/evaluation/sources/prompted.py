@@ -120,7 +120,7 @@ def open_prompted(path: Path, prompts: Sequence[str], *, each: int | None, worke
     if path.suffix in (".yaml", ".yml"):
         raise UserError(f"{path} is a config; give the folder of its videos, whose metadata.jsonl holds the captions")
     source = open_source(path, split="train")
-    found = [video for part in source.parts for video in part.everything] if isinstance(source, VideoSource) else []
+    found = [video for part in source.parts for video in part.listed] if isinstance(source, VideoSource) else []
     if not prompts:
         return PromptedFiles(source, _captions(source), workers)
     names = [video.name for video in found] or source.names  # of broken ones too, for they have their prompts
@@ -142,7 +142,7 @@ def spread(prompts: Sequence[str], each: int, count: int | None = None) -> list[
 def _captions(source: Source) -> list[str]:
     if not isinstance(source, VideoSource):
         raise UserError(f"{source.name} holds no prompts; give them by --prompts, one a line")
-    without = [video.name for video in source.videos if not video.known.caption]
+    without = [video.name for video in source.videos if not video.description.caption]
     if without:
         raise UserError(f"{without[0]} has no caption in a metadata.jsonl of {source.name}; add it, or give --prompts FILE")
-    return [video.known.caption or "" for video in source.videos]
+    return [video.description.caption or "" for video in source.videos]

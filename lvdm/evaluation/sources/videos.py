@@ -20,14 +20,13 @@ from lvdm.config import check, instantiate, load_config
 from lvdm.data import VideoData, VideoFolder
 from lvdm.data.layouts.folders import AnyVideos
 from lvdm.data.layouts.listing import Video, fingerprint
-from lvdm.data.probing.usable import Found, find_usable
-from lvdm.data.reading.locations import Place, image_files, stamp
-from lvdm.data.reading.readers import TIME_LIMIT, open_video
+from lvdm.data.probing.usable import UsableVideos, find_usable
+from lvdm.data.reading.locations import Location, image_files, stamp
+from lvdm.data.reading.options import ReadingOptions
 from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
-IMAGE_FPS = 25.0  # of folders of images; no score asks for it
 MAX_BROKEN = 0.2
 PARTS = {"train": ("train",), "test": ("test",), "train+test": ("train", "test")}  # folders of a split
 ANY = "a folder of videos, an npy or npz file, or the YAML of a data set; a model file is one for --fake alone"
@@ -52,12 +51,11 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class VideoSource:
-    """Videos found on disk, read as they are."""
+    """Videos found on disk, each read by its own options."""
 
     name: str
-    parts: tuple[Found, ...]
+    parts: tuple[UsableVideos, ...]
     roots: tuple[str, ...]  # name of each part within the whole, "" for one
-    time_limit: float = TIME_LIMIT
 
     kind = "videos"
 
@@ -72,29 +70,28 @@ class VideoSource:
 
     @cached_property
     def lengths(self) -> list[int]:
-        return [facts.frames for part in self.parts for facts in part.facts]
+        return [facts.num_frames for part in self.parts for facts in part.facts]
 
     def read(self, video: int, frames: range) -> np.ndarray:
-        place = self.videos[video].place
-        return open_video(place, image_fps=IMAGE_FPS, time_limit=self.time_limit).read(frames)
+        return self.videos[video].open().read(frames)
 
     def fingerprint(self) -> str:
         return fingerprint(self.videos, self.names)
 
     def stamps(self) -> str:
-        told = repr([(name, _stamps(video.place)) for name, video in zip(self.names, self.videos, strict=True)])
+        told = repr([(name, _stamps(video.location)) for name, video in zip(self.names, self.videos, strict=True)])
         return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _stamps(place: Place) -> list[list[int]]:
+def _stamps(location: Location) -> list[list[int]]:
     """A folder's own stamp does not change when one of its images is written anew in its place."""
-    return [_stamp(file) for file in (image_files(place) if isinstance(place, Path) and place.is_dir() else [place])]
+    return [_stamp(file) for file in (image_files(location) if isinstance(location, Path) and location.is_dir() else [location])]
 
 
-def _stamp(place: Place) -> list[int]:
+def _stamp(location: Location) -> list[int]:
     """Nothing of a file that cannot be asked, such as an image that is a link to nowhere: reading it tells."""
     try:
-        return stamp(place)
+        return stamp(location)
     except (OSError, UserError):
         return []
 
@@ -151,8 +148,9 @@ def open_source(path: Path, *, split: str, allow: Sequence[str] = ()) -> Source:
     return VideoSource(f"{path.name} ({split})", tuple(_found(path / part) for part in PARTS[split]), PARTS[split])
 
 
-def _found(root: Path) -> Found:
-    return find_usable(root, AnyVideos(), None, num_frames=1, stride=1, max_broken=MAX_BROKEN, time_limit=TIME_LIMIT)
+def _found(root: Path) -> UsableVideos:
+    options = {"max_broken": MAX_BROKEN, "reading": ReadingOptions()}
+    return find_usable(root, AnyVideos(), None, num_frames=1, stride=1, **options)
 
 
 def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
@@ -185,10 +183,10 @@ class _DataConfig:
     data: VideoData
 
 
-def _usable(videos: VideoFolder) -> Found:
+def _usable(videos: VideoFolder) -> UsableVideos:
     """All that it could read, be it too short for its own clips."""
-    limits = {"max_broken": videos.max_broken, "time_limit": videos.time_limit}
-    return find_usable(videos.root, videos.layout, videos.split, num_frames=1, stride=1, **limits)
+    options = {"max_broken": videos.max_broken, "reading": videos.reading}
+    return find_usable(videos.root, videos.layout, videos.split, num_frames=1, stride=1, **options)
 
 
 def _array(path: Path) -> np.ndarray:
