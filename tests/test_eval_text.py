@@ -23,7 +23,7 @@ from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSourc
 from lvdm.evaluation.results.text_result import prompts_sha256, read_any_result
 from lvdm.evaluation.sources.model import Sampling
 from lvdm.evaluation.sources.prompted import PromptedModel, open_prompted, similarities
-from lvdm.models.features.clip import ClipSimilarity
+from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.text import ClipText
 
 PROMPTS = ["a red disc", "clouds", "the sea at night"]

@@ -25,12 +25,14 @@ from lvdm.evaluation.metrics.scores import ScoreOptions
 from lvdm.evaluation.protocols.manifest import write_manifest
 from lvdm.evaluation.protocols.named import changed_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.evaluation.results.result import Result, write_result
-from lvdm.evaluation.sources.model import ModelSource, RunningModel, Sampling, weights_sha256
+from lvdm.evaluation.results.provenance import Origin, WeightsInMemory
+from lvdm.evaluation.results.result import Result
+from lvdm.evaluation.sources.model import ModelSource, Sampling
+from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import Source, open_source, videos_of
 from lvdm.jobs.run_config import Evaluation
 from lvdm.jobs.run_folder import RunFolder
-from lvdm.models.features.extractors import FrozenFeatures, make_extractor
+from lvdm.models.features.extractors import Extractor, check_frames, make_extractor
 from lvdm.processes import gather
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import AutoencoderTraining
@@ -52,7 +54,7 @@ class Planned:
 
     protocol: EvalProtocol
     real: Source | None
-    extractor: FrozenFeatures
+    extractor: Extractor
     settings: Settings
     sampling: Sampling
     every: int  # validations
@@ -96,7 +98,7 @@ class EvaluateInTraining(Callback):
             for name, value in result.metrics.items():
                 pl_module.log(f"eval/{name}", value.value, sync_dist=True)
             if trainer.is_global_zero:
-                write_result(self.folder.evaluations / f"step={trainer.global_step}.json", result)
+                result.save(self.folder.evaluations / f"step={trainer.global_step}.json")
         except UserError as error:
             logger.error("cannot evaluate step %d (%s): training goes on", trainer.global_step, error)
 
@@ -106,10 +108,10 @@ class EvaluateInTraining(Callback):
         its = self.planned
         whole = gathered(module.denoiser.state_dict())  # of a denoiser in parts by all, for the first process
         weights = weights_sha256(module.codec, whole) if module.global_rank == 0 else ""
-        running = RunningModel(
-            run=self.folder.path.name,
+        running = WeightsInMemory(
+            name=self.folder.path.name,
             step=step,
-            weights_sha256=gather(weights)[0],
+            sha256=gather(weights)[0],
             config_sha256=hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest(),
             is_ema=self.config["average"] != 0,
         )
@@ -150,7 +152,7 @@ def check_evaluation(config: Config, module: AutoencoderTraining | LatentDiffusi
                 raise UserError(f"{key} is {number}, expected {least} or more")
         if asked.every > 1 and isinstance(config["trainer"].get("val_check_interval"), (str, dict)):
             raise UserError("every counts validations that come every so many batches, and these come by time; leave it out")
-        _source(Path("model.safetensors"), module, config, _sampling(asked)).check(_protocol(asked))
+        _source([Path("model.safetensors")], module, config, _sampling(asked)).check(_protocol(asked))
 
 
 @isolate_rng()
@@ -164,8 +166,8 @@ def planned(config: Config, module: LatentDiffusion, data: VideoData, *, allow: 
         real = _real(asked, protocol, data, allow)
         settings = Settings(asked.batch_size or Settings.batch_size, data.num_workers, asked.fewer)
         extractor = make_extractor(protocol.extractor, seed=asked.feature_seed, width=asked.feature_width)
-        extractor.check_frames(protocol.frames)
-        source = _source(Path("model.safetensors"), module, config, sampling)
+        check_frames(extractor, protocol.frames)
+        source = _source([Path("model.safetensors")], module, config, sampling)
         check_counts(protocol, real, source, ScoreOptions(protocol.metrics), extractor, settings)
     return Planned(protocol, real, extractor, settings, sampling, asked.every)
 
@@ -193,7 +195,7 @@ def _sampling(asked: Evaluation) -> Sampling:
     return Sampling(steps=asked.steps, seed=asked.seed, batch_size=asked.batch_size)
 
 
-def _source(origin: Path | RunningModel, module: LatentDiffusion, config: Config, sampling: Sampling) -> ModelSource:
+def _source(origin: Origin, module: LatentDiffusion, config: Config, sampling: Sampling) -> ModelSource:
     return ModelSource(origin, video_model(module, SamplingSettings(**config["sampling"])), sampling)
 
 

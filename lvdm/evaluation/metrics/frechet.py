@@ -7,11 +7,12 @@ different n are not comparable; `extrapolated` follows that line to its end (Cho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lvdm.evaluation.metrics.feature_sets import checked_features, require_same_dim
+from lvdm.evaluation.metrics.metric import METRICS, Metric
 from lvdm.types import UserError
 
 POINTS = 15  # sizes of subsets through which the line is drawn, as Chong and Forsyth
@@ -113,3 +114,28 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     value, slope = inverse @ design.T @ y
     residual = y - design @ (value, slope)
     return float(value), float(slope), float(np.sqrt(residual @ residual / (len(x) - 2) * inverse[0, 0]))
+
+
+# The metrics -------------------------------------------------------------------------------------------------------------
+
+
+def _between(real: np.ndarray, fake: np.ndarray, *, ddof: int) -> float:
+    return frechet_distance(Moments.of(real), Moments.of(fake), ddof=ddof)
+
+
+def _at_infinity(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int) -> float:
+    return extrapolated(real, fake, ddof=ddof, seed=seed).value
+
+
+FRECHET = Metric(
+    name="fvd",
+    what="Fréchet video distance: of I3D's logits (Unterthiner et al. 2018)",
+    kind="distance",
+    compute=_between,
+    random="random-i3d",
+    reads=("ddof",),
+    at_infinity=_at_infinity,
+    needs_covariance=True,
+)
+METRICS.add(FRECHET)
+METRICS.add(replace(FRECHET, name="cdfvd", what="content-debiased FVD: of VideoMAE's features (Ge et al. 2024)", random=None))

@@ -1,4 +1,4 @@
-"""The manifest of a measurement: which clips of the real set were measured, and the hash of each one's pixels, to be replayed.
+"""The manifest of a measurement: which real clips were measured, with the hash of each one's pixels, so that it can be replayed.
 
 A file of JSON lines. The first says the protocol, the data set's fingerprint and how many clips follow; then one line a clip:
 file, first frame, stride, frames, run, and the sha256 of its uint8 pixels after all preprocessing, before the extractor.
@@ -18,7 +18,7 @@ import numpy as np
 from lvdm.evaluation.protocols.clip_choice import Clip, frame_numbers
 from lvdm.evaluation.protocols.named import read_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol, differences
-from lvdm.evaluation.results.records import read_whole, record, write_whole
+from lvdm.evaluation.results.records import read_whole, record, write_content
 from lvdm.types import UserError
 
 FORMAT = 1
@@ -90,7 +90,7 @@ def check_clip(clip: ManifestClip, found: str) -> None:
 
 def write_manifest(path: str | Path, manifest: Manifest) -> None:
     """The whole file or nothing of it."""
-    write_whole(path, manifest.text())
+    write_content(path, manifest.text())
 
 
 def read_manifest(path: str | Path) -> Manifest:

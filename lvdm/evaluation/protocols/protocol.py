@@ -6,17 +6,13 @@ else. Fields that the metrics of a protocol do not use keep their default, so th
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
+from lvdm.evaluation.metrics.metric import METRICS
+from lvdm.models.features.registry import Registry, hint
 from lvdm.types import UserError
-
-I3D = ("i3d", "i3d-cover", "i3d-eps1e-3", "i3d-tf1", "i3d-torchscript", "random-i3d")
-C3D = ("c3d", "c3d-torchscript", "random-c3d")
-EXTRACTORS_OF = {"fvd": I3D, "kvd": I3D, "is": C3D, "cdfvd": ("videomae",)}  # metric -> what may stand in `extractor`
-FRECHET = ("fvd", "cdfvd")
 
 CHOICES = {
     "resize": ("none", "crop, bilinear", "bilinear, crop", "crop, lanczos", "lanczos, crop"),
@@ -30,7 +26,7 @@ CHOICES = {
 }
 LEAST = {"version": 1, "frames": 1, "stride": 1, "fake_stride": 1, "num_fake": 2, "runs": 1, "splits": 1, "eps": 0}
 SEEDS = 2**32  # how many numpy's RandomState has
-IS_FIELDS = ("splits", "split_seed", "eps")
+METRIC_FIELDS = ("splits", "split_seed", "eps", "ddof")  # what only some metrics depend on
 REAL_FIELDS = ("stride", "real_clips", "order", "num_real", "split")
 TYPES = {
     str: (str, "a text"),
@@ -50,7 +46,7 @@ class EvalProtocol:
     Args:
         name: of the protocol; "custom (from NAME)" where something was changed.
         version: counted up whenever a field of a named protocol changes, for its numbers change with it.
-        metrics: of "fvd", "kvd", "is", "cdfvd"; one extractor serves them all.
+        metrics: names in METRICS; one extractor serves them all.
         extractor: name of the frozen network that turns a clip into features.
         frames: of a clip, real or generated.
         num_fake: generated clips of a run.
@@ -126,7 +122,7 @@ class EvalProtocol:
     @property
     def uses_real(self) -> bool:
         """Whether any metric looks at real clips."""
-        return self.metrics != ("is",)
+        return any(METRICS[metric].kind == "distance" for metric in self.metrics)
 
     @property
     def is_drawn(self) -> bool:
@@ -167,13 +163,6 @@ def differences(a: EvalProtocol, b: EvalProtocol) -> list[str]:
     return [f"{key} {getattr(a, key)!r} and {getattr(b, key)!r}" for key in names if getattr(a, key) != getattr(b, key)]
 
 
-def hint(name: str, options: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest valid one, or else all there are (some hold a comma)."""
-    options = list(options)
-    close = difflib.get_close_matches(name.lower(), options, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose one of {'; '.join(options)}"
-
-
 def _check_types(protocol: EvalProtocol) -> None:
     for key, kind in get_type_hints(EvalProtocol).items():
         value, (accepted, words) = getattr(protocol, key), TYPES[kind]
@@ -184,13 +173,11 @@ def _check_types(protocol: EvalProtocol) -> None:
 
 def _check_metrics(protocol: EvalProtocol) -> None:
     if not protocol.metrics or len(set(protocol.metrics)) < len(protocol.metrics):
-        raise UserError(f"metrics is {list(protocol.metrics)}; give one or more of {', '.join(EXTRACTORS_OF)}, each once")
-    for metric in protocol.metrics:
-        if metric not in EXTRACTORS_OF:
-            raise UserError(f"there is no metric {metric!r}; {hint(str(metric), EXTRACTORS_OF)}")
-        if protocol.extractor not in EXTRACTORS_OF[metric]:
-            known = EXTRACTORS_OF[metric]
-            raise UserError(f"{metric} cannot use the extractor {protocol.extractor!r}; {hint(protocol.extractor, known)}")
+        raise UserError(f"metrics is {list(protocol.metrics)}; give one or more of {', '.join(METRICS)}, each once")
+    for name in protocol.metrics:
+        usable = METRICS.find(name).usable_extractors()
+        if protocol.extractor not in usable and "." not in protocol.extractor:  # a user's own is the user's choice
+            raise UserError(f"{name} cannot use the extractor {protocol.extractor!r}; {hint(protocol.extractor, usable)}")
 
 
 def _check_pixels(protocol: EvalProtocol) -> None:
@@ -205,9 +192,9 @@ def _check_pixels(protocol: EvalProtocol) -> None:
 
 def _check_effects(protocol: EvalProtocol) -> None:
     """What no metric of the protocol reads must stand at its default."""
-    unread = () if "is" in protocol.metrics else IS_FIELDS
+    read = {field for metric in protocol.metrics for field in METRICS[metric].fields}
+    unread = tuple(field for field in METRIC_FIELDS if field not in read)
     unread += () if protocol.uses_real else REAL_FIELDS
-    unread += () if set(FRECHET) & set(protocol.metrics) else ("ddof",)
     unread += () if protocol.is_drawn else ("seed",)
     default = {f.name: f.default for f in fields(EvalProtocol)}
     for key in unread:
@@ -219,3 +206,6 @@ def _check_effects(protocol: EvalProtocol) -> None:
     is_same_in_each_run = protocol.uses_real and protocol.order == "sorted" and protocol.real_clips != "one random a video"
     if protocol.runs > 1 and is_same_in_each_run:
         raise UserError(f"{protocol.runs} runs would take the same real clips each; shuffle their order or ask for 1 run")
+
+
+PROTOCOLS: Registry[EvalProtocol] = Registry("protocol")
