@@ -22,7 +22,7 @@ import lvdm
 from lvdm.cli import train
 from lvdm.cli.eval import main as evaluate
 from lvdm.evaluation.results.result import Result, read_result
-from lvdm.evaluation.sources.model import weights_sha256
+from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import open_source
 from lvdm.jobs import evaluate_in_training as in_training
 from lvdm.training.checkpointing import SaveCheckpoints

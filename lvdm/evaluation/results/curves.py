@@ -63,7 +63,7 @@ def _nanmean(rows: np.ndarray, *, axis: int) -> np.ndarray:
 
 
 def write_csv(path: Path, videos: Mapping[str, Curves], *, frames_per_bin: int = 1) -> None:
-    """Write columns video, frame (the bin's first), then the curves; the rows of `mean` come last. What was not measured is empty.
+    """Write columns video, frame (the bin's first), then the curves; the rows of `mean` come last. A gap is an empty cell.
 
     A video named `mean` is taken for the mean, here and in the chart; otherwise it is computed.
     """
