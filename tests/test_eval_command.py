@@ -171,7 +171,7 @@ def test_a_replay_takes_the_same_clips_and_names_a_video_that_changed(real: str,
 def test_fewer_clips_are_an_error_unless_allowed_and_then_rename_the_metric(fake: str, tmp_path: Path, capsys) -> None:
     arguments = ["--real", fake, "--fake", fake, "--protocol", "tats", *NARROW, *SHORT]
     said = refusal(capsys, *arguments, "num_real=5", "num_fake=6")
-    assert "6 generated clips were asked for, but 5 videos hold 5" in said
+    assert "6 generated clips were requested, but 5 videos hold 5" in said
     result = result_of(tmp_path / "it.json", *arguments, "num_real=5", "num_fake=6", "--allow-fewer")
     assert list(result["metrics"]) == ["fvd_n5", "kvd_n5"]
     result = result_of(tmp_path / "it.json", *arguments, "num_real=4", "num_fake=6", "--allow-fewer")

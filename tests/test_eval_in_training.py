@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[str, Callable[[Config, Path], Any]]] = {
     "missing weights": ("i3d_pretrained_400.pt is not there and LVDM_OFFLINE=1 forbids", ask(features=None, feature_width=1.0)),
     "unknown extractor": ("evaluation: fvd cannot use the extractor 'i3'; did", ask(features="i3", feature_width=1.0)),
     "width of given weights": ("evaluation: ", ask(features="i3d-cover")),
-    "too few real clips": ("evaluation: 2048 real clips were asked for, but 4 videos hold 4", ask(fewer=None)),
+    "too few real clips": ("evaluation: 2048 real clips were requested, but 4 videos hold 4", ask(fewer=None)),
     "short real videos": ("but 4 videos hold 0", ask(set={**CHANGES, "frames": 41})),
     "frames of the extractor": ("takes clips of 9 or more frames, not 4", ask(set={**CHANGES, "frames": 4})),
     "clips the model cannot make": ("trained without given frames (no mask channel), so it cannot go on", without_mask),

@@ -240,7 +240,7 @@ def test_fewer_clips_than_the_protocol_takes_need_to_be_allowed(at: Path, capsys
     model = write_codec(at / "ae.safetensors", offset=0.0)
     options = ["--model", str(model), "--real", "clips.npy", "--lpips", "none", *ALLOW]
     said = refused(capsys, *options, *(option for option in FAST if option != "--allow-fewer"))
-    assert "2048 real clips were asked for, but 4 videos hold 4" in said
+    assert "2048 real clips were requested, but 4 videos hold 4" in said
     named = values(measured(*options[:2], *ALLOW, "--set", "num_real=4"))
     assert set(named) == {"psnr_clip", "psnr_frame", "ssim", "r_fvd"}, "a protocol of 4 clips has them all"
 

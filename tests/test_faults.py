@@ -240,7 +240,7 @@ CASES: list[Case] = [
     ],
     ("eval", lambda p: score(p, real=p.model), "a model file is one for --fake alone"),
     ("eval", lambda p: score(p, fake=str(p.made / "autoencoder" / "model.safetensors")), "autoencoder alone"),
-    ("eval", lambda p: score(p), "2048 real clips were asked for, but 4 videos hold 100"),
+    ("eval", lambda p: score(p), "2048 real clips were requested, but 4 videos hold 100"),
     ("eval", lambda p: score(p, "--allow-fewer", real=p.array("s.npy", np.zeros((3, 9, 8, 8, 3), np.uint8))), "3 have fewer"),
     ("eval", lambda p: score(p, "--allow-fewer", "1"), "--allow-fewer 1: no score"),
     ("eval", lambda p: score(p, "--allow-fewer", "-4"), "--allow-fewer -4: no score"),

@@ -26,7 +26,7 @@ OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_bat
 ON_FILES = "on videos that are there already; leave it out or give a model as --fake"
 FLAGS = (  # what the library says, and the flag for it
     ("change the protocol to ", "give --set "),
-    ("random features,", "--features random,"),
+    ("take random features", "take --features random"),
     ("allow fewer", "give --allow-fewer"),
     ("leave LPIPS out", "give --lpips none"),
     ("allow its package by name", "allow its package by --allow-module NAME"),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 from lvdm.models.features.extractors import EXTRACTORS
@@ -56,7 +55,8 @@ class Metric:
 
     def under(self, protocol: Any) -> Callable[..., float]:
         """Return `compute` with the fields of a protocol that it reads."""
-        return partial(self.compute, **{field: getattr(protocol, field) for field in self.reads})
+        fields = {field: getattr(protocol, field) for field in self.reads}
+        return lambda *sets: float(self.compute(*sets, **fields))
 
     def usable_extractors(self) -> list[str]:
         """Return the names of all extractors that this metric takes."""

@@ -120,6 +120,6 @@ def _too_few(lengths: Sequence[int], protocol: EvalProtocol, of: Side, count: in
     a_run = f" in each of {protocol.runs} runs" if _takes_new_videos(protocol, of) and protocol.runs > 1 else ""
     wanted = f"{count} {'real' if of == 'real' else 'generated'} clips{a_run}"
     return (
-        f"{wanted} were asked for, but {len(lengths)} videos hold {most}{a_run} ({short} have fewer than "
+        f"{wanted} were requested, but {len(lengths)} videos hold {most}{a_run} ({short} have fewer than "
         f"{_needed(protocol, of)} frames); give more videos, or allow fewer, which renames the metric"
     )
