@@ -168,7 +168,7 @@ def test_what_goes_wrong_in_an_evaluation_is_told_and_training_goes_on(made, tmp
 
     monkeypatch.setattr(in_training, "measure_fake", fails)
     assert train.main([write_config(tmp_path / "joint.yaml", config_of(made, tmp_path)), "trainer.max_steps=3"]) == 0
-    assert "cannot evaluate step 2 (a score came out as nan): training goes on" in caplog.text
+    assert "cannot evaluate step 2 (a score came out as nan): training continues" in caplog.text
     assert checkpoint(tmp_path / "joint")["global_step"] == 3
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 import lvdm
 from lvdm.cli.eval import main
-from lvdm.evaluation.long import frame_curves
+from lvdm.evaluation import frame_curves
 from lvdm.evaluation.long import videos as long_videos
 from lvdm.evaluation.results.report import compare
 from lvdm.evaluation.results.result import read_result

@@ -159,7 +159,7 @@ def _fake_clips(protocol: EvalProtocol, fake: Source | ModelSource, settings: Se
     if not isinstance(fake, ModelSource):
         return _chosen(fake.lengths, protocol, "fake", protocol.num_fake, settings)
     if settings.fewer == 0:
-        raise UserError("a model samples any number of clips, so 0, all there are, is none; allow fewer by a number, such as 256")
+        raise UserError("a model samples any number of clips, so 0 has no meaning; allow fewer by a number, such as 256")
     lengths = fake.lengths(_count(protocol.num_fake, protocol.num_fake, settings) * runs, protocol)
     return _chosen(lengths, protocol, "fake", protocol.num_fake, settings)
 

@@ -149,10 +149,10 @@ def evaluate(
     """
     with process_group():
         chosen = settings.protocol(protocol, features)
-        options = settings.scores(chosen, metrics)
+        options, reading = settings.scores(chosen, metrics), settings.measuring(num)
         real_side = settings.open_real(real, chosen)
         fake_side = _open_fake(fake, chosen, sampling, infill, settings)
-        return measure_protocol(chosen, real_side, fake_side, settings.extractor(chosen), options, settings.measuring(num))
+        return measure_protocol(chosen, real_side, fake_side, settings.extractor(chosen), options, reading)
 
 
 def _open_fake(

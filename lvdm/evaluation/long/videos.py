@@ -68,7 +68,7 @@ class LongSource(Protocol):
 
 
 def watch(source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor]) -> dict[str, Watched]:
-    """All videos of the source by name, each process its part; an extractor for each protocol that looks at them."""
+    """Return all videos of the source by name, after each process has watched its part; each protocol has an extractor."""
     seen: dict[str, Watched] = {}
     begun: dict[int, _Video] = {}
     watched_by_one = sum(source.lengths) // Process.this().count
@@ -204,7 +204,7 @@ class ModelVideos:
             yield from (piece for piece in self._pieces_of(videos, looked_at) if piece.video < self.count)
 
     def _pieces_of(self, videos: range, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
-        """The curves are those of the frames as `sample_long` writes them; each protocol has its own levels."""
+        """Yield the pieces of videos that are sampled together. Curves are of frames as `sample_long` writes them."""
         done = 0
         before: list[np.ndarray | None] = [None] * len(videos)
         for chunk in self.made.videos(self.seed, videos):  # (v, 3, t, h, w)
@@ -222,5 +222,5 @@ class ModelVideos:
 
 
 def _levels(video: Tensor, quantise: str) -> Tensor:
-    """(v, 3, t, h, w) in [-1, 1] -> uint8 (v, t, h, w, 3)."""
+    """Return the levels uint8 (v, t, h, w, 3) of videos (v, 3, t, h, w) in [-1, 1]."""
     return to_levels(video, quantise).permute(0, 2, 3, 4, 1).contiguous().cpu()

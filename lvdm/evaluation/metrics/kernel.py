@@ -18,7 +18,7 @@ BLOCK = 1024  # clips a side of the part of the kernel matrix that is held at a 
 def polynomial_mmd(
     x: np.ndarray, y: np.ndarray, *, degree: int = 3, gamma: float | None = None, coef0: float = 1.0, block: int = BLOCK
 ) -> float:
-    """Of features (n, d) and (m, d); `gamma` is 1/d where it is not given."""
+    """Return the distance of features (n, d) and (m, d); `gamma` is 1/d by default."""
     x, y = checked_features(x, least=2), checked_features(y, least=2)
     require_same_dim(x.shape[1], y.shape[1])
     scale = 1 / x.shape[1] if gamma is None else gamma

@@ -209,11 +209,11 @@ def _base(name: str | EvalProtocol) -> EvalProtocol:
 
 
 def read_protocol(said: Mapping[str, Any]) -> EvalProtocol:
-    """What `as_dict` described; under the name and version of a named protocol it must be that one."""
+    """Return the protocol that `as_dict` described; under the name and version of a registered one it must be that one."""
     read = EvalProtocol.from_dict(said)
     named = PROTOCOLS.get(read.name)
-    if named is not None and named.version == read.version and (told := differences(named, read)):
-        raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(told)}; it was changed by hand")
+    if named is not None and named.version == read.version and (found := differences(named, read)):
+        raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(found)}; it was changed by hand")
     return read
 
 

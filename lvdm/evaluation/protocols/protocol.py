@@ -67,10 +67,10 @@ class EvalProtocol:
             those of frames * stride frames.
         split: part of the real data set that is read.
         seed: of every draw of clips.
-        runs: repetitions, of which mean and standard deviation are told: FVD and KVD draw the real clips anew and keep the
+        runs: repetitions, with their mean and standard deviation: FVD and KVD draw other real clips in each and keep the
             generated ones; IS, which has no real ones, takes the next num_fake generated ones.
         ddof: covariances divide by N - ddof.
-        splits: of the Inception score, of which mean and standard deviation are told.
+        splits: parts in which the Inception score is computed, with their mean and standard deviation.
         split_seed: shuffles the clips before they are split; None leaves their order.
         eps: added to each probability before its logarithm.
         source: where all this is published.
@@ -121,33 +121,33 @@ class EvalProtocol:
 
     @property
     def uses_real(self) -> bool:
-        """Whether any metric looks at real clips."""
+        """Return whether any metric looks at real clips."""
         return any(METRICS[metric].kind == "distance" for metric in self.metrics)
 
     @property
     def is_drawn(self) -> bool:
-        """Whether chance has a part in which clips are taken."""
+        """Return whether clips are drawn at random."""
         real = self.uses_real and (self.order == "shuffled" or self.real_clips == "one random a video")
         return real or self.fake_clips == "one random a video"
 
     @property
     def based_on(self) -> str:
-        """The named protocol that this one is or was made from."""
+        """Return the name of the protocol that this one is or was made from."""
         return self.name.removeprefix("custom (from ").removesuffix(")")
 
     def label(self) -> str:
-        """For a line of a table: name, version and what catches the eye."""
+        """Return a line for a table: name, version, frames, clips and runs."""
         counts = f"{self.num_real} real, {self.num_fake} generated" if self.uses_real else f"{self.num_fake} generated"
         runs = f", {self.runs} runs" if self.runs > 1 else ""
         return f"{self.name} v{self.version}: {self.frames} frames, {counts}{runs}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` takes it back."""
+        """Return plain data for JSON, which `from_dict` reads."""
         return asdict(self) | {"metrics": list(self.metrics)}
 
     @staticmethod
     def from_dict(said: Mapping[str, Any]) -> EvalProtocol:
-        """The protocol that `as_dict` described, all fields of it."""
+        """Return the protocol that `as_dict` described with all its fields."""
         names = [f.name for f in fields(EvalProtocol)]
         if strange := [key for key in said if key not in names]:
             raise UserError(f"{strange[0]} is no field of a protocol; {hint(strange[0], names)}")
@@ -158,7 +158,7 @@ class EvalProtocol:
 
 
 def differences(a: EvalProtocol, b: EvalProtocol) -> list[str]:
-    """Every field in which they differ, with both values, the prose left out; empty for protocols that measure the same."""
+    """Return every field in which they differ, with both values, except the prose; nothing if they measure the same."""
     names = [f.name for f in fields(EvalProtocol) if f.name not in PROSE]
     return [f"{key} {getattr(a, key)!r} and {getattr(b, key)!r}" for key in names if getattr(a, key) != getattr(b, key)]
 
@@ -191,7 +191,7 @@ def _check_pixels(protocol: EvalProtocol) -> None:
 
 
 def _check_effects(protocol: EvalProtocol) -> None:
-    """What no metric of the protocol reads must stand at its default."""
+    """Refuse a field that no metric of the protocol reads and that is not at its default."""
     read = {field for metric in protocol.metrics for field in METRICS[metric].fields}
     unread = tuple(field for field in METRIC_FIELDS if field not in read)
     unread += () if protocol.uses_real else REAL_FIELDS

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Curves = Mapping[str, np.ndarray]  # curve's name -> (t,)
 
-PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d31", "#7f7f7f")  # told apart by everyone
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8c6d31", "#7f7f7f")  # for colour-blind readers
 WIDTH, HEIGHT, DPI = 760, 190, 100  # of one panel, pixels
 NAMED = 8  # videos that a legend has room for
 

@@ -101,7 +101,7 @@ def _difference(a: Value, b: Value) -> Difference:
 
 
 def _number(value: Value) -> str:
-    """95.23 ± 1.31 [93.02, 97.80]: all parts with the decimals that give the value four digits."""
+    """Return 95.23 ± 1.31 [93.02, 97.80], all parts with the decimals that give the value four digits."""
     size = math.floor(math.log10(abs(value.value))) if value.value else 0
     decimals = min(max(DIGITS - 1 - size, 0), 9)
     spread = "" if value.std is None else f" ± {value.std:.{decimals}f}"

@@ -213,7 +213,7 @@ def make_extractor(name: str, *, device: torch.device | str = "cpu", seed: int =
 
 
 def _centred(video: Tensor) -> Tensor:
-    """0..255 -> [-1, 1]."""
+    """Return levels 0 to 255 scaled to [-1, 1]."""
     return video.float() * (2 / 255) - 1
 
 
