@@ -118,7 +118,7 @@ def cosines(features: np.ndarray, *, to_previous: bool = False) -> np.ndarray:
 
 def consistency(features: np.ndarray) -> np.ndarray:
     """Return (t,) VBench's formula for subject and background, on any features (t, d): the mean of the cosines, 0 at least, with
-    the previous frame and with the first. VBench takes DINO's and CLIP's; numbers of other features are not comparable with its own."""
+    the previous frame and with the first. VBench takes DINO's and CLIP's; numbers of others are not comparable with its own."""
     return (np.maximum(cosines(features, to_previous=True), 0) + np.maximum(cosines(features), 0)) / 2
 
 
