@@ -1,8 +1,8 @@
-"""Files that are written whole or not at all, and hashes that notice damage in them.
+"""Atomic writes of files, and hashes that detect damage.
 
-The hash is XXH3-128, which runs at the speed of memory. It notices damage; it does not stop a person who forges a file.
-A description is JSON that holds the hash of itself, and the hash of each tensor beside it, so its hash covers all of a file.
-`LVDM_VERIFY=0` in the environment reads files without checking them.
+The hash is XXH3-128, which runs at the speed of memory. It detects damage, not forgery.
+A description is JSON with its own hash and the hash of each tensor in the same file, so its hash covers the whole file.
+With `LVDM_VERIFY=0` in the environment, files are read without verification.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ logger = logging.getLogger(__name__)
 
 HASH, TENSOR_HASHES = "hash", "tensor_hashes"  # keys of a description
 BLOCK = 1 << 20  # bytes
-THREADS = min(4, os.cpu_count() or 1)  # that hash: more do not read memory faster
+THREADS = min(4, os.cpu_count() or 1)  # for hashing; more do not read memory faster
 MAX_DIRECTORY = 8 << 20  # bytes of a zip's list of entries: about 100,000 entries
 DISK_FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 
 
 class DamagedFile(UserError):
-    """A file whose content is not what was written."""
+    """An error for a file whose content is not what was written."""
 
 
 def is_verifying() -> bool:
-    """Return whether files are checked against their hashes when they are read."""
+    """Return whether files are verified when they are read."""
     return os.environ.get("LVDM_VERIFY") != "0"
 
 
@@ -61,7 +61,7 @@ def hash_file(path: Path) -> str:
 
 
 def with_hashes(description: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """Return the description with the hashes of the tensors beside it and, last, with the hash of all this."""
+    """Return the description with the tensors' hashes and, last, its own hash."""
     plain = json.loads(json.dumps(description))
     if tensors is not None:
         plain[TENSOR_HASHES] = {name: hash_tensor(name, tensor) for name, tensor in tensors.items()}
@@ -69,9 +69,9 @@ def with_hashes(description: Mapping[str, Any], tensors: Mapping[str, Tensor] | 
 
 
 def check_description(found: Any, path: Path, *, noted: Path | None = None) -> None:
-    """Check a description against its hash; one without hashes, as earlier versions wrote it, passes with a note in the log.
+    """Check a description against its hash; one of an earlier version has no hash, which is logged.
 
-    `noted` is what the note names instead of the file, such as the folder of many.
+    `noted` is what the log names instead of the file, such as its folder.
     """
     if not is_verifying():
         return
@@ -82,7 +82,7 @@ def check_description(found: Any, path: Path, *, noted: Path | None = None) -> N
 
 
 def check_tensors(tensors: Mapping[str, Tensor], description: Any, path: Path, *, all_of_them: bool = False) -> None:
-    """Check tensors against the hashes in a description that was checked; with `all_of_them`, that none is missing."""
+    """Check tensors against the hashes in a verified description; with `all_of_them`, also that none is missing."""
     hashes = description.get(TENSOR_HASHES) if isinstance(description, dict) else None
     if not is_verifying() or hashes is None:
         return
@@ -95,12 +95,12 @@ def check_tensors(tensors: Mapping[str, Tensor], description: Any, path: Path, *
 
 @lru_cache(maxsize=1024)
 def note_without_hashes(path: Path) -> None:
-    """Say once for each file that nothing can be checked."""
-    logger.warning("%s has no hashes, as an earlier version of lvdm wrote it: damage in it would not be noticed", path)
+    """Log once for each file that it cannot be verified."""
+    logger.warning("%s has no hashes, because an earlier version of lvdm wrote it; damage in it cannot be detected", path)
 
 
 class LimitedFile(io.FileIO):
-    """A file for zipfile, which reads the list of entries in one piece: no read gives more than MAX_DIRECTORY bytes."""
+    """A file for zipfile, which reads its list of entries at once: a read of more than MAX_DIRECTORY bytes is refused."""
 
     def read(self, size: int = -1) -> bytes:
         if (os.fstat(self.fileno()).st_size - self.tell() if size < 0 else size) > MAX_DIRECTORY:
@@ -109,11 +109,11 @@ class LimitedFile(io.FileIO):
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, flush to the disk, rename: a reader sees the old file or the whole new one."""
+    """Write under a temporary name, flush to the disk, and rename: a reader sees the old file or the complete new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()
-        mode = temporary.stat().st_mode  # as the umask has it; safetensors lets nobody else read
+        mode = temporary.stat().st_mode  # follows the umask; safetensors would make the file private
         write(temporary)
         temporary.chmod(mode)
         with temporary.open("rb") as file:
@@ -125,7 +125,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def why_not_written(error: BaseException) -> str:
-    """Return in words why a file could not be written. Other programs and libraries say it in their text only."""
+    """Return why a file could not be written; the errors of some libraries have the reason in their text only."""
     text = str(error)
     in_text = re.search(r"os error (\d+)", text)
     number = getattr(error, "errno", None) or (int(in_text[1]) if in_text else None)

@@ -1,4 +1,4 @@
-"""Rules for values that come from a config or a file: `require(integer(1, 64), num_heads=num_heads)`."""
+"""Rules for values from a config or a file, such as `require(integer(1, 64), num_heads=num_heads)`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value that comes from a file or a config must be, and the words for it."""
+    """A condition on a value, and the words for it in a message."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -28,7 +28,7 @@ FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 
 
 def integer(least: int, most: int | None = None) -> Rule:
-    """Return the rule of an integer in a range; a bool is none."""
+    """Return the rule of an integer in a range; a bool is not an integer here."""
     words = f"an integer of {least} or more" if most is None else f"an integer from {least} to {most}"
 
     def holds(value: Any) -> bool:
@@ -38,29 +38,29 @@ def integer(least: int, most: int | None = None) -> Rule:
 
 
 def number(least: float = -LARGEST, most: float = LARGEST) -> Rule:
-    """Return the rule of a finite number in a range; NaN and a bool are none."""
+    """Return the rule of a finite number in a range; NaN and bools are not numbers here."""
     words = f"a number from {least:g} to {most:g}" if most < LARGEST else f"a finite number of {least:g} or more"
     words = "a finite number" if (least, most) == (-LARGEST, LARGEST) else words
     return Rule(words, lambda value: _is_a(Real, value) and least <= value <= most)
 
 
 def one_of(*choices: str) -> Rule:
-    """Return the rule of a text that is one of these."""
+    """Return the rule of a text that is one of the choices."""
     return Rule(f"one of {', '.join(choices)}", lambda value: isinstance(value, str) and value in choices)
 
 
 def matching(pattern: str) -> Rule:
-    """Return the rule of a text that a regular expression matches as a whole."""
+    """Return the rule of a text that a regular expression matches in full."""
     return Rule(f"text like {pattern}", lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None)
 
 
 def optional(rule: Rule) -> Rule:
-    """Return the rule with None allowed too."""
+    """Return the rule that allows None too."""
     return Rule(f"null or {rule.words}", lambda value: value is None or rule.holds(value))
 
 
 def listed(rule: Rule, shortest: int, longest: int) -> Rule:
-    """Return the rule of a list whose items keep a rule."""
+    """Return the rule of a list whose items follow a rule."""
     count = str(shortest) if shortest == longest else f"{shortest} to {longest}"
 
     def holds(value: Any) -> bool:
@@ -69,19 +69,19 @@ def listed(rule: Rule, shortest: int, longest: int) -> Rule:
     return Rule(f"a list of {count}, each {rule.words}", holds)
 
 
-CHANNELS = integer(1, 2**16)  # no layer is wider: what is has a digit too many
+CHANNELS = integer(1, 2**16)  # more is a typing error
 LAYERS = integer(0, 1000)
 
 
 def require(rule: Rule, /, **values: Any) -> None:
-    """Raise a UserError for the first value that breaks the rule, under the name that the user gave it."""
+    """Raise UserError for the first value that breaks the rule; the keyword is the setting's name."""
     for name, value in values.items():
         if not rule.holds(value):
             raise UserError(f"{name} is {_shown.repr(value)}, expected {rule.words}")
 
 
 class _Short(reprlib.Repr):
-    """A value in a few words, whatever its size."""
+    """Shortens values of any size for messages."""
 
     def repr_int(self, value: int, level: int) -> str:
         return f"an integer of {value.bit_length()} bits" if value.bit_length() > 200 else repr(value)

@@ -1,4 +1,4 @@
-"""The words that every room shares: the batch's keys, the condition of a denoiser, the protocols.
+"""Types that every room shares: the batch's keys, the condition and inputs of a denoiser, the protocols.
 
 Letters: b batch, c channels, t frames, h w; z latent; m mask (1 = the frame is given); s noise level of given frames.
 A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h, w) or `latent` (b, c, t, h, w),
@@ -8,8 +8,9 @@ A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -24,33 +25,104 @@ ABSENT = -1  # in `frame_noise` and `label`: this sample has none
 
 
 class UserError(ValueError):
-    """What the user can mend: commands print its one sentence and exit with status 2."""
+    """A mistake that the user can correct: commands print its message and exit with status 2."""
+
+
+@dataclass(frozen=True)
+class DenoiserInputs:
+    """What a network takes in addition to the noisy latent and the time. The defaults say: nothing."""
+
+    mask: bool = False  # which frames are given: `cond.mask`
+    noise_level: str | None = None  # of given frames, taken as an "embedding" (published), as their own "time", or not at all
+    num_noise_levels: int | None = None  # with "embedding": the levels are 0 to num_noise_levels - 1
+    num_labels: int = 0  # classes
+    context_dim: int | None = None  # width of the text features; None: no text
+    fps: bool = False
+    previous: bool = False  # the latent of the clip before
+
+    def __post_init__(self) -> None:
+        if self.noise_level not in (None, "embedding", "time"):
+            raise UserError(f"noise_level is {self.noise_level!r:.99}, expected null or one of embedding, time")
+        if self.noise_level is not None and not self.mask:
+            raise UserError(f"noise_level {self.noise_level!r} is the level of given frames; it needs a mask (mask_channel)")
+        if (self.noise_level == "embedding") != (self.num_noise_levels is not None):
+            raise UserError("num_noise_levels belongs to noise_level 'embedding'; give both or neither")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What a denoiser is told beside the noisy latent and the time; None where absent."""
+    """What a denoiser is given in addition to the noisy latent and the time; None if absent."""
 
     frames: Tensor | None = None  # (b, c, t, h, w) latents, read where mask is 1
     mask: Tensor | None = None  # (b, 1, t, 1, 1), 1 = given
-    frame_noise: Tensor | None = None  # (b,) long, noise level s of the given frames; ABSENT = not told
+    frame_noise: Tensor | None = None  # (b,) long, noise level s of the given frames; ABSENT = unknown
     context: Tensor | None = None  # (b, n, d) text features
     label: Tensor | None = None  # (b,) long class; ABSENT = no class
-    fps: Tensor | None = None  # (b,) float, frames per second of the clip as it is shown to the network
+    fps: Tensor | None = None  # (b,) float, frames per second of the clip as the network sees it
     previous: Tensor | None = None  # (b, ...) latent of the clip before (PVDM)
 
+    @property
+    def given(self) -> set[str]:
+        """Return the names of the parts that are not None."""
+        return {f.name for f in fields(self) if getattr(self, f.name) is not None}
+
     def to(self, device: torch.device | str) -> Condition:
-        moved = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Condition(**{name: value if value is None else value.to(device) for name, value in moved.items()})
+        """Return the same condition on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in self.given})
 
     @staticmethod
     def join(first: Condition, second: Condition) -> Condition:
-        """Both along the batch, as guidance needs them; what only one of them has is filled with its 'absent' value."""
+        """Concatenate two conditions along the batch, for guidance. A part that one of them lacks gets its 'absent' value."""
         return Condition(**{f.name: _join(f.name, getattr(first, f.name), getattr(second, f.name)) for f in fields(Condition)})
 
     def without_frames(self) -> Condition:
-        """The same condition with no frame given and no noise level told: the unconditional pass of guidance."""
+        """Return the condition without given frames and their noise level: the unconditional pass of guidance."""
         return replace(self, frames=None, mask=None, frame_noise=None, previous=None)
+
+    def taken_by(self, inputs: DenoiserInputs) -> Condition:
+        """Return the parts that a network with these inputs takes."""
+        return replace(self, **dict.fromkeys(self.given - _taken(inputs)))
+
+    def frame_times(self, t: Tensor) -> Tensor:
+        """Return each frame's own time (b, t): its level if the frame is given with one, else `t`, (b,) or (b, t).
+
+        Without given frames or levels that is `t` itself.
+        """
+        if self.mask is None or self.frame_noise is None:
+            return t
+        mask = self.mask[:, 0]  # (b, t, ...), constant over a frame
+        is_given = mask.reshape(*mask.shape[:2], -1)[..., 0] > 0.5  # (b, t)
+        level = self.frame_noise[:, None].to(t.dtype)  # (b, 1)
+        return torch.where(is_given & (level >= 0), level, t if t.ndim == 2 else t[:, None])
+
+
+def _taken(inputs: DenoiserInputs) -> set[str]:
+    """Return the names of the parts of a condition that a network takes."""
+    takes = {
+        **dict.fromkeys(("frames", "mask"), inputs.mask),
+        "frame_noise": inputs.noise_level is not None,
+        "context": inputs.context_dim is not None,
+        "label": inputs.num_labels > 0,
+        "fps": inputs.fps,
+        "previous": inputs.previous,
+    }
+    return {name for name, is_taken in takes.items() if is_taken}
+
+
+_NOT_TAKEN = {  # what the user gave, and what the network would need to take it; the other parts are dropped silently
+    "mask": "takes no mask of given frames; give one with a mask channel (mask_channel: true), or give no frames",
+    "frames": "takes no mask of given frames; give one with a mask channel (mask_channel: true), or give no frames",
+    "label": "has no classes; leave the label out, or give one with num_labels",
+    "context": "takes no text; leave it out, or give one with a context_dim",
+    "previous": "takes no previous clip; leave it out",
+}
+
+
+def check_inputs(given: Iterable[str], inputs: DenoiserInputs, *, network: str = "this network") -> None:
+    """Refuse parts of a condition, by name, that a network does not take."""
+    refused = [name for name in _NOT_TAKEN if name in given and name not in _taken(inputs)]
+    if refused:
+        raise UserError(f"{network} {_NOT_TAKEN[refused[0]]}")
 
 
 _FILL = {"frames": 0, "mask": 0, "frame_noise": ABSENT, "label": ABSENT, "previous": 0}
@@ -62,19 +134,24 @@ def _join(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | No
     if first is None or second is None:
         if name not in _FILL:
             raise UserError(f"guidance needs {name} in both passes or in neither; give the unconditional one too")
-        known = second if first is None else first
-        filled = torch.full_like(known, _FILL[name])
-        first, second = (filled, known) if first is None else (known, filled)
+        given = second if first is None else first
+        filled = torch.full_like(given, _FILL[name])
+        first, second = (filled, given) if first is None else (given, filled)
     return torch.cat([first, second])
 
 
 class VideoAutoencoder(Protocol):
-    """Video (b, 3, t, h, w) in [-1, 1] <-> a posterior over latents; what a codec wraps."""
+    """Video (b, 3, t, h, w) in [-1, 1] <-> a posterior over latents; what a codec wraps.
 
-    temporal_factor: int
-    spatial_factor: int
+    The last two attributes may be left out: the values here are their defaults.
+    """
+
+    temporal_factor: int  # frames of one latent
+    spatial_factor: int  # height and width in pixels of one latent
     latent_channels: int
     decode_halo: int | None  # latents on each side that make windowed decoding exact; None: no number does
+    first_frame_alone: bool = False  # the first latent is the first frame alone: n f + 1 frames <-> n + 1 latents
+    settings: Mapping[str, Any] = MappingProxyType({})  # settings that change latents and leave the shapes of weights alone
 
     def encode(self, video: Tensor) -> Any: ...
 
@@ -83,7 +160,7 @@ class VideoAutoencoder(Protocol):
 
 @runtime_checkable
 class VideoCodec(Protocol):
-    """Frozen: video (b, 3, t, h, w) in [-1, 1] <-> normalised latent (b, c, t/f_t, h/f_s, w/f_s)."""
+    """A frozen codec: video (b, 3, t, h, w) in [-1, 1] <-> normalised latent (b, c, latents_of(t), h/f_s, w/f_s)."""
 
     temporal_factor: int
     spatial_factor: int
@@ -93,29 +170,47 @@ class VideoCodec(Protocol):
 
     def decode(self, latent: Tensor) -> Tensor: ...
 
+    def latents_of(self, num_frames: int) -> int: ...
+
+    def frames_of(self, num_latents: int) -> int: ...
+
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A network on (x_t, t, cond); t is (b,) or per frame (b, t). `noise_level` says how it learns the level of given
-    frames: "embedding" (as published), "time" (the given frames' own time), or None (not at all)."""
+    """A network on (x_t, t, cond); t is (b,) or per frame (b, t). `inputs` says what it takes of the condition."""
 
-    noise_level: str | None
+    inputs: DenoiserInputs
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
 
 
 def check_contract(thing: object, protocol: type) -> None:
-    """Refuse an object that lacks what the protocol names."""
-    members = [name for name in vars(protocol) if name == "__call__" or not name.startswith("_")]
-    missing = [name for name in (*protocol.__annotations__, *members) if not hasattr(thing, name)]
+    """Refuse an object that lacks what the protocol names; attributes with a default may be absent."""
+    required = [name for name in protocol.__annotations__ if name not in vars(protocol)]
+    required += [name for name, member in vars(protocol).items() if callable(member) and (name == "__call__" or name[0] != "_")]
+    missing = [name for name in required if not hasattr(thing, name)]
     if missing:
-        lacking = ", ".join(missing)
-        raise UserError(f"{type(thing).__name__} is no {protocol.__name__}, because it has no {lacking}; add what is missing")
+        raise UserError(f"{type(thing).__name__} is no {protocol.__name__}: it lacks {', '.join(missing)}; add what is missing")
+
+
+def check_autoencoder(network: object) -> None:
+    """Refuse a network that a codec cannot wrap."""
+    check_contract(network, VideoAutoencoder)
+
+
+def check_denoiser(network: object) -> None:
+    """Refuse a network that does not say what it takes."""
+    if not isinstance(getattr(network, "inputs", None), DenoiserInputs):
+        raise UserError(
+            f"{type(network).__name__} does not say what it takes; give it `inputs = lvdm.types.DenoiserInputs()` if that is the "
+            "noisy latent and the time alone, else with what else it takes, such as DenoiserInputs(mask=True)"
+        )
+    check_contract(network, Denoiser)
 
 
 @runtime_checkable
 class TextEncoder(Protocol):
-    """Frozen: captions to features (b, n, d). Equal fingerprints give equal features."""
+    """A frozen network from captions to features (b, n, d). Equal fingerprints give equal features."""
 
     def __call__(self, captions: list[str]) -> Tensor: ...
 

@@ -19,7 +19,7 @@ from lvdm.data import VideoData
 from lvdm.models.autoencoders import ClipDiscriminator, FrameDiscriminator
 from lvdm.training import AdamW, Adversary, AutoencoderTraining, Cosine, ReconstructionLoss
 from lvdm.training import autoencoder as stage
-from lvdm.training.adversary import adaptive_weight, hinge_fooling, hinge_judging
+from lvdm.training.adversary import adaptive_weight, hinge_discriminator_loss, hinge_generator_loss
 from lvdm.training.autoencoder import Stepping
 from lvdm.types import UserError
 
@@ -52,8 +52,8 @@ def training(**options: object) -> AutoencoderTraining:
 
 def adversary(**options: object) -> Adversary:
     torch.manual_seed(1)
-    judges = options.pop("judges", [FrameDiscriminator(channels=4, layers=1, norm="group")])
-    return Adversary(judges, **{"start_step": 0, "optimizer": AdamW(1e-3), **options})
+    discriminators = options.pop("discriminators", [FrameDiscriminator(channels=4, layers=1, norm="group")])
+    return Adversary(discriminators, **{"start_step": 0, "optimizer": AdamW(1e-3), **options})
 
 
 def fit(module: AutoencoderTraining, batches: VideoData, **trainer: object) -> pl.Trainer:
@@ -66,14 +66,14 @@ def weights(module: nn.Module) -> Tensor:
     return nn.utils.parameters_to_vector(module.parameters()).detach().clone()
 
 
-# The judges ---------------------------------------------------------------------------------------------------------------
+# The discriminators ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_frame_discriminator_is_the_published_one() -> None:
     """2,765,633 weights and patches of 70 x 70: pix2pix's discriminator for three channels."""
-    judge = FrameDiscriminator()
-    assert sum(p.numel() for p in judge.parameters()) == 2_765_633
-    assert judge(torch.zeros(1, 3, 2, 256, 256)).shape == (2, 1, 30, 30)
+    discriminator = FrameDiscriminator()
+    assert sum(p.numel() for p in discriminator.parameters()) == 2_765_633
+    assert discriminator(torch.zeros(1, 3, 2, 256, 256)).shape == (2, 1, 30, 30)
     field = FrameDiscriminator(channels=2, norm="none")
     video = torch.zeros(1, 3, 1, 128, 128, requires_grad=True)
     field(video)[0, 0, 7, 7].backward()
@@ -101,29 +101,29 @@ def test_a_discriminator_that_cannot_be_is_refused(options: dict[str, object]) -
 
 
 def test_hinge_losses_in_numbers() -> None:
-    real, made = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
-    assert float(hinge_judging(real, made)) == pytest.approx(0.5 * ((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3))
-    assert float(hinge_fooling(made)) == pytest.approx(2 / 3)
+    real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 1.0])
+    assert float(hinge_discriminator_loss(real, fake)) == pytest.approx(0.5 * ((0 + 0.5 + 2) / 3 + (0 + 1 + 2) / 3))
+    assert float(hinge_generator_loss(fake)) == pytest.approx(2 / 3)
 
 
 def test_the_adaptive_weight_makes_both_gradients_as_large_and_stays_finite() -> None:
-    kept, fooling = torch.full((4,), 3.0), torch.full((4,), 0.5)
-    assert float(adaptive_weight(kept, fooling)) == pytest.approx(6 / (1 + 1e-4))
-    assert float(adaptive_weight(kept, torch.zeros(4))) == 1e4, "bounded"
+    reconstruction, generator = torch.full((4,), 3.0), torch.full((4,), 0.5)
+    assert float(adaptive_weight(reconstruction, generator)) == pytest.approx(6 / (1 + 1e-4))
+    assert float(adaptive_weight(reconstruction, torch.zeros(4))) == 1e4, "bounded"
     for strange in (torch.nan, torch.inf):
-        for pair in ((kept, torch.full((4,), strange)), (torch.full((4,), strange), fooling)):
+        for pair in ((reconstruction, torch.full((4,), strange)), (torch.full((4,), strange), generator)):
             assert math.isfinite(float(adaptive_weight(*pair)))
 
 
-def test_the_autoencoder_hears_the_judges_as_loudly_as_the_pixels(videos: Path) -> None:
-    """With weight 1, at the decoder's last layer, the fooling loss has the reconstruction's gradient norm."""
+def test_the_adaptive_weight_makes_the_adversarial_gradient_as_large_as_the_reconstructions(videos: Path) -> None:
+    """With weight 1, at the decoder's last layer, the generator loss has the gradient norm of the reconstruction loss."""
     module = training(adversary=adversary(weight=1.0))
     batch = next(iter(data_batches(videos)))
     out = module.reconstruct(batch, 0)
     last = module.autoencoder.last_layer
-    kept = torch.autograd.grad(out.kept.loss, last, retain_graph=True)[0]
-    both = torch.autograd.grad(next(module.losses_in_turn(batch, 0)), last)[0]
-    assert float((both - kept).norm()) == pytest.approx(float(kept.norm()), rel=0.02)
+    alone = torch.autograd.grad(out.terms.loss, last, retain_graph=True)[0]
+    both = torch.autograd.grad(next(module.alternating_losses(batch, 0)), last)[0]
+    assert float((both - alone).norm()) == pytest.approx(float(alone.norm()), rel=0.02)
 
 
 def data_batches(videos: Path) -> Iterable[dict[str, Tensor]]:
@@ -132,27 +132,27 @@ def data_batches(videos: Path) -> Iterable[dict[str, Tensor]]:
     return batches.train_dataloader()
 
 
-# In turn ------------------------------------------------------------------------------------------------------------------
+# Both optimizers -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_adversary_that_has_not_started_changes_nothing_and_is_not_asked(videos: Path) -> None:
+def test_an_adversary_before_its_start_changes_nothing_and_is_not_called(videos: Path) -> None:
     class Silent(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.ones(1))
 
         def forward(self, video: Tensor) -> Tensor:
-            raise AssertionError("asked before it has started")
+            raise AssertionError("called before start_step")
 
     plain = training()
     fit(plain, data(videos))
-    module = training(adversary=adversary(judges=[Silent()], start_step=10))
+    module = training(adversary=adversary(discriminators=[Silent()], start_step=10))
     trainer = fit(module, data(videos))
     assert torch.equal(weights(module.autoencoder), weights(plain.autoencoder))
     assert trainer.global_step == 3
 
 
-def test_judges_and_autoencoder_are_stepped_in_turn_and_a_turn_is_one_step(videos: Path) -> None:
+def test_a_step_of_discriminators_and_autoencoder_is_one_global_step(videos: Path) -> None:
     module = training(adversary=adversary(start_step=2))
     before = weights(module.adversary)
     trainer = fit(module, data(videos), max_steps=2)
@@ -161,15 +161,17 @@ def test_judges_and_autoencoder_are_stepped_in_turn_and_a_turn_is_one_step(video
     trainer = fit(module, data(videos), max_steps=4)
     assert trainer.global_step == 4 and not torch.equal(weights(module.adversary), before)
     logged = trainer.callback_metrics
-    assert {"train/judging", "train/fooling", "train/adaptive_weight", "train/loss"} <= logged.keys()
+    assert {"train/discriminator_loss", "train/generator_loss", "train/adaptive_weight", "train/loss"} <= logged.keys()
     assert all(torch.isfinite(value) for value in logged.values())
 
 
-def test_the_judges_learn_to_tell(videos: Path) -> None:
-    judge = adversary(optimizer=AdamW(1e-2), weight=1e-6)
-    module = training(adversary=judge, optimizer=AdamW(0.0))
+def test_the_discriminators_learn(videos: Path) -> None:
+    discriminator = adversary(optimizer=AdamW(1e-2), weight=1e-6)
+    module = training(adversary=discriminator, optimizer=AdamW(0.0))
     trainer = fit(module, data(videos, batch_size=4), max_steps=40)
-    assert float(trainer.callback_metrics["train/judging"]) < 0.2, "1 is a coin; real logits above 1, made ones below -1 is 0"
+    assert float(trainer.callback_metrics["train/discriminator_loss"]) < 0.2, (
+        "1 is chance; 0 is real logits above 1 and fake ones below -1"
+    )
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -179,8 +181,8 @@ def test_accumulated_batches_make_the_step_of_one_batch_of_all(
     monkeypatch.setattr(stage, "sample_noise", lambda shape, generator, share, device: torch.zeros(shape))
     ended = []
     for batch_size, batches in ((4, 1), (2, 2)):
-        judge = adversary(adaptive=False, optimizer=Descent())
-        module = training(adversary=judge, optimizer=Descent(), stepping=Stepping(accumulate_grad_batches=batches))
+        discriminator = adversary(adaptive=False, optimizer=Descent())
+        module = training(adversary=discriminator, optimizer=Descent(), stepping=Stepping(accumulate_grad_batches=batches))
         fit(module, data(videos, batch_size=batch_size), max_steps=1, precision=precision)
         ended.append(weights(module))
     assert not torch.equal(ended[0], weights(training(adversary=adversary())))
@@ -199,8 +201,8 @@ def test_a_falling_rate_ends_with_the_last_epoch_where_batches_are_accumulated(v
     """Four batches of two, accumulated by two, in three epochs: six steps; Lightning itself would count on twelve."""
     seen = []
     module = training(adversary=adversary(), learning_rate=Cosine(), stepping=Stepping(accumulate_grad_batches=2))
-    look = module.losses_in_turn
-    module.losses_in_turn = lambda *batch: (seen.append(module.progress()), look(*batch))[1]
+    look = module.alternating_losses
+    module.alternating_losses = lambda *batch: (seen.append(module.progress()), look(*batch))[1]
     trainer = fit(module, data(videos, batch_size=2), max_steps=-1, max_epochs=3)
     assert trainer.global_step == 6 and seen[::2] == pytest.approx([step / 6 for step in range(6)])
 
@@ -211,7 +213,7 @@ def test_without_a_last_layer_the_weight_cannot_be_adaptive() -> None:
 
     codec = instantiate(CODEC)
     codec.autoencoder = Other(2, 2)
-    with pytest.raises(UserError, match="Other names none; give it a property last_layer"):
+    with pytest.raises(UserError, match="Other has no last_layer; add that property"):
         AutoencoderTraining(codec=codec, adversary=adversary())
 
 

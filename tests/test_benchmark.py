@@ -50,7 +50,7 @@ def data(train: dict[str, Any]) -> dict[str, Any]:
 
 
 def diffusion(train: dict[str, Any] = LATENTS) -> dict[str, Any]:
-    model = {"target": "lvdm.training.ShortDiffusion", "params": DIFFUSION}
+    model = {"target": "lvdm.training.LatentDiffusion", "params": DIFFUSION}
     return {"model": model, "data": data(train), "trainer": TRAINER, "sampling": SAMPLING}
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lvdm.models.autoencoders import VAE3D, PatchVAE3D
-from lvdm.models.codec import Codec, Moments
+from lvdm.models.codec import Codec, LatentMoments
 from lvdm.types import UserError, VideoCodec
 
 
@@ -133,21 +133,61 @@ def test_fingerprints_tell_weights_and_scales_apart():
     assert len({codec.fingerprint() for codec in [patch_codec(), *others]}) == 4
 
 
+def test_fingerprints_tell_settings_apart_that_leave_the_weights_alone():
+    codecs = []
+    for norm in ("clip", "frame"):
+        torch.manual_seed(0)
+        codecs.append(Codec(VAE3D(channels=16, downsample=(2, 2, 2), norm=norm)))
+    video = torch.rand(1, 3, 4, 8, 8)
+    assert not torch.equal(codecs[0].encode(video), codecs[1].encode(video))
+    assert codecs[0].fingerprint() != codecs[1].fingerprint()
+    patches = [Codec(PatchVAE3D((8,), [patch]).requires_grad_(False)) for patch in ((4, 2, 2), (1, 4, 4))]
+    for parameter in [*patches[0].parameters(), *patches[1].parameters()]:
+        parameter.zero_()
+    assert patches[0].fingerprint() != patches[1].fingerprint()
+
+
+def test_the_fingerprint_of_version_1_is_as_it_was():
+    """A hash made by lvdm 0.1: caches of that version are still read."""
+    model = PatchVAE3D(channels=(4,), patches=((2, 2, 2),), blocks=0, latent_channels=1).requires_grad_(False)
+    for parameter in model.parameters():
+        parameter.fill_(0.5)
+    assert Codec(model, scale=0.5, shift=0.25).fingerprint_of_version_1() == "4506f58ac5b0c3ed330259caa3648dbf"
+
+
+def test_an_autoencoder_that_lacks_a_part_of_the_contract_is_refused_with_all_that_is_missing():
+    class Half(nn.Linear):
+        temporal_factor, latent_channels = 2, 4
+
+        def encode(self, video):
+            return video
+
+    with pytest.raises(UserError, match="Half is no VideoAutoencoder: it lacks spatial_factor, decode_halo, decode; add"):
+        Codec(Half(1, 1))
+
+
+def test_latents_of_another_shape_than_the_factors_say_are_refused():
+    codec = patch_codec().float()
+    codec.autoencoder.latent_channels = 5
+    with pytest.raises(UserError, match=r"latents \(c, n, h, w\) of \(2, 1, 2, 2\), its factors say \(5, 1, 2, 2\)"):
+        codec.encode(torch.zeros(1, 3, 4, 4, 4))
+
+
 def test_the_measured_scale_normalises_and_ranks_add_up():
     latents = [torch.randn(5, 4, 2, 3, 3, generator=torch.Generator().manual_seed(i)) * 3 + 7 for i in range(6)]
-    scale, shift = Moments().add(torch.stack(latents)).latent_scale()
+    scale, shift = LatentMoments().add(torch.stack(latents)).latent_scale()
     normal = scale * (torch.cat(latents).double() + shift)
     assert normal.mean().item() == pytest.approx(0, abs=1e-9)
     assert normal.std(correction=0).item() == pytest.approx(1, abs=1e-9)
-    ranks = [Moments().add(latents[i]).add(latents[i + 3]) for i in range(3)]
+    ranks = [LatentMoments().add(latents[i]).add(latents[i + 3]) for i in range(3)]
     merged = ranks[0].merge(ranks[1]).merge(ranks[2]).latent_scale()
     assert merged == pytest.approx((scale, shift), rel=1e-12)
 
 
 def test_a_scale_that_cannot_be_measured_is_an_error():
     with pytest.raises(UserError, match="no latents"):
-        Moments().latent_scale()
-    with pytest.raises(UserError, match="tells no videos apart"):
-        Moments().add(torch.full((4,), 3.0)).latent_scale()
+        LatentMoments().latent_scale()
+    with pytest.raises(UserError, match="all videos the same latent"):
+        LatentMoments().add(torch.full((4,), 3.0)).latent_scale()
     with pytest.raises(UserError, match="must be finite"):
         patch_codec(scale=float("nan"))

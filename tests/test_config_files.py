@@ -127,6 +127,46 @@ def test_an_override_replaces_a_whole_node_and_reaches_into_lists(tmp_path: Path
     assert to_dict(config) == {"a": {"target": "Y"}, "sets": [{"path": "p"}, {"path": "r"}], 3: {"x": 2}}
 
 
+NODE = "m:\n  schedule: {target: lvdm.diffusion.schedules.Cosine, params: {snr_shift: 3.0}}\n  other: 1"
+LINEAR = "lvdm.diffusion.schedules.Linear"
+
+
+def test_another_target_drops_the_old_params_in_a_file_and_in_an_override(tmp_path: Path):
+    first = file(tmp_path, "a.yaml", NODE)
+    bare = file(tmp_path, "b.yaml", f"m: {{schedule: {{target: {LINEAR}}}}}")
+    full = file(tmp_path, "c.yaml", f"m: {{schedule: {{target: {LINEAR}, params: {{beta_end: 0.1}}}}}}")
+    assert load_config([first, bare]).m == {"schedule": {"target": LINEAR}, "other": 1}
+    assert load_config([first, full]).m == {"schedule": {"target": LINEAR, "params": {"beta_end": 0.1}}, "other": 1}
+    assert load_config([first], [f"m.schedule.target={LINEAR}"]).m.schedule == {"target": LINEAR}
+    both = [f"m.schedule.target={LINEAR}", "m.schedule.params.beta_end=0.1"]
+    assert load_config([first], both).m.schedule == {"target": LINEAR, "params": {"beta_end": 0.1}}
+    with pytest.raises(UserError, match=r"would drop m\.schedule\.params\.beta_end"):
+        load_config([first], both[::-1])
+
+
+@pytest.mark.parametrize("same", ["lvdm.diffusion.schedules.Cosine", "lvdm.diffusion.schedule.Cosine", "???"])
+def test_the_same_target_under_any_of_its_names_keeps_the_params(same: str, tmp_path: Path):
+    first, second = file(tmp_path, "a.yaml", NODE), file(tmp_path, "b.yaml", f"m: {{schedule: {{target: '{same}'}}}}")
+    assert load_config([first, second]).m.schedule.params == {"snr_shift": 3.0}
+    template = file(tmp_path, "c.yaml", "m: {target: '???', params: {a: 1}}")
+    assert load_config([template], ["m.target=x.Y"]).m == {"target": "x.Y", "params": {"a": 1}}
+
+
+def test_a_name_below_define_that_nothing_refers_to_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    first = file(tmp_path, "a.yaml", "define: {latents: here, unused: 1}\ndata: {root: '${define.latents}/train'}")
+    assert load_config([first], ["define.latents=there"]).data.root == "there/train"
+    with pytest.raises(UserError, match="define.latent has no effect.*did you mean define.latents"):
+        load_config([first], ["define.latent=there"])
+    with pytest.raises(UserError, match="define.latent has no effect"):
+        load_config([first, file(tmp_path, "b.yaml", "define: {latent: there}")])
+    save_config(load_config([first]), saved := tmp_path / "saved.yaml")
+    load_config([saved], ["define.latents=there"])
+    assert caplog.messages == ["define.latents has no effect, because nothing refers to it"]
+    with pytest.raises(UserError, match="define.xyz has no effect.*set the key that you mean"):
+        load_config([saved], ["define.xyz=there"])
+    assert load_config([first], ["define.new=1", "data.size=${define.new}"]).data.size == 1
+
+
 def test_interpolations_resolve_after_the_overrides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LVDM_TEST_DATA", "/videos")
     path = file(tmp_path, "a.yaml", "data: {size: 8, root: '${oc.env:LVDM_TEST_DATA}'}\nmodel: {size: '${data.size}'}")
@@ -149,11 +189,11 @@ def test_a_missing_value_may_be_filled_by_a_later_file_or_an_override(tmp_path: 
         ("a: 1\na: 2", "duplicate key a"),
         ("- 1", "holds a list"),
         ("a: !!python/object/apply:os.system [ls]", "line 1"),
-        ("a: ${b", "broken.yaml.*mend the file"),
+        ("a: ${b", "broken.yaml.*correct the file"),
         ("a: '${dat.size}'\ndata: {size: 1}", "a refers to dat.size.*did you mean data.size"),
         ("x: [{a: '${oc.env:LVDM_NOT_SET}'}]", "x.0.a needs the environment variable LVDM_NOT_SET"),
         ("a: '${b}'\nb: '${a}'", "a cannot be resolved"),
-        ("a: '${nope:1}'", "a is .*nope:1.*; only .* may stand in a config"),
+        ("a: '${nope:1}'", "a is .*nope:1.*; expected only .* as interpolations"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, text: str, words: str):
@@ -259,13 +299,13 @@ NODES = levels("a0: [x, x]\n", f"NEW: [{', '.join([QUOTED] * 10)}]\n")
         ("a: " + "x" * (1 << 21), "so it is no config"),
         ("a: [" + "x, " * 20_000 + "]", "values once its aliases are followed"),
         (MULTIPLIED.replace("${", "${ ").replace("}", " }"), "the interpolations of the config make more than"),
-        (MULTIPLIED.replace("${", "${oc.select:"), "only .* may stand in a config"),
-        (NODES.replace("${", "${oc.create:${").replace("}", "}}"), "only .* may stand in a config"),
+        (MULTIPLIED.replace("${", "${oc.select:"), "expected only .* as interpolations"),
+        (NODES.replace("${", "${oc.create:${").replace("}", "}}"), "expected only .* as interpolations"),
         (levels("a0: {k: xxxxxxxxxx}\n", f"NEW: {{k: '{'${OLD[k]}' * 10}'}}\n"), "interpolations of the config make"),
         ("a.b: x\na: {b: y}", "two settings are called a.b"),
-        ("a: [x]\nb: '${a[-1]}'", "b refers to a.-1, which is not there"),
-        ("a: [x]\nb: '${a[00]}'", "b refers to a.00, which is not there"),
-        ("a: " + "${" * 20 + "a" + "}" * 20, "only .* may stand in a config"),
+        ("a: [x]\nb: '${a[-1]}'", "b refers to a.-1, which does not exist"),
+        ("a: [x]\nb: '${a[00]}'", "b refers to a.00, which does not exist"),
+        ("a: " + "${" * 20 + "a" + "}" * 20, "expected only .* as interpolations"),
     ],
 )
 def test_what_multiplies_nests_or_is_no_mapping_is_one_sentence_at_once(text: str, words: str, tmp_path: Path):

@@ -10,13 +10,22 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tiny_training import CODEC, UNET
 
 from lvdm.config import check_node, import_class, instantiate, path_of
 from lvdm.config.targets import ROOMS
 from lvdm.models.denoisers import UNet3D
+from lvdm.training import LatentDiffusion
 from lvdm.types import UserError
 
 HERE = __name__
+PARAMS = {
+    **{"denoiser": {"target": "lvdm.models.denoisers.UNet3D", "params": UNET}, "codec": CODEC, "num_latents": 4},
+    **{
+        "schedule": {"target": "lvdm.diffusion.schedules.Cosine"},
+        "objective": {"target": "lvdm.diffusion.objectives.VObjective"},
+    },
+}
 
 
 class Disc:
@@ -65,7 +74,7 @@ def test_nothing_outside_the_allowed_packages_is_imported(tmp_path: Path, monkey
         ("diffusers.UNet2DOutput", "has no UNet2DOutput"),
         ("pytorch_lightning.callbacks.LambdaCallback", "a config may name"),
         ("lvdm.cli.train.main", "no class of lvdm that a config may name"),
-        ("lvdm.models.codec.Moments", "no class of lvdm that a config may name"),
+        ("lvdm.models.codec.LatentMoments", "no class of lvdm that a config may name"),
         ("lvdm.models.codec.torch", "no class of lvdm that a config may name"),
         ("torch", "dotted path of a class"),
         ("torch.nn.Linear()", "dotted path of a class"),
@@ -118,6 +127,25 @@ def test_path_of_is_the_inverse_of_import_class():
 )
 def test_a_class_that_moved_is_found_under_its_old_path(old: str):
     assert import_class(old).__name__ == old.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("place", ["lvdm.training", "lvdm.training.stages"])
+def test_a_stage_of_version_0_1_is_a_latent_diffusion_with_the_tasks_that_it_implied(place: str):
+    """The masks and strides are those that the classes of version 0.1 had as defaults."""
+    expected = {
+        "Short": {"short": ("NoMask", 1, 1.0)},
+        "Predict": {"predict": ("Mixture", 4, 1.0)},
+        "Infill": {"infill": ("Mixture", 1, 1.0)},
+        "Joint": {"short": ("NoMask", 4, 0.35), "predict": ("FirstFrames", 4, 0.42), "infill": ("EveryKth", 1, 0.23)},
+    }
+    for name, tasks in expected.items():
+        node = {"target": f"{place}.{name}Diffusion", "params": PARAMS}
+        check_node(node)
+        model = instantiate(node)
+        assert type(model) is LatentDiffusion
+        assert {key: (type(each.mask).__name__, each.stride, each.weight) for key, each in model.tasks.items()} == tasks
+    own = {**PARAMS, "tasks": {"mine": {"target": "lvdm.training.Task"}}}
+    assert list(instantiate({"target": f"{place}.JointDiffusion", "params": own}).tasks) == ["mine"]
 
 
 def test_every_room_lists_classes_that_are_there_and_a_folder_may_stand_for_their_file():

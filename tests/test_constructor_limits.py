@@ -124,7 +124,7 @@ def test_absurd_numbers_are_refused_soon_and_in_little_memory() -> None:
             {"num_steps": 10**5, "start": 0.5, "end": 0.5},
             "expected that it falls at every",
         ),
-        ("lvdm.diffusion.losses.HuberLoss", {"delta": float("nan")}, "delta is nan"),
+        ("lvdm.diffusion.training_times.LogitNormalTimes", {"std": float("nan")}, "std is nan"),
         ("lvdm.diffusion.loss_weights.MinSNRWeight", {"gamma": float("inf")}, "gamma is inf"),
         ("lvdm.training.AdamW", {"lr": float("nan")}, "lr is nan"),
         ("lvdm.training.Muon", {"steps": 10**12}, "steps is 1000000000000"),

@@ -16,7 +16,7 @@ from lvdm.jobs.load import load
 AUTOENCODER = "{target: lvdm.models.autoencoders.VAE3D, params: {channels: 16, downsample: [2, 4, 4]}}"
 CONFIG = f"""
 model:
-  target: lvdm.training.ShortDiffusion
+  target: lvdm.training.LatentDiffusion
   params:
     codec:
       target: lvdm.models.codec.Codec

@@ -21,8 +21,7 @@ from lvdm.checkpoints.model_file import ModelInfo, content_hash, read_info, read
 from lvdm.data import CacheFacts, LatentClips, LatentWriter
 from lvdm.jobs.resume import checkpoint_to_resume, read_checkpoint
 from lvdm.jobs.run_folder import RunFolder
-from lvdm.training.checkpoint_file import write_checkpoint
-from lvdm.training.checkpointing import CheckedIO
+from lvdm.training.checkpoint_file import CheckedIO, write_checkpoint
 from lvdm.types import UserError
 
 INFO = ModelInfo(kind="autoencoder", scale=0.5, sampling={"fps": 12.5}, config={"seed": 7, "name": "übung"})

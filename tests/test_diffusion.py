@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from lvdm.diffusion import process
 from lvdm.diffusion.loss_weights import MinSNRWeight, UniformWeight
-from lvdm.diffusion.losses import HuberLoss, L1Loss, L2Loss
-from lvdm.diffusion.objectives import EpsObjective, VObjective, X0Objective, check_compatible
-from lvdm.diffusion.schedules import Cosine, Linear, SqrtLinear
+from lvdm.diffusion.losses import L1Loss, L2Loss
+from lvdm.diffusion.objectives import EpsObjective, FlowObjective, VObjective, X0Objective, check_compatible
+from lvdm.diffusion.schedules import Cosine, Linear, RectifiedFlow, SqrtLinear
 from lvdm.types import UserError
 
 SCHEDULES = [SqrtLinear, Linear, Cosine]
@@ -36,12 +36,14 @@ def test_sqrt_linear_tables_are_the_published(parity):
     """Recorded in float32, so equal to float32's rounding."""
     recorded, schedule = load_file(parity("lvdm_schedule.safetensors")), SqrtLinear()
     below = torch.cat([torch.ones(1, dtype=torch.float64), schedule.table[:-1]])
+    t = torch.arange(1000)
+    ends = schedule.alpha(t), schedule.sigma(t), schedule.alpha(t - 1), schedule.sigma(t - 1)
     ours = {
         "alphas_cumprod": schedule.table,
         "betas": 1 - schedule.table / below,
-        "posterior_variance": process.posterior_beta(schedule.table, below),
-        "posterior_mean_coef1": process.posterior_coef_x0(schedule.table, below),
-        "posterior_mean_coef2": process.posterior_coef_xt(schedule.table, below),
+        "posterior_variance": process.posterior_beta(*ends),
+        "posterior_mean_coef1": process.posterior_coef_x0(*ends),
+        "posterior_mean_coef2": process.posterior_coef_xt(*ends),
     }
     for name, table in ours.items():
         assert table.dtype == torch.float64
@@ -163,15 +165,15 @@ def test_the_posterior_is_bayes(variance, t):
     x0, x_t = torch.tensor([[variance]], dtype=torch.float64), torch.tensor([[0.3]], dtype=torch.float64)
     precision = 1 / (1 - before) + step / (1 - step)
     mean = (before.sqrt() * x0 / (1 - before) + step.sqrt() * x_t / (1 - step)) / precision
-    ours = process.posterior_coef_x0(now, before) * x0 + process.posterior_coef_xt(now, before) * x_t
+    ends = now.sqrt(), (1 - now).sqrt(), before.sqrt(), (1 - before).sqrt()
+    ours = process.posterior_coef_x0(*ends) * x0 + process.posterior_coef_xt(*ends) * x_t
     torch.testing.assert_close(ours, mean, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(process.posterior_beta(now, before), 1 / precision, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(process.posterior_beta(*ends), 1 / precision, rtol=1e-9, atol=1e-15)
 
 
 def test_the_posterior_below_the_first_time_is_x0():
-    first = Linear().table[0]
-    assert (process.posterior_coef_x0(first, 1.0), process.posterior_coef_xt(first, 1.0)) == (1, 0)
-    assert process.posterior_beta(first, 1.0) == 0
+    ends = (Linear().alpha(torch.tensor(0)), Linear().sigma(torch.tensor(0)), 1.0, 0.0)
+    assert (process.posterior_coef_x0(*ends), process.posterior_coef_xt(*ends), process.posterior_beta(*ends)) == (1, 0, 0)
 
 
 @pytest.mark.parametrize("make", SCHEDULES, ids=named)
@@ -203,25 +205,64 @@ def test_pure_noise_still_gives_x0_back(objective):
     assert torch.equal(objective.x0(objective.target(x0, eps, t, schedule), eps, t, schedule), x0)
 
 
-def test_eps_with_zero_terminal_snr_is_refused_and_nothing_else():
-    for objective in OBJECTIVES:
-        check_compatible(objective, Linear())
-    check_compatible(VObjective(), Linear(zero_terminal_snr=True))
-    with pytest.raises(UserError, match="VObjective"):
-        check_compatible(EpsObjective(), Linear(zero_terminal_snr=True))
+@pytest.mark.parametrize(
+    "schedule", [*(make() for make in SCHEDULES), Linear(zero_terminal_snr=True), RectifiedFlow()], ids=named
+)
+@pytest.mark.parametrize("objective", [*OBJECTIVES, FlowObjective()], ids=named)
+def test_an_objective_fits_a_schedule_where_its_target_gives_x0_back_at_every_time(objective, schedule):
+    """Fits is what the mathematics says: no other pair is refused, and no pair that fits is wrong anywhere."""
+    t = schedule.time_at(torch.linspace(0, 1, 7))
+    x0, eps = torch.randn(2, 7, 3, dtype=torch.float64)
+    x_t = process.q_sample(x0, eps, t, schedule)
+    back = objective.x0(objective.target(x0, eps, t, schedule), x_t, t, schedule)
+    if torch.allclose(back, x0, rtol=0, atol=1e-7):
+        check_compatible(objective, schedule)
+    else:
+        with pytest.raises(UserError, match=f"{named(objective)} does not fit the schedule {named(schedule)}: .*; take"):
+            check_compatible(objective, schedule)
+
+
+# Continuous times and rectified flow ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", SCHEDULES, ids=named)
+def test_a_table_holds_at_real_times_too(make):
+    """Equal to the table at whole times, between its values elsewhere, and without noise at -1."""
+    schedule, whole = make(zero_terminal_snr=True), torch.arange(1000)
+    assert torch.equal(schedule.alpha(whole.float()), schedule.alpha(whole))
+    assert torch.equal(schedule.sigma(whole.double()), schedule.sigma(whole))
+    between = schedule.alpha_bar(whole[:-1] + 0.25)
+    torch.testing.assert_close(between, 0.75 * schedule.table[:-1] + 0.25 * schedule.table[1:])
+    for end in (torch.tensor(-1), torch.tensor(-1.0)):
+        assert (schedule.alpha(end), schedule.sigma(end)) == (1, 0)
+
+
+def test_rectified_flow_is_the_straight_line_from_data_to_noise():
+    schedule, (x0, eps, _) = RectifiedFlow(), draw()
+    t = torch.tensor([0.0, 250.0, 1000.0])
+    expected = torch.stack([x0[0], 0.75 * x0[1] + 0.25 * eps[1], eps[2]])
+    torch.testing.assert_close(process.q_sample(x0, eps, t, schedule), expected)
+    assert torch.equal(FlowObjective().target(x0, eps, t, schedule), eps - x0)
+    level = torch.tensor([[100, 0]])  # of given frames: a whole time
+    assert schedule.sigma(level).tolist() == [[0.1, 0.0]] and schedule.has_zero_terminal_snr
+
+
+def test_min_snr_of_the_flow_is_on_the_error_of_x0_too():
+    """|x0 error| = sigma |velocity error|."""
+    t = torch.tensor([0.0, 200.0, 700.0, 1000.0])
+    sigma = t.double() / 1000
+    snr_ = ((1 - sigma) / sigma) ** 2
+    weight = MinSNRWeight(5.0)(t, RectifiedFlow(), FlowObjective())
+    torch.testing.assert_close(weight, (snr_.clamp(max=5) * sigma**2).float())
 
 
 # Losses and weights --------------------------------------------------------------------------------------------------
 
 
-def test_losses_are_elementwise_and_huber_is_both():
+def test_losses_are_elementwise():
     prediction, target = torch.tensor([[0.0, 0.5, -3.0]]), torch.zeros(1, 3)
     assert L1Loss()(prediction, target).tolist() == [[0, 0.5, 3]]
     assert L2Loss()(prediction, target).tolist() == [[0, 0.25, 9]]
-    assert HuberLoss(1.0)(prediction, target).tolist() == [[0, 0.125, 2.5]]
-    assert HuberLoss(2.0)(prediction, target).tolist() == [[0, 0.125, 4]]
-    with pytest.raises(UserError):
-        HuberLoss(0.0)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=named)

@@ -174,7 +174,7 @@ REFUSED = {
     "another autoencoder": ("holds latents with another codec_fingerprint", other_weights),
     "no videos": ("does not exist", {"data": {"train": video_set(Path("nowhere"))}}),
     "no data set": ("expected a target of kind VideoFolder", {"data": {"train": latent_set(Path("nowhere"))}}),
-    "unknown key": ("nobody reads shardsize; did you mean shard_size?", {"shardsize": 3}),
+    "unknown key": ("shardsize is not a setting; did you mean shard_size?", {"shardsize": 3}),
     "pieces": ("must be multiples of the 4 frames", {"frames_at_once": 10}),
     "no pieces": ("the first above 0", {"frames_at_once": 0}),
     "context": ("the second not below", {"context_frames": -4}),

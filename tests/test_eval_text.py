@@ -208,7 +208,7 @@ def test_what_cannot_be_measured_is_one_sentence(at: Path, text_model: Path, cap
     assert "a model samples videos of prompts; give prompts" in refused(capsys, "--fake", str(text_model))
     workers = ["--workers", "1", *with_prompts]
     assert "those of a model are not read; leave it out" in refused(capsys, "--fake", str(text_model), *workers)
-    assert "it codes videos but cannot make any" in refused(capsys, "--fake", "ae.safetensors", *with_prompts)
+    assert "it encodes videos but cannot sample any" in refused(capsys, "--fake", "ae.safetensors", *with_prompts)
     without = write_text_model(at / "plain.safetensors", None)
     assert "has no text encoder to read a prompt" in refused(capsys, "--fake", str(without), *with_prompts)
     Path("two.txt").write_text("a\nb\n")

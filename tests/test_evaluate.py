@@ -26,7 +26,7 @@ from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.jobs.evaluate import EvalSettings, evaluate, evaluate_reconstruction, features, fvd
 from lvdm.jobs.evaluate_long import evaluate_long
 from lvdm.models.features import make_extractor
-from lvdm.sampling.long_pipeline import LongOptions
+from lvdm.sampling.options import LongOptions
 from lvdm.types import UserError
 
 PACKAGE = Path(__file__).resolve().parents[1] / "lvdm"

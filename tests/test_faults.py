@@ -158,7 +158,7 @@ LONG = ["--frames", "20", "--num", "1"]
 Case = tuple[str, Callable[[Place], list[str]], str]  # command, arguments, words of the sentence
 CASES: list[Case] = [
     ("train", lambda p: [p.config(average="often")], 'average is "often", expected float'),
-    ("train", lambda p: [p.config(nothing=1)], "nobody reads nothing"),
+    ("train", lambda p: [p.config(nothing=1)], "nothing is not a setting"),
     ("train", lambda p: [p.file("not.yaml", "a: [1")], "not.yaml"),
     ("train", lambda p: [p.file("bytes.yaml", b"\x80\x04\x95")], "bytes.yaml"),
     ("train", lambda p: [p.config(model={"target": "os.system", "params": {"command": "true"}})], "os.system"),
@@ -169,7 +169,7 @@ CASES: list[Case] = [
     ("train", lambda p: [p.config(), f"codec_weights={p.bomb}"], "bomb.ckpt"),
     ("train", lambda p: [write_config(p.at / "a.yaml", autoencoder_config(p.broken_videos(), p.at))], "3 of 3 videos"),
     ("train", lambda p: [write_config(p.at / "a.yaml", autoencoder_config(p.at / "none", p.at))], "does not exist"),
-    ("encode", lambda p: [p.encode_config(shardsize=3)], "nobody reads shardsize"),
+    ("encode", lambda p: [p.encode_config(shardsize=3)], "shardsize is not a setting"),
     ("encode", lambda p: [p.encode_config(shard_size="many")], 'shard_size is "many", expected int'),
     ("encode", lambda p: [p.encode_config(codec_weights=p.truncated)], "truncated or damaged"),
     ("encode", lambda p: [p.encode_config(codec_weights=p.bomb)], "bomb.ckpt"),
@@ -299,7 +299,7 @@ CASES: list[Case] = [
     ("eval", lambda p: ["compare", p.result("a.json"), p.result("b.json", num_fake=9)], "it was changed by hand"),
     ("eval", lambda p: ["compare", p.result("a.json"), p.result("b.json", metrics={})], "share no metric"),
     ("eval", lambda p: ["protocols", "tat"], "did you mean tats"),
-    ("benchmark", lambda p: [p.config(nothing=1)], "nobody reads nothing"),
+    ("benchmark", lambda p: [p.config(nothing=1)], "nothing is not a setting"),
     ("benchmark", lambda p: [p.config(), "--steps", "0"], "--steps 0"),
     ("benchmark", lambda p: [p.config(), "--stage", "data", "--compile"], "have no effect on --stage data"),
 ]

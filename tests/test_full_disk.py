@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
+import torch
 from tensorboard.compat.proto.summary_pb2 import Summary
 from test_train_command import rows, same
 from tiny_training import checkpoint
@@ -16,7 +18,7 @@ from tiny_training import checkpoint
 from lvdm.cli import command, train
 from lvdm.evaluation.results.curves import write_chart, write_csv
 from lvdm.files import why_not_written
-from lvdm.sampling.writers import ContactSheet, open_video
+from lvdm.sampling.writers import ContactSheet, open_writers
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
@@ -86,6 +88,54 @@ def test_training_goes_on_while_the_disk_is_full(disk, configs, tmp_path, monkey
     assert not left_over(disk)
 
 
+def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_old_one_stays(configs, tmp_path, monkeypatch, caplog):
+    """The disk is full at steps 2 to 4; every change of last.ckpt is seen."""
+    seen, save = {}, torch.save
+
+    def full(state, file):
+        if 2 <= state["global_step"] <= 4:
+            file.write(b"half")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(state, file)
+
+    class Look(SaveCheckpoints):
+        def on_train_batch_end(self, trainer, *arguments):
+            super().on_train_batch_end(trainer, *arguments)
+            seen[trainer.global_step] = checkpoint(tmp_path / "joint")["global_step"]
+
+    monkeypatch.setattr("lvdm.training.checkpoint_file.torch.save", full)
+    monkeypatch.setattr(train, "SaveCheckpoints", Look)
+    assert train.main([configs["joint"], "trainer.max_steps=6", "checkpoints.every_steps=1"]) == 0
+    assert seen == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 6}
+    assert "cannot write the checkpoint of step 2 (the disk is full: No space left on device); step 1 stays saved" in caplog.text
+    assert not [path for path in (tmp_path / "joint").rglob(".*") if path.is_file()]
+
+
+@pytest.mark.parametrize("what", ["model", "checkpoint"])
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_whole(what, configs, tmp_path, monkeypatch, capsys):
+    assert train.main([configs["joint"], "trainer.max_steps=2"]) == 0
+    run = tmp_path / "joint"
+    before = {name: (run / name).read_bytes() for name in ("checkpoints/last.ckpt", "model.safetensors")}
+
+    def full(*arguments, **_):
+        Path(next(a for a in arguments if isinstance(a, (str, Path)))).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    if what == "model":
+        monkeypatch.setattr("lvdm.checkpoints.model_file.save_file", full)
+    else:
+        monkeypatch.setattr(pl.Trainer, "save_checkpoint", lambda _, *a: full(*a))
+    assert train.main([configs["joint"], "trainer.max_steps=4"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert "No space left on device" in said[-1] and f"cannot write the {what}" in said[-1]
+    assert (run / "model.safetensors").read_bytes() == before["model.safetensors"]
+    if what == "checkpoint":
+        assert (run / "checkpoints" / "last.ckpt").read_bytes() == before["checkpoints/last.ckpt"]
+    assert not [path for path in run.rglob(".*") if path.is_file()]
+    monkeypatch.undo()
+    assert train.main([configs["joint"], "trainer.max_steps=4"]) == 0
+
+
 def test_a_full_disk_ends_tensorboard_once_and_quietly(disk, capfd, caplog) -> None:
     board = Tensorboard(disk)
     board.log_metrics({"loss": 1.0}, 0)
@@ -96,7 +146,7 @@ def test_a_full_disk_ends_tensorboard_once_and_quietly(disk, capfd, caplog) -> N
         board.save()
     board.add_summary(Summary(), 300)
     board.finalize("success")
-    said = f"cannot write to tensorboard ({FULL}): training goes on, and metrics.csv has its figures"
+    said = f"cannot write to tensorboard ({FULL}); training continues, and metrics.csv holds the metrics"
     assert caplog.messages == [said]
     assert "Traceback" not in capfd.readouterr().err
 
@@ -107,7 +157,7 @@ def test_a_video_that_does_not_fit_is_one_sentence_and_leaves_nothing(kind: str,
     noise = np.random.default_rng(0).integers(0, 255, (8, 64, 64, 3)).astype(np.uint8)
     path = disk / ("video" if kind == "frames" else f"video.{kind}")
     said = pytest.raises(UserError, match=f"(could not|cannot) write .*{FULL}; free space")
-    with said, open_video({kind: path}, fps=8) as files:
+    with said, open_writers({kind: path}, fps=8) as files:
         for _ in range(8):
             files.write(noise)
     assert sorted(each.name for each in disk.iterdir()) == ["filler"]

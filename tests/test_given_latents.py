@@ -101,7 +101,7 @@ def test_a_window_is_the_published_one(parity, task: str, given: tuple[int, ...]
 
 def test_what_is_kept_of_given_latents_is_clean() -> None:
     start = torch.randn(1, 2, 3, 2, 2)
-    made = plan(20, temporal_factor=1, window=4, overlap=2, start_latents=3)
+    made = plan(20, latents=20, window=4, overlap=2, start_latents=3)
     sampler = window_sampler(Recorder(), level=200)
     noise_for = lambda stage, index: VideoNoise(0, [0], stage=(1, index))  # noqa: E731
     chunks = list(long_latents(made, keys=sampler, gaps=None, start=start, noise_for=noise_for))
@@ -117,7 +117,7 @@ def test_a_world_that_stands_still_stands_still_for_400_latents() -> None:
             given = (cond.frames * cond.mask).sum(2) / cond.mask.sum(2).clamp(min=1)
             return given[:, :, None].expand_as(x)
 
-    made = plan(400, temporal_factor=1, window=9, overlap=1, key_stride=4, gap_window=9, start_latents=1)
+    made = plan(400, latents=400, window=9, overlap=1, key_stride=4, gap_window=9, start_latents=1)
     schedule = SqrtLinear()
     solver = make_solver(schedule, "dpmpp", steps=10, spacing="trailing")
     sampler = WindowSampler(Repeat(), schedule, solver, level=0, guidance=0.0, fps=None)

@@ -24,7 +24,7 @@ from lvdm.config import instantiate
 from lvdm.data import LatentClips
 from lvdm.sampling.long_pipeline import sample_long as sample_frames
 from lvdm.training.averaging import ExponentialAverage
-from lvdm.training.diffusion import Draw, LatentDiffusion
+from lvdm.training.diffusion import LatentDiffusion, LossInputs
 from lvdm.types import Condition
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -65,13 +65,13 @@ def flat(tensors: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([tensor.cpu().flatten() for tensor in tensors])
 
 
-def gradients(module: LatentDiffusion, draw: Draw) -> list[torch.Tensor]:
+def gradients(module: LatentDiffusion, draw: LossInputs) -> list[torch.Tensor]:
     module.zero_grad()
     module.loss(draw).loss.backward()
     return [parameter.grad for parameter in module.denoiser.parameters() if parameter.grad is not None]
 
 
-def on_gpu(values: Draw | Condition) -> Draw | Condition:
+def on_gpu(values: LossInputs | Condition) -> LossInputs | Condition:
     """A dataclass of tensors and of others like it."""
     moved = {f.name: getattr(values, f.name) for f in fields(values)}
     return replace(values, **{name: each.cuda() if isinstance(each, torch.Tensor) else each for name, each in moved.items()})

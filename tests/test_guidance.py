@@ -9,14 +9,15 @@ from lvdm.diffusion import process
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import EpsObjective, VObjective
 from lvdm.diffusion.schedules import Linear, SqrtLinear
-from lvdm.types import ABSENT, Condition, UserError
+from lvdm.types import ABSENT, Condition, DenoiserInputs, UserError
 
 
 class Network:
     """Tells what it was given apart: eps depends on the mask, the level and the label; keeps count of its passes."""
 
     def __init__(self, noise_level: str | None = None) -> None:
-        self.noise_level, self.batches = noise_level, []
+        levels = 1000 if noise_level == "embedding" else None
+        self.inputs, self.batches = DenoiserInputs(mask=True, noise_level=noise_level, num_noise_levels=levels), []
 
     def __call__(self, x, t, cond=None):
         self.batches.append(len(x))

@@ -86,7 +86,7 @@ def test_a_run_told_to_end_saves_first_and_is_requeued_if_slurm_warned_it(
     os.kill(run.pid, number)
     _, said = run.communicate(timeout=60)
     assert run.returncode == status, said[-2000:]
-    assert f"{signal.Signals(number).name} at step" in said and "start again to go on" in said
+    assert f"{signal.Signals(number).name} at step" in said and "start again to resume" in said
     state = checkpoint(tmp_path / "told")
     assert state["global_step"] >= 1 and all(torch.isfinite(each).all() for each in state["state_dict"].values())
     requeued = tmp_path / "requeued"

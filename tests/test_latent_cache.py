@@ -11,6 +11,7 @@ from tiny_training import CODEC, Config, checkpoint, diffusion_config, latent_se
 
 from lvdm.cli import encode, train
 from lvdm.data import LatentClips
+from lvdm.models.codec import Codec
 
 CLIPS = {"num_frames": 28, "random_clip": False, "clips_per_video": 2}
 
@@ -93,3 +94,14 @@ def test_processes_share_the_encoding(made: Path, tmp_path: Path, monkeypatch: p
         one, two = (LatentClips(tmp_path / name / part, num_latents=7, random_clip=False) for name in ("whole", "shared"))
         assert one.names == two.names and one.fingerprint() == two.fingerprint()
         assert all(torch.equal(one[index]["latent"], two[index]["latent"]) for index in range(len(one)))
+
+
+def test_a_cache_with_a_fingerprint_of_version_1_is_read_with_a_note(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as old:
+        old.setattr(Codec, "fingerprint", Codec.fingerprint_of_version_1)
+        assert encode.main([write_config(tmp_path / "encode.yaml", encode_config(made, tmp_path / "old"))]) == 0
+    sets = [latent_set(tmp_path / "old" / part, random_clip=False, num_latents=7) for part in ("train", "val")]
+    assert train.main([write_config(tmp_path / "run.yaml", training_config(made, tmp_path, *sets))]) == 0
+    assert "the cached latents of train are of lvdm 0.1, whose fingerprint does not cover" in caplog.text

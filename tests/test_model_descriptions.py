@@ -83,7 +83,7 @@ SETTINGS: list[tuple[str, Any, str]] = [
     ("schedule.params.snr_shift", NAN, "snr_shift is nan"),
     ("schedule", {"target": "lvdm.models.denoisers.UNet3D"}, "schedule.target is .*UNet3D, expected .* kind NoiseSchedule"),
     ("denoiser", {"target": "lvdm.diffusion.schedules.Linear"}, "denoiser.target is .*Linear, expected .* kind Module"),
-    ("denoiser", {"target": "torch.nn.Identity"}, "Identity is no Denoiser"),
+    ("denoiser", {"target": "torch.nn.Identity"}, "Identity does not say what it takes"),
     ("objective", {"target": "lvdm.diffusion.losses.L1Loss"}, "objective.target is .*L1Loss, expected .* kind Objective"),
     ("objective", None, "does not say how to build its objective"),
     ("text_encoder", {"target": "lvdm.diffusion.schedules.Linear"}, "text_encoder.target .* kind TextEncoder"),

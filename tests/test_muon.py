@@ -180,7 +180,7 @@ def test_a_resumed_run_takes_the_settings_of_its_config():
         (lambda: Muon(adamw_lr=float("nan")), "adamw_lr is nan"),
         (lambda: Muon(steps=0), "steps is 0"),
         (lambda: Constant(warmup_steps=-1), "warmup_steps is -1"),
-        (lambda: Cosine(final=2), "final factor is in"),
+        (lambda: Cosine(final=2), "final is 2"),
     ],
 )
 def test_settings_without_meaning_are_refused(make, words):

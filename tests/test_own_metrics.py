@@ -160,7 +160,7 @@ def test_features_may_be_a_registered_extractor_or_a_class_by_its_path(name: str
         (["--protocol", "own_metrics.Colours", *ALLOW], "own_metrics.Colours is a type, expected an EvalProtocol"),
         (
             ["--protocol", "tats", "--features", "own_metrics.Colours", *ALLOW],
-            "Colours is no Extractor, because it has no name, dim",
+            "Colours is no Extractor: it lacks name, dim",
         ),
         (["--protocol", "tats", "--allow-module", "own_metric"], "there is no module own_metric; install it"),
         (["--protocol", "tats", "--set", "metrics=[shiftt]", *ALLOW], "there is no metric 'shiftt'; did you mean shift?"),

@@ -11,14 +11,14 @@ from safetensors.torch import load_file
 
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.losses import L1Loss
-from lvdm.diffusion.masks import frame_times, write_frames
+from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.objectives import EpsObjective
 from lvdm.diffusion.process import posterior_beta, q_sample
 from lvdm.diffusion.schedules import SqrtLinear
 from lvdm.models.autoencoders.vae3d import VAE3D
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers.unet3d import UNet3D
-from lvdm.sampling.samplers import ddim
+from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.timesteps import published_grid
 from lvdm.types import Condition
 
@@ -54,12 +54,12 @@ def condition(recorded: dict[str, torch.Tensor], where: list[int]) -> Condition:
 
 def test_ddim_grid_and_sigmas_are_the_published(parity):
     recorded, grid = load_file(parity("lvdm_schedule.safetensors")), published_grid(SCHEDULE, 50)
-    assert list(reversed(grid.times)) == recorded["ddim50_timesteps"].tolist()
-    pairs = list(zip(grid.alpha_bar, grid.alpha_bar[1:], strict=False))[::-1]
+    steps = list(grid)[::-1]
+    assert [step.t for step in steps] == recorded["ddim50_timesteps"].tolist()
     for name, ours in [
-        ("ddim50_alphas", [here for here, _ in pairs]),
-        ("ddim50_alphas_prev", [below for _, below in pairs]),
-        ("ddim50_sigmas_eta1", [posterior_beta(here, below) ** 0.5 for here, below in pairs]),
+        ("ddim50_alphas", [step.alpha**2 for step in steps]),
+        ("ddim50_alphas_prev", [step.alpha_next**2 for step in steps]),
+        ("ddim50_sigmas_eta1", [posterior_beta(s.alpha, s.sigma, s.alpha_next, s.sigma_next) ** 0.5 for s in steps]),
     ]:
         torch.testing.assert_close(torch.tensor(ours, dtype=torch.float64), recorded[name], rtol=1e-5, atol=0, msg=name)
 
@@ -70,7 +70,7 @@ def test_short_sampling_is_the_published_to_the_decoded_video(parity):
     with torch.no_grad():
         assert relative_error(unet(recorded["x_T"], recorded["t"]), recorded["eps_ema"]) < 1e-5
     denoise = guided(predict_x0(unet, EpsObjective(), SCHEDULE), None, scale=0.0)
-    latent = ddim(denoise, recorded["x_T"], published_grid(SCHEDULE, 10))
+    latent = SAMPLERS["ddim"](denoise, recorded["x_T"], published_grid(SCHEDULE, 10))
     assert relative_error(latent, recorded["ddim10_eta0_latent"]) < 1e-5
 
     autoencoder = VAE3D(channels=16, downsample=(2, 4, 4))
@@ -88,7 +88,7 @@ def test_sampling_with_given_frames_is_the_published(parity, task, guidance):
     assert relative_error(cond.frames[:, :, GIVEN[task]], recorded["noisy_condition"]) < 1e-6
 
     denoise = guided(predict_x0(unet, EpsObjective(), SCHEDULE), cond, scale=guidance)
-    latent = ddim(
+    latent = SAMPLERS["ddim"](
         denoise,
         recorded["x_T"],
         published_grid(SCHEDULE, 10),
@@ -104,7 +104,7 @@ def test_one_training_loss_with_every_draw_given_is_the_published(parity, task):
     x0, t, mask = recorded["train_x0"], recorded["train_t"], recorded["mask"][..., :1, :1]
     cond = Condition(mask=mask, frame_noise=recorded["noise_level"])
     eps = write_frames(recorded["train_noise"], recorded["train_condition_noise"], mask)
-    x_in = q_sample(x0, eps, frame_times(t, cond), SCHEDULE)
+    x_in = q_sample(x0, eps, cond.frame_times(t), SCHEDULE)
     target = EpsObjective().target(x0, eps, t, SCHEDULE)
     with torch.no_grad():
         prediction = unet(x_in, t, cond)

@@ -1,22 +1,14 @@
-"""Going on with a run: what may change and what is named, checkpoints that are broken, a disk that is full."""
+"""Resuming a run: what may change and what is named, and checkpoints that are broken."""
 
 from __future__ import annotations
 
-import errno
 import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
-import pytorch_lightning as pl
-import torch
 from test_train_command import same
 from tiny_training import checkpoint, write_videos
 
 from lvdm.cli import train
-from lvdm.training.checkpointing import SaveCheckpoints
-
-# What changed, and what is broken ------------------------------------------------------------------------------------------
 
 
 def test_a_run_goes_on_with_other_lengths_and_workers_but_names_what_decides_the_weights(configs, tmp_path, capsys, caplog):
@@ -75,88 +67,3 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before_it_aloud(older, config
     assert train.main([configs["joint"], *every, "--name", "cut"]) == 0
     assert f"going on from {older}" in caplog.text and "trying the one before it" in caplog.text and "is truncated" in caplog.text
     assert same(checkpoint(tmp_path / "whole")["current_model_state"], checkpoint(tmp_path / "cut")["current_model_state"])
-
-
-# A full disk ---------------------------------------------------------------------------------------------------------------
-
-
-def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_old_one_stays(configs, tmp_path, monkeypatch, caplog):
-    """The disk is full at steps 2 to 4; every change of last.ckpt is seen."""
-    seen, save = {}, torch.save
-
-    def full(state, file):
-        if 2 <= state["global_step"] <= 4:
-            file.write(b"half")
-            raise OSError(errno.ENOSPC, "No space left on device")
-        save(state, file)
-
-    class Look(SaveCheckpoints):
-        def on_train_batch_end(self, trainer, *arguments):
-            super().on_train_batch_end(trainer, *arguments)
-            seen[trainer.global_step] = checkpoint(tmp_path / "joint")["global_step"]
-
-    monkeypatch.setattr("lvdm.training.checkpointing.torch.save", full)
-    monkeypatch.setattr(train, "SaveCheckpoints", Look)
-    assert train.main([configs["joint"], "trainer.max_steps=6", "checkpoints.every_steps=1"]) == 0
-    assert seen == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 6}
-    assert (
-        "cannot write the checkpoint of step 2 (the disk is full: No space left on device): that of step 1 stays" in caplog.text
-    )
-    assert not [path for path in (tmp_path / "joint").rglob(".*") if path.is_file()]
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """Sixteen MiB, where this machine lets one be made."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True, check=False)
-    if made.returncode != 0:
-        pytest.skip("no tmpfs can be made here")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
-def test_on_a_disk_that_is_really_full_a_run_keeps_what_was_whole(small_disk, configs, capsys):
-    out = f"out={small_disk}"
-    assert train.main([configs["joint"], out, "trainer.max_steps=2"]) == 0
-    last = small_disk / "joint" / "checkpoints" / "last.ckpt"
-    whole = last.read_bytes()
-    free = shutil.disk_usage(small_disk).free
-    (small_disk / "filler").write_bytes(bytes(max(0, free - len(whole) // 2)))
-    assert train.main([configs["joint"], out, "trainer.max_steps=4"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert (
-        "cannot write the checkpoint" in said[-1]
-        and "the disk is full" in said[-1]
-        and "free space, then start again to go on" in said[-1]
-    )
-    assert last.read_bytes() == whole
-    (small_disk / "filler").unlink()
-    assert train.main([configs["joint"], out, "trainer.max_steps=4"]) == 0
-    assert checkpoint(small_disk / "joint")["global_step"] == 4
-
-
-@pytest.mark.parametrize("what", ["model", "checkpoint"])
-def test_a_full_disk_is_one_sentence_and_leaves_what_was_whole(what, configs, tmp_path, monkeypatch, capsys):
-    assert train.main([configs["joint"], "trainer.max_steps=2"]) == 0
-    run = tmp_path / "joint"
-    before = {name: (run / name).read_bytes() for name in ("checkpoints/last.ckpt", "model.safetensors")}
-
-    def full(*arguments, **_):
-        Path(next(a for a in arguments if isinstance(a, (str, Path)))).write_bytes(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    if what == "model":
-        monkeypatch.setattr("lvdm.checkpoints.model_file.save_file", full)
-    else:
-        monkeypatch.setattr(pl.Trainer, "save_checkpoint", lambda _, *a: full(*a))
-    assert train.main([configs["joint"], "trainer.max_steps=4"]) == 2
-    said = capsys.readouterr().err.splitlines()
-    assert "No space left on device" in said[-1] and f"cannot write the {what}" in said[-1]
-    assert (run / "model.safetensors").read_bytes() == before["model.safetensors"]
-    if what == "checkpoint":
-        assert (run / "checkpoints" / "last.ckpt").read_bytes() == before["checkpoints/last.ckpt"]
-    assert not [path for path in run.rglob(".*") if path.is_file()]
-    monkeypatch.undo()
-    assert train.main([configs["joint"], "trainer.max_steps=4"]) == 0

@@ -17,6 +17,7 @@ from lvdm.cli import compare_long, sample_long, sample_short
 from lvdm.cli.sampling_options import batches
 from lvdm.config import instantiate
 from lvdm.processes import Process
+from lvdm.sampling.samplers import SAMPLERS
 from lvdm.types import UserError
 
 MODELS, DIFFUSION = "lvdm.models", "lvdm.diffusion"
@@ -88,10 +89,10 @@ def test_a_model_from_python(joint: Path) -> None:
     assert model.denoiser(latent, torch.tensor([5, 5]), cond).shape == latent.shape
 
 
-@pytest.mark.parametrize("sampler", ["ddim", "ddpm", "dpmpp"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_video_is_the_same_in_any_batch(joint: Path, sampler: str) -> None:
     model = lvdm.load(joint)
-    options = {"sampler": sampler, "steps": 4, "seed": 5, "eta": 0.7 if sampler == "ddim" else 0.0}
+    options = {"sampler": sampler, "steps": 4, "seed": 5, "eta": 0.7 if SAMPLERS[sampler].takes_eta else 0.0}
     together = model.sample_latents(5, batch_size=5, **options)
     in_pairs = model.sample_latents(5, batch_size=2, **options)
     third = model.sample_latents(1, first=3, **options)

@@ -14,8 +14,7 @@ from torch import distributed
 
 from lvdm.cli import train
 from lvdm.models.denoisers import UNet3D
-from lvdm.training.parts import gathered
-from lvdm.training.sharding import shard_network
+from lvdm.training.sharding import full_state, shard_network
 
 WHOLE, PARTS = ["data.params.batch_size=4"], ["data.params.batch_size=2", "trainer.strategy=fsdp"]
 OPTIMIZERS = {"AdamW": {"lr": 1e-4}, "Muon": {"lr": 1e-3, "adamw_lr": 1e-4}}
@@ -72,7 +71,7 @@ def shard_in(rank: int, file: str) -> None:
     shard_network(network, "cpu")
     held = sum(parameter.to_local().numel() for parameter in network.parameters())
     assert held < 0.6 * sum(parameter.numel() for parameter in network.parameters())
-    after = gathered(network.state_dict())
+    after = full_state(network.state_dict())
     if rank == 0:
         assert all(torch.equal(after[name], before[name]) for name in before)
     assert {tensor.numel() for tensor in after.values()} == {0} or rank == 0, "the first process alone keeps what is whole"

@@ -71,7 +71,7 @@ def test_two_starts_of_the_same_sampling_leave_whole_videos_of_one(joint: Path, 
     both = start_two("sample_short", *options, "--out", "two", "--resume")
     assert 0 in [status for status, _ in both], both
     for status, said in both:
-        assert status == 0 or (status == 2 and "exists already and is kept" in said), said
+        assert status == 0 or (status == 2 and "exists and is kept" in said), said
     made_by_two = [name for name in names(at / "two") if name.endswith(".npz")]
     assert made_by_two == names(at / "one")
     assert all((video(at / "one" / name) == video(at / "two" / name)).all() for name in made_by_two)

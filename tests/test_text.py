@@ -312,7 +312,7 @@ def test_a_model_file_names_its_text_encoder_and_holds_none_of_its_weights(train
     assert info.text_encoder == text_node(clip) and info.text_fingerprint == ClipText(clip).fingerprint()
     assert all(name.startswith(("codec.", "denoiser.")) for name in load_file(path))
     assert sample_short.main([str(path), "--out", str(tmp_path / "out")]) == 2
-    assert "this network reads text and got no context; give a prompt" in capsys.readouterr().err
+    assert "this network takes text and got none; give a prompt" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("seed", "words"), [(1, "was trained with another text encoder"), (None, "there is no folder")])

@@ -97,14 +97,14 @@ def on_latents(config: dict[str, Any], at: Path) -> None:
 
 P = "model.params"
 JOINT: dict[str, tuple[str, Break]] = {
-    "unknown key": (f"num_latent is no argument of JointDiffusion; did you mean {P}.num_latents?", set_(f"{P}.num_latent", 3)),
-    "unknown root key": ("nobody reads averge; did you mean average?", set_("averge", 0.5)),
+    "unknown key": (f"num_latent is no argument of LatentDiffusion; did you mean {P}.num_latents?", set_(f"{P}.num_latent", 3)),
+    "unknown root key": ("averge is not a setting; did you mean average?", set_("averge", 0.5)),
     "missing key": (f"{P}.num_latents is missing", set_(f"{P}.num_latents", ...)),
     "missing part": ("data is missing", set_("data", ...)),
     "wrong type": ("trainer.max_steps is \"many\", expected int", set_("trainer.max_steps", "many")),
     "foreign target": ("os.system", set_(f"{P}.objective.target", "os.system")),
     "another kind": ("expected a target of kind AutoencoderTraining", set_("model", {"target": "torch.nn.Identity"})),
-    "our own key": ("trainer.callbacks is given by lvdm itself", set_("trainer.callbacks", [])),
+    "our own key": ("trainer.logger is given by lvdm itself", set_("trainer.logger", False)),
     "missing file": ("no config file", lambda config, at: [str(at / "nothing.yaml")]),
     "no codec": ("give its model file as codec_weights", set_("codec_weights", None)),
     "no model file": ("there is no model file nothing.safetensors", set_("codec_weights", "nothing.safetensors")),
@@ -140,8 +140,8 @@ JOINT: dict[str, tuple[str, Break]] = {
     "pace": ("trainer.val_check_interval is 5 batches and an epoch has 4", rarely),
     "mask": ("expected a target of kind Mask", set_(f"{P}.tasks.short.params", {"mask": COSINE})),
     "codec": ("expected a target of kind Codec", set_(f"{P}.codec", {"target": "torch.nn.Identity"})),
-    "denoiser": ("PatchVAE3D is no Denoiser", set_(f"{P}.denoiser", AUTOENCODER)),
-    "denoiser of torch": ("Identity is no Denoiser", set_(f"{P}.denoiser", {"target": "torch.nn.Identity"})),
+    "denoiser": ("PatchVAE3D does not say what it takes", set_(f"{P}.denoiser", AUTOENCODER)),
+    "denoiser of torch": ("Identity does not say what it takes", set_(f"{P}.denoiser", {"target": "torch.nn.Identity"})),
     "autoencoder": (f"{P}.codec: UNet3D is no VideoAutoencoder", set_(f"{P}.codec.params.autoencoder", UNET3D)),
     "no heads": (f"{P}.denoiser: ", set_(f"{P}.denoiser.params.num_heads", 0)),
     "strategy of a hub": ("a config may name", set_("trainer.strategy", {"target": "pytorch_lightning.strategies.FSDPStrategy"})),

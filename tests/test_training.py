@@ -25,10 +25,10 @@ from lvdm.training import (
     LatentDiffusion,
     ReconstructionLoss,
 )
-from lvdm.training.diffusion import Draw
+from lvdm.training.diffusion import LossInputs
 from lvdm.training.seeding import Share, generator_for
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import ABSENT, Condition, UserError
+from lvdm.types import ABSENT, Condition, DenoiserInputs, UserError
 
 TASKS = {"short": Task(stride=3), "predict": Task(FirstFrames([1, 2]), stride=2), "infill": Task(EveryKth(2), weight=2.0)}
 
@@ -36,7 +36,7 @@ TASKS = {"short": Task(stride=3), "predict": Task(FirstFrames([1, 2]), stride=2)
 class Exact(nn.Module):
     """Knows eps and x0 of the draw at hand and says them as the objective asks; `wrong` is its error in v."""
 
-    mask_channel, noise_level, num_labels = True, "time", 0
+    inputs = DenoiserInputs(mask=True, noise_level="time")
 
     def __init__(self, objective, schedule, wrong: float = 0.0) -> None:
         super().__init__()
@@ -65,11 +65,11 @@ def batch(b: int = 4, n: int = 9) -> dict[str, torch.Tensor]:
     return {"latent": latent, "index": torch.arange(b), "fps": torch.full((b,), 12.0)}
 
 
-def fixed_draw(b: int = 2, frames: int = 4) -> Draw:
+def fixed_draw(b: int = 2, frames: int = 4) -> LossInputs:
     rng = torch.Generator().manual_seed(3)
     x0, eps = (torch.randn(b, 2, frames, 4, 4, generator=rng) for _ in range(2))
     mask = EveryKth(2)(b, frames, None)
-    return Draw(x0, eps, torch.tensor([300, 700])[:b], Condition(mask=mask, frame_noise=torch.tensor([50, 5])[:b]))
+    return LossInputs(x0, eps, torch.tensor([300, 700])[:b], Condition(mask=mask, frame_noise=torch.tensor([50, 5])[:b]))
 
 
 # Windows ---------------------------------------------------------------------------------------------------------------------
@@ -177,21 +177,20 @@ def test_a_training_loss_with_every_draw_given_is_the_published(parity, task):
     eps = write_frames(recorded["train_noise"], recorded["train_condition_noise"], mask)
     cond = Condition(mask=mask, frame_noise=recorded["noise_level"])
     with torch.no_grad():
-        out = model.loss(Draw(recorded["train_x0"], eps, recorded["train_t"], cond))
+        out = model.loss(LossInputs(recorded["train_x0"], eps, recorded["train_t"], cond))
     assert relative_error(out.x_in, recorded["train_input"]) < 1e-6
     assert relative_error(out.prediction, recorded["train_prediction"]) < 1e-5
     assert float(out.loss) == pytest.approx(float(recorded["train_l1"]), rel=1e-5)
 
 
-def test_a_network_is_told_only_what_it_can_hear():
+def test_a_network_gets_only_what_it_takes():
     plain = {**UNET, "mask_channel": False, "noise_level": None, "fps_embedding": False}
     short = {"short": Task()}
     model = stage(denoiser=UNet3D(**plain), tasks=short)
     labels = {**batch(2), "label": torch.tensor([1, ABSENT])}
     assert torch.isfinite(model.loss(model.draw(labels, [short["short"]] * 2, generator_for(0))).loss)
-    classes = stage(denoiser=UNet3D(**UNET, num_labels=2))
-    assert classes._told(Condition(label=labels["label"])).label is not None
-    with pytest.raises(UserError, match="the task predict gives frames, but the denoiser cannot see which"):
+    assert Condition(label=labels["label"]).taken_by(UNet3D(**UNET, num_labels=2).inputs).given == {"label"}
+    with pytest.raises(UserError, match="the task predict gives frames, but the denoiser takes no mask"):
         stage(denoiser=UNet3D(**plain))
     with pytest.raises(UserError, match="given.max_level is 300, but there are 251 levels"):
         stage(denoiser=UNet3D(**{**UNET, "noise_level": "embedding"}), given=GivenFrames(max_level=300))
@@ -261,5 +260,5 @@ def test_the_reconstruction_loss_is_the_weighted_sum_of_its_means():
     torch.testing.assert_close(out.loss, expected)
     assert out.parts.keys() == {"l1", "l2", "kl"}
     for weights in ({"l1": 0.0}, {"l1": -1.0, "l2": 1.0}):
-        with pytest.raises(UserError, match="needs one of l1, l2, lpips|l1 is -1.0, expected"):
+        with pytest.raises(UserError, match="expected one of l1, l2 and lpips|l1 is -1.0, expected"):
             ReconstructionLoss(**weights)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lvdm.config import instantiate
 from lvdm.models.codec import Codec
 from lvdm.models.denoisers import UNet3D
-from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, ReconstructionLoss, ShortDiffusion, reconstruction
+from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, LatentDiffusion, ReconstructionLoss, reconstruction
 from lvdm.training import Cosine as CosineRate
 from lvdm.training.averaging import warmed_up_decay
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
@@ -44,12 +44,12 @@ def loader(bad: tuple[int, ...] = ()) -> torch.utils.data.DataLoader:
     return torch.utils.data.DataLoader(Samples(bad=bad), batch_size=2)
 
 
-def short(**options) -> ShortDiffusion:
+def short(**options) -> LatentDiffusion:
     torch.manual_seed(0)
     nodes = {"schedule": "lvdm.diffusion.schedules.Cosine", "objective": "lvdm.diffusion.objectives.VObjective"}
     made = {name: instantiate({"target": target}) for name, target in nodes.items()}
     options = {"optimizer": AdamW(lr=0.01), **options}
-    return ShortDiffusion(denoiser=UNet3D(**UNET), codec=instantiate(CODEC), num_latents=3, **made, **options)
+    return LatentDiffusion(denoiser=UNet3D(**UNET), codec=instantiate(CODEC), num_latents=3, **made, **options)
 
 
 def fit(module: pl.LightningModule, *callbacks: pl.Callback, bad=(), data=None, **trainer) -> pl.Trainer:
@@ -105,7 +105,7 @@ def test_averages_are_those_of_the_formula_and_validation_uses_them_alone():
 def test_the_decay_warms_up_and_must_be_one():
     assert [warmed_up_decay(0.5, n) for n in (0, 2, 7, 8, 1000)] == [0.1, 0.25, 8 / 17, 0.5, 0.5]
     for decay in (0.0, 1.0, 2.0):
-        with pytest.raises(UserError, match="expected between 0 and 1"):
+        with pytest.raises(UserError, match="expected a number between 0 and 1"):
             ExponentialAverage(decay)
 
 
@@ -181,7 +181,7 @@ def test_the_time_cap_ends_training_and_the_falling_rate_with_it(monkeypatch):
     assert slow.validated[-1][0] == 6, "the last weights are validated"
     resumed = TimeCap(1.0)
     resumed.load_state_dict({**cap.state_dict(), "spent": 45.0})
-    assert resumed.progress(0.0) == pytest.approx(0.75)
+    assert resumed.progress == pytest.approx(0.75)
     with pytest.raises(UserError, match="max_minutes is 0"):
         TimeCap(0)
 
@@ -193,8 +193,9 @@ def test_processes_with_clocks_of_their_own_fall_and_end_alike(monkeypatch):
     for seconds in (61.0, 7.0):
         cap, trainer = TimeCap(1.0), SimpleNamespace(strategy=strategy, should_stop=False, global_step=1)
         monkeypatch.setattr("lvdm.training.callbacks.time.monotonic", lambda now=cap.start + seconds: now)
-        cap.on_before_optimizer_step(trainer, None, None)
-        assert cap.progress(0.0) == pytest.approx(61 / 60, rel=1e-6)
+        module = SimpleNamespace()
+        cap.on_before_optimizer_step(trainer, module, None)
+        assert module.time_progress == pytest.approx(61 / 60, rel=1e-6)
         cap.on_train_batch_end(trainer, None, None, {}, 0)
         assert trainer.should_stop
         monkeypatch.undo()
@@ -219,7 +220,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move(tmp_path):
 def test_on_an_accelerator_the_bad_batch_is_still_named_and_never_saved_over(tmp_path, monkeypatch):
     model = short()
     stop = StopAtNonFiniteLoss(tmp_path, every=3)
-    monkeypatch.setattr(stop, "is_quick_to_look", lambda loss: False)
+    monkeypatch.setattr(stop, "is_cheap_to_check", lambda loss: False)
     with pytest.raises(UserError, match="at step 1 on samples 2, 3;"):
         fit(model, stop, bad=(3,))
 
@@ -335,7 +336,7 @@ def test_perceptual_distance_of_some_frames_is_of_other_ones_at_each_step_and_of
         seen += frames
     assert set(seen) == set(range(5))
     torch.testing.assert_close(perceptual_loss(distance, video, made, lpips_frames=2), perceptual_loss(distance, video, made))
-    with pytest.raises(UserError, match="lpips_frames is 2, and has no effect while lpips is 0"):
+    with pytest.raises(UserError, match="lpips_frames is 2, but has no effect while lpips is 0"):
         ReconstructionLoss(lpips_frames=2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_given_frames_have_their_own_time():
     network, x, t = awake(UNet3D(**TINY, mask_channel=True, noise_level="time")), latent(), torch.tensor([500, 900])
     mask, level = given(0, 3), torch.tensor([20, ABSENT])
     told = network(x, t, Condition(mask=mask, frame_noise=level))
-    network.noise_level = None
+    network.inputs = replace(network.inputs, noise_level=None)
     times = torch.tensor([[20, 500, 500, 20], [900, 900, 900, 900]])
     assert torch.equal(told, network(x, times, Condition(mask=mask)))
     assert not torch.allclose(told, network(x, t, Condition(mask=mask)))
@@ -198,11 +199,11 @@ def test_text_reaches_the_output_and_the_same_block_works_without_text():
 @pytest.mark.parametrize(
     "options, cond, words",
     [
-        ({}, Condition(mask=given(0)), "no mask channel"),
-        ({}, Condition(frames=torch.zeros(2, 4, 4, 8, 8)), "no mask channel"),
-        ({}, Condition(label=torch.tensor([0, 1])), "no classes"),
-        ({}, Condition(context=torch.zeros(2, 5, 6)), "reads none"),
-        ({"text_attention": True, "context_dim": 6}, None, "got no context"),
+        ({}, Condition(mask=given(0)), "takes no mask"),
+        ({}, Condition(frames=torch.zeros(2, 4, 4, 8, 8)), "takes no mask"),
+        ({}, Condition(label=torch.tensor([0, 1])), "has no classes"),
+        ({}, Condition(context=torch.zeros(2, 5, 6)), "takes no text"),
+        ({"text_attention": True, "context_dim": 6}, None, "takes text and got none"),
         ({"fps_embedding": True}, None, "frames per second"),
     ],
 )
@@ -216,10 +217,10 @@ def test_a_condition_that_cannot_be_read_is_refused(options, cond, words):
     [
         ({"attention_resolutions": (8,)}, "down factors"),
         ({"noise_level": "embeding", "mask_channel": True}, "noise_level is 'embeding', expected null or one of embedding, time"),
-        ({"noise_level": "time"}, "needs mask_channel"),
+        ({"noise_level": "time"}, "needs a mask"),
         ({"context_dim": 6}, "text_attention is off"),
         ({"transformer_depth": 2}, "leave it at 1"),
-        ({"text_attention": True, "joint_attention_resolutions": (2,)}, "reads no text"),
+        ({"text_attention": True, "joint_attention_resolutions": (2,)}, "takes no text"),
         ({"model_channels": 24}, "multiple of 32"),
         ({"num_heads": 7}, "do not divide"),
     ],
@@ -289,7 +290,7 @@ def test_forward_never_asks_the_device_for_a_value():
         level, label, fps = torch.zeros(2, dtype=torch.long), torch.zeros(2, dtype=torch.long), torch.ones(2)
         cond = Condition(mask=given(0).to("meta"), frame_noise=level, label=label, fps=fps)
         assert network(latent().to("meta"), level, cond).shape == (2, 4, 4, 8, 8)
-        network.noise_level = "time"
+        network.inputs = replace(network.inputs, noise_level="time", num_noise_levels=None)
         assert network(latent().to("meta"), level, cond).shape == (2, 4, 4, 8, 8)
 
 

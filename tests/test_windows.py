@@ -19,7 +19,7 @@ def plans(draw: st.DrawFn) -> tuple[Plan, int]:
     latents = ceil(frames / temporal_factor)
     made = plan(
         frames,
-        temporal_factor=temporal_factor,
+        latents=latents,
         window=window,
         overlap=draw(st.integers(1, window - 1)),
         key_stride=key_stride,
@@ -77,7 +77,7 @@ def test_order_and_lists_are_the_same_windows(drawn: tuple[Plan, int]) -> None:
 
 @pytest.mark.parametrize("frames", [16, 17, 52, 1000, 1021, 4000])
 def test_published_counts(frames: int) -> None:
-    made = plan(frames, temporal_factor=4, window=4, overlap=1, key_stride=4, gap_window=5)
+    made = plan(frames, latents=-(-frames // 4), window=4, overlap=1, key_stride=4, gap_window=5)
     latents = ceil(frames / 4)
     keys = max(ceil((latents + 3) / 4), 2)
     assert made.num_keys == keys
@@ -86,7 +86,7 @@ def test_published_counts(frames: int) -> None:
 
 
 def test_a_short_video_keeps_more_keys_of_the_first_window() -> None:
-    made = plan(10, temporal_factor=2, window=9, overlap=4, key_stride=4, gap_window=9)
+    made = plan(10, latents=5, window=9, overlap=4, key_stride=4, gap_window=9)
     (window,) = made.keys
     assert window.given == () and window.new == (0, 1, 2), "one interval is needed, but a gap window spans two"
     (gap,) = made.gaps
@@ -94,22 +94,22 @@ def test_a_short_video_keeps_more_keys_of_the_first_window() -> None:
 
 
 def test_the_last_gap_window_moves_back() -> None:
-    made = plan(28, temporal_factor=2, window=9, overlap=4, key_stride=4, gap_window=9)  # 14 latents, 4 intervals
-    odd = plan(24, temporal_factor=2, window=9, overlap=4, key_stride=4, gap_window=9)  # 12 latents, 3 intervals
+    made = plan(28, latents=14, window=9, overlap=4, key_stride=4, gap_window=9)  # 14 latents, 4 intervals
+    odd = plan(24, latents=12, window=9, overlap=4, key_stride=4, gap_window=9)  # 12 latents, 3 intervals
     assert [gap.positions[0] for gap in made.gaps] == [0, 8]
     assert [gap.positions[0] for gap in odd.gaps] == [0, 4]
     assert odd.gaps[1].new == (5, 6, 7), "latents 9, 10, 11; 5 to 7 were made by the first"
 
 
 def test_a_start_ends_on_a_key() -> None:
-    made = plan(100, temporal_factor=1, window=5, overlap=2, key_stride=4, gap_window=5, start_latents=7)
+    made = plan(100, latents=100, window=5, overlap=2, key_stride=4, gap_window=5, start_latents=7)
     assert made.first_key == 2
     assert made.keys[0].positions[:2] == (2, 6) and made.keys[0].given == (0, 1)
     assert made.gaps[0].positions[0] == 6
 
 
 def test_plain_autoregressive_has_no_gaps() -> None:
-    made = plan(40, temporal_factor=4, window=4, overlap=2)
+    made = plan(40, latents=10, window=4, overlap=2)
     assert made.gaps == []
     assert [window.positions[0] for window in made.keys] == [0, 2, 4, 6]
 
@@ -125,10 +125,10 @@ def test_plain_autoregressive_has_no_gaps() -> None:
         ({"gap_window": 7}, "multiple of 4 plus one"),
         ({"gap_window": 1}, "multiple of 4 plus one"),
         ({"key_stride": 1}, "no gap to fill"),
-        ({"start_latents": 25}, "already holds 100 of the 100"),
+        ({"start_latents": 25}, "already has 25 of the 25 latents"),
     ],
 )
 def test_what_cannot_be_planned_is_refused(change: dict[str, int | None], words: str) -> None:
-    asked = {"frames": 100, "temporal_factor": 4, "window": 4, "overlap": 1, "key_stride": 4, "gap_window": 5, **change}
+    asked = {"frames": 100, "latents": 25, "window": 4, "overlap": 1, "key_stride": 4, "gap_window": 5, **change}
     with pytest.raises(UserError, match=words):
         plan(**asked)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lvdm.sampling import writers
-from lvdm.sampling.writers import ContactSheet, GifWriter, Mp4Writer, NpzWriter, PngWriter, open_video, paths_for
+from lvdm.sampling.writers import ContactSheet, GifWriter, Mp4Writer, NpzWriter, PngWriter, open_writers, paths_for
 from lvdm.types import UserError
 
 
@@ -99,15 +99,15 @@ def test_another_runs_file_stays(tmp_path: Path, format_: str) -> None:
     for times in range(2):
         expected = pytest.raises(UserError, match="exists already") if times else None
         if expected is None:
-            with open_video(paths, fps=8) as files:
+            with open_writers(paths, fps=8) as files:
                 files.write(moving_square())
             continue
-        with expected, open_video(paths, fps=8) as files:
+        with expected, open_writers(paths, fps=8) as files:
             files.write(moving_square(frames=3))
     assert leftovers(tmp_path) == []
     if format_ == "npz":
         assert len(np.load(paths["npz"])["video"]) == 12
-    with open_video(paths, fps=8, overwrite=True) as files:
+    with open_writers(paths, fps=8, overwrite=True) as files:
         files.write(moving_square(frames=3))
     if format_ == "frames":
         assert len(list(paths["frames"].iterdir())) == 3
@@ -115,7 +115,7 @@ def test_another_runs_file_stays(tmp_path: Path, format_: str) -> None:
 
 
 def test_a_failure_midway_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), open_video(paths_for(tmp_path, "a", writers.FORMATS), fps=8) as files:
+    with pytest.raises(RuntimeError), open_writers(paths_for(tmp_path, "a", writers.FORMATS), fps=8) as files:
         files.write(moving_square())
         raise RuntimeError("the network stumbled")
     assert list(tmp_path.iterdir()) == []
@@ -127,7 +127,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(writers, "_temporary_name", lambda path: Path("/dev/full"))
     monkeypatch.setattr(writers, "_remove", lambda path: None)
     paths = {"mp4": tmp_path / "a.mp4"}
-    with pytest.raises(UserError, match="ffmpeg could not write .*a.mp4: .*"), open_video(paths, fps=8) as files:
+    with pytest.raises(UserError, match="ffmpeg could not write .*a.mp4: .*"), open_writers(paths, fps=8) as files:
         for _ in range(30):
             files.write(np.random.default_rng(0).integers(0, 256, (20, 64, 64, 3), np.uint8))
 

@@ -43,6 +43,20 @@ class Brighter(nn.Module):
         return rearrange(latent, f"{back} -> {to}", **SIZES) + self.offset
 
 
+class FirstAlone(Brighter):
+    """2n + 1 frames <-> n + 1 latents: the first frame is repeated, and decoding adds to each latent the one before."""
+
+    decode_halo = 1
+    first_frame_alone = True
+
+    def encode(self, video: Tensor) -> Posterior:
+        return super().encode(torch.cat([video[:, :, :1], video], dim=2))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        before = torch.cat([torch.zeros_like(latent[:, :, :1]), latent[:, :, :-1]], dim=2)
+        return super().decode(latent + 0.25 * before)[:, :, 1:]
+
+
 def write_codec(path: Path, *, offset: float | None = None, node: dict[str, Any] | None = None, **info: Any) -> Path:
     """`Brighter` by `offset`, or the autoencoder of a config node with random weights, none of them zero."""
     node = node or {"target": "tiny_codecs.Brighter"}

@@ -85,7 +85,7 @@ def adversarial_config(videos: Path, out: Path) -> Config:
 def diffusion_config(latents: Path, out: Path, codec_weights: Path) -> Config:
     return {
         "model": {
-            "target": "lvdm.training.JointDiffusion",
+            "target": "lvdm.training.LatentDiffusion",
             "params": {
                 "denoiser": {"target": "lvdm.models.denoisers.UNet3D", "params": UNET},
                 "codec": CODEC,

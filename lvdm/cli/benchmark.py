@@ -91,8 +91,8 @@ def benchmark(args: argparse.Namespace) -> command.Report:
     )
     names, compiled = stages_of(module, "train" if args.stage == "cache" else args.stage), []
     module.to(subject.device)
-    if getattr(module, "reads_text", False):
-        module.text_encoder = RandomText(module.denoiser.context_dim).to(subject.device)
+    if isinstance(module, LatentDiffusion) and module.reads_text:
+        module.text_encoder = RandomText(module.denoiser.inputs.context_dim).to(subject.device)
     if args.compile or settings["compile"]:
         compiled = compiled_stages(module, names, asked=args.compile)
         compile_network(module)
@@ -165,7 +165,7 @@ def shapes_of(module: Module, train: object, sampling: dict[str, Any] | None) ->
         return Shapes("video", video, video, sampling["latent_shape"] if sampling else codec.latent_shape(*video[1:]))
     if isinstance(train, LatentClips) and sampling:
         c, t, h, w = sampling["latent_shape"]
-        video = (3, t * codec.temporal_factor, h * codec.spatial_factor, w * codec.spatial_factor)
+        video = (3, codec.frames_of(t), h * codec.spatial_factor, w * codec.spatial_factor)
         return Shapes("latent", (c, train.num_latents, h, w), video, (c, t, h, w))
     raise UserError(
         f"data.params.train is {type(train).__name__}, whose shapes are not known here; measure with lvdm.data.VideoFolder or "
@@ -198,13 +198,14 @@ class Subject:
     def batch(self) -> Batch:
         numbers = torch.arange(self.batch_size, device=self.device)
         batch = {self.shapes.key: self.random(self.shapes.sample), "index": numbers, "fps": torch.full_like(numbers, FPS).float()}
-        classes = getattr(getattr(self.module, "denoiser", None), "num_labels", 0)
+        classes = self.module.denoiser.inputs.num_labels if isinstance(self.module, LatentDiffusion) else 0
         batch |= {"label": numbers % classes} if classes else {}
         return batch if (context := self.context()) is None else {**batch, "context": context}
 
     def context(self) -> Tensor | None:
         """Of a network that reads text."""
-        return self.module.text_encoder([""] * self.batch_size) if getattr(self.module, "reads_text", False) else None
+        is_read = isinstance(self.module, LatentDiffusion) and self.module.reads_text
+        return self.module.text_encoder([""] * self.batch_size) if is_read else None
 
 
 def encoding(subject: Subject) -> Call:
@@ -277,7 +278,7 @@ def losses(subject: Subject, batch: Batch) -> Iterator[Tensor]:
         return
     module.adversary.start_step = 0  # with all that is trained in the end
     with subject.cast():
-        yield from module.losses_in_turn(batch, 0)
+        yield from module.alternating_losses(batch, 0)
 
 
 STAGES: dict[str, Callable[[Subject], Call]] = {"encode": encoding, "decode": decoding, "sample": sampling, "train": training}

@@ -78,5 +78,7 @@ def latent_shape(module: nn.Module, settings: dict[str, Any]) -> str:
     sampling = settings.get("sampling")
     if sampling is None:
         codec = module.codec
-        return f"{codec.latent_channels} channels; 1/{codec.temporal_factor} of the frames, 1/{codec.spatial_factor} of the sides"
+        alone = " after the first" if codec.first_frame_alone else ""
+        frames = f"1/{codec.temporal_factor} of the frames{alone}"
+        return f"{codec.latent_channels} channels; {frames}, 1/{codec.spatial_factor} of the sides"
     return " x ".join(map(str, sampling["latent_shape"]))

@@ -129,6 +129,7 @@ def encode_folder(videos: VideoFolder, encoders: Encoders, out: Path, config: Di
         codec_fingerprint=encoders.codec_fingerprint,
         data_fingerprint=videos.fingerprint(),
         temporal_factor=encoders.codec.temporal_factor,
+        first_frame_alone=encoders.codec.first_frame_alone,
         dtype=config.dtype,
         shard_size=config.shard_size,
         clip_frames=videos.num_frames if config.clips else None,
@@ -193,17 +194,19 @@ def encode_video(video: Tensor, encoders: Encoders, facts: CacheFacts, config: D
 
 
 def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece; frames that do not fill a latent are left out."""
-    factor = codec.temporal_factor
-    frames = video.shape[1] // factor * factor
-    if frames == 0:
+    """Return mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece. Frames that do not fill a latent are left out.
+
+    A piece begins on the last frame of a latent if the codec takes its first frame alone. That latent is part of the context.
+    """
+    factor, latents = codec.temporal_factor, codec.latents_of(video.shape[1])
+    if latents == 0:
         raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
+    at_once, before, behind = at_once // factor, max(context // factor, codec.first_frame_alone), context // factor
     pieces = []
-    for start in range(0, frames, at_once):
-        stop = min(start + at_once, frames)
-        first, last = max(0, start - context), min(frames, stop + context)
-        whole = codec.moments(video[None, :, first:last].to(device))
-        wanted = slice((start - first) // factor, (stop - first) // factor)
-        pieces.append([each[0].float().cpu()[:, wanted] for each in whole])
+    for start in range(0, latents, at_once):
+        stop = min(start + at_once, latents)
+        first, last = max(0, start - before), min(latents, stop + behind)
+        moments = codec.moments(video[None, :, first * factor : codec.frames_of(last)].to(device))
+        pieces.append([each[0].float().cpu()[:, start - first : stop - first] for each in moments])
     mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))
     return mean, std

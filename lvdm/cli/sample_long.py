@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import fields
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import torch
 
 from lvdm.cli import command
 from lvdm.cli.sampling_options import (
-    Output,
     add_long_video,
     add_machine,
     add_output,
@@ -22,6 +20,7 @@ from lvdm.cli.sampling_options import (
     batch_size,
     batches,
     check_num,
+    choose_output,
     load_model,
     progress,
 )
@@ -32,7 +31,7 @@ from lvdm.data.reading.locations import label_of
 from lvdm.data.reading.readers import TIME_LIMIT, open_video
 from lvdm.data.reading.time_limit import within
 from lvdm.processes import Process
-from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
+from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -66,12 +65,17 @@ def sample(args: argparse.Namespace) -> command.Report:
     infill = load_infill(args, predict)
     made = prepare_long_video(predict, infill, read_options(args), start=read_start(args, predict))
     videos = process.share(args.num)
-    out = Output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
+    out, missing = choose_output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
     start = time.perf_counter()
-    write(made, out, seed=args.seed, size=batch_size(args, predict))
+    frames_of, plan = predict.codec.frames_of, made.plan
+    frames = frames_of(plan.latents) - frames_of(plan.start_latents)  # of one video, to be made
+    per_latent = frames / max(1, plan.latents - plan.start_latents)
+    with progress(frames * len(missing), "frames") as bar:
+        for batch in batches(missing, batch_size(args, predict)):
+            made.write(out, batch, on_latents=lambda done: bar.update(done * per_latent))
     out.close()
     seconds = time.perf_counter() - start
-    print(f"{len(out.missing)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
+    print(f"{len(missing)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
     return {
         "predict": args.predict,
         "infill": args.infill,
@@ -83,20 +87,6 @@ def sample(args: argparse.Namespace) -> command.Report:
         "rank": process.rank,
         "processes": process.count,
     }
-
-
-def write(made: LongVideo, out: Output, *, seed: int, size: int) -> None:
-    """All videos, a batch at a time, each frame into its files as soon as it is there."""
-    factor = made.predict.codec.temporal_factor
-    latents = (made.plan.latents - made.plan.start_latents) * len(out.missing)
-    with progress(latents * factor, "frames") as bar:
-        for batch in batches(out.missing, size):
-            with ExitStack() as stack:
-                files = [stack.enter_context(out.open(video)) for video in batch]
-                for chunk in made.frames(seed, batch, on_latents=lambda done: bar.update(done * factor)):
-                    for video, writer, shown in zip(batch, files, chunk, strict=True):
-                        writer.write(shown)
-                        out.draw(video, shown)
 
 
 def load_infill(args: argparse.Namespace, predict: VideoModel) -> VideoModel | None:

@@ -11,17 +11,18 @@ import torch
 
 from lvdm.cli import command
 from lvdm.cli.sampling_options import (
-    Output,
     add_machine,
     add_output,
     add_sampling,
     batch_size,
     batches,
     check_num,
+    choose_output,
     load_model,
     progress,
 )
 from lvdm.processes import Process
+from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -52,22 +53,20 @@ def sample(args: argparse.Namespace) -> command.Report:
     args.json = process.report_file(args.json)
     model = load_model(args.model, args)
     settings = model.trained_settings()
-    solver = model.solver(sampler=args.sampler, steps=args.steps, eta=args.eta)
+    how = SampleOptions(args.sampler, args.steps, args.eta, args.guidance)
+    solver = model.solver(how)
     context = encode_prompts(model, read_prompts(args))
     num = args.num if context is None else args.num * len(context)
-    frames = settings.latent_shape[1] * model.codec.temporal_factor
+    frames = model.codec.frames_of(settings.latent_shape[1])
     videos = process.share(num)
-    out = Output(args, args.model, videos, frames=frames, fps=settings.fps)
+    out, missing = choose_output(args, args.model, videos, frames=frames, fps=settings.fps)
     size = batch_size(args, model)
     start = time.perf_counter()
-    with progress(len(out.missing), "videos") as bar:
-        for batch in batches(out.missing, size):
+    with progress(len(missing), "videos") as bar:
+        for batch in batches(missing, size):
             made = model.sample(
                 len(batch),
-                steps=args.steps,
-                sampler=args.sampler,
-                eta=args.eta,
-                guidance=args.guidance,
+                **how.of_any(),
                 seed=args.seed,
                 first=batch[0],
                 batch_size=size,
@@ -78,16 +77,15 @@ def sample(args: argparse.Namespace) -> command.Report:
             for video, shown in zip(batch, made, strict=True):
                 with out.open(video) as files:
                     files.write(shown)
-                out.draw(video, shown)
     out.close()
     seconds = time.perf_counter() - start
-    print(f"{len(out.missing)} videos of {frames} frames in {seconds:.1f} s: {out.folder}")
+    print(f"{len(missing)} videos of {frames} frames in {seconds:.1f} s: {out.folder}")
     return {
         "model": args.model,
         "videos": out.paths,
         "frames": frames,
         "seed": args.seed,
-        "sampler": solver.sampler,
+        "sampler": solver.sampler.name,
         "eta": solver.eta,
         "steps": len(solver.grid),
         "sampling_seconds": seconds,

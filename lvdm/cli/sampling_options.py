@@ -21,14 +21,17 @@ from lvdm.cli import command
 from lvdm.files import HASH, hash_file, with_hashes
 from lvdm.jobs.load import load
 from lvdm.processes import Process, as_device
+from lvdm.sampling.output import Output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
-from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
+from lvdm.sampling.writers import ContactSheet
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
 GUIDANCE = "weight w of guidance, in the convention eps_c + w (eps_c - eps_u): 0 is off, others may write 1 + w for it"
+SAMPLER = f"how noise becomes a video: {', '.join(each.describe() for each in SAMPLERS.values())}"
+WITH_ETA = [name for name, each in SAMPLERS.items() if each.takes_eta]
 FPS_UNKNOWN = 8.0  # to show a video by when nobody says
 
 
@@ -37,9 +40,9 @@ def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
     group = parse.add_argument_group("sampling (the model file says what is best for it)")
     group.add_argument("--num", type=int, default=num, help=f"videos (default {num})")
     group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same whatever else is asked for (default 0)")
-    group.add_argument("--sampler", choices=sorted(SAMPLERS), help="how noise becomes a video")
-    group.add_argument("--steps", type=int, help="sampling steps; ddpm takes all of the schedule's unless told")
-    group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
+    group.add_argument("--sampler", choices=sorted(SAMPLERS), help=SAMPLER)
+    group.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
+    group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
     group.add_argument("--guidance", type=float, metavar="W", help=GUIDANCE)
     group.add_argument("--batch-size", type=int, metavar="B", help="videos at once; only time and memory depend on it")
 
@@ -179,61 +182,40 @@ def _content(name: str, path: Path) -> str:
     return f"content {hash_file(path)}"
 
 
-class Output:
-    """The files of this process's videos, chosen before the work so that nothing is replaced and nothing is in vain.
+def choose_output(
+    args: argparse.Namespace, model: Path, videos: range, *, frames: int, fps: float | None
+) -> tuple[Output, list[int]]:
+    """Return where this process's videos go, checked before the work, and which of them are missing.
 
     Args:
-        model: names the folder where none is given.
-        videos: numbers of this process's videos; `missing` are those that are to be made.
+        model: names the folder if none is given.
+        videos: numbers of this process's videos.
         frames: of one video, for the contact sheet.
+        fps: the model's own.
     """
-
-    def __init__(self, args: argparse.Namespace, model: Path, videos: range, *, frames: int, fps: float | None) -> None:
-        self.formats = args.format.split(",")
-        if args.quality is not None and "mp4" not in self.formats:
-            raise UserError(f"--quality is that of mp4, and the format is {args.format}; leave it out or add mp4")
-        self._seed, self._overwrite = args.seed, args.overwrite
-        self._fps = args.fps or fps or FPS_UNKNOWN
-        self._quality = 8 if args.quality is None else args.quality
-        process = Process.this()
-        rank = f"-rank{process.rank}" if process.count > 1 else ""
-        sheet = f"seed{args.seed}-contact-sheet{rank}.png"
-        names = [path.name for video in videos for path in paths_for(Path(), self._name(video), self.formats).values()]
-        names += [sheet] if args.contact_sheet else []
-        if args.resume:
-            check_resume(args)
-        self.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
-        _make_writable(self.folder)
-        if args.resume:
-            keep_settings(args, is_first=process.rank == 0)
-        self.missing = [video for video in videos if not (args.resume and all(self._existing(video)))]
-        self._begun = {video for video in self.missing if args.resume and any(self._existing(video))}  # one format of two
-        self._sheet = ContactSheet(self.folder / sheet, every=max(1, frames // 10), overwrite=args.overwrite)
-        self._has_sheet = args.contact_sheet
-        self.paths: list[Path] = []
-
-    def open(self, video: int) -> VideoFiles:
-        paths = paths_for(self.folder, self._name(video), self.formats)
-        overwrite = self._overwrite or video in self._begun
-        files = open_video(paths, fps=self._fps, quality=self._quality, overwrite=overwrite)
-        self.paths += files.paths
-        return files
-
-    def draw(self, video: int, frames: object) -> None:
-        if self._has_sheet:
-            self._sheet.write(video, frames)
-
-    def close(self) -> None:
-        if self._has_sheet and self.paths:
-            self._sheet.close()
-            self.paths.append(self._sheet.path)
-
-    def _existing(self, video: int) -> list[bool]:
-        """Return for each format whether the video's file is there; a file appears when it is whole."""
-        return [path.exists() for path in paths_for(self.folder, self._name(video), self.formats).values()]
-
-    def _name(self, video: int) -> str:
-        return f"seed{self._seed}-{video:05d}"
+    formats = args.format.split(",")
+    if args.quality is not None and "mp4" not in formats:
+        raise UserError(f"--quality is that of mp4, and the format is {args.format}; leave it out or add mp4")
+    process = Process.this()
+    rank = f"-rank{process.rank}" if process.count > 1 else ""
+    sheet = f"seed{args.seed}-contact-sheet{rank}.png"
+    quality = 8 if args.quality is None else args.quality
+    out = Output(Path(), formats, args.fps or fps or FPS_UNKNOWN, quality, seed=args.seed, overwrite=args.overwrite)
+    names = [path.name for video in videos for path in out.files_of(video).values()]
+    names += [sheet] if args.contact_sheet else []
+    if args.resume:
+        check_resume(args)
+    out.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
+    _make_writable(out.folder)
+    if args.contact_sheet:
+        out.sheet = ContactSheet(out.folder / sheet, every=max(1, frames // 10), overwrite=args.overwrite)
+    if not args.resume:
+        return out, list(videos)
+    keep_settings(args, is_first=process.rank == 0)
+    written = {video: [path.exists() for path in out.files_of(video).values()] for video in videos}
+    missing = [video for video in videos if not all(written[video])]
+    out.incomplete = {video for video in missing if any(written[video])}  # one format of two
+    return out, missing
 
 
 def _folder(args: argparse.Namespace, default: Path, names: Sequence[str], *, alone: bool) -> Path:

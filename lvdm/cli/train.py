@@ -14,7 +14,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ProgressBar, TQDMProgressBar
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -44,12 +44,12 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import Stepping
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
-from lvdm.training.checkpointing import CheckedIO, SaveCheckpoints
+from lvdm.training.checkpoint_file import CheckedIO
+from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.metrics_file import MetricsFile
-from lvdm.training.parts import gathered
 from lvdm.training.previews import Previews
 from lvdm.training.resuming import ResumingTrainer
-from lvdm.training.sharding import Sharded
+from lvdm.training.sharding import Sharded, full_state
 from lvdm.training.signals import SaveOnSignal, StoppedBySignal
 from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError
@@ -110,7 +110,8 @@ def train_in(folder: RunFolder, config: DictConfig, args: argparse.Namespace) ->
     take_stepping(module, trainer_settings := instantiate(settings["trainer"], allow=args.allow_module))
     fingerprint = data.train.fingerprint()
     checkpoints = SaveCheckpoints(folder.checkpoints, **settings["checkpoints"])
-    callbacks = [*build_callbacks(settings, folder, fingerprint, evaluation), checkpoints, SaveOnSignal(checkpoints)]
+    ours = [*build_callbacks(settings, folder, fingerprint, evaluation), checkpoints, SaveOnSignal(checkpoints)]
+    callbacks = with_own(trainer_settings.pop("callbacks", None) or [], ours)
     trainer = build_trainer(trainer_settings, folder, callbacks, resume=checkpoint is not None)
     facts = {"data": fingerprint, "samples of a batch of all processes": data.batch_size * trainer.world_size}
     if (text := getattr(module, "text_encoder", None)) is not None:
@@ -241,7 +242,7 @@ def build_callbacks(
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
     def write(module: pl.LightningModule, step: int) -> None:
-        tensors = gathered(model_tensors(module.codec, getattr(module, "denoiser", None)))
+        tensors = full_state(model_tensors(module.codec, getattr(module, "denoiser", None)))
         if module.global_rank == 0:
             known = {"data_fingerprint": data_fingerprint, "text_encoder": getattr(module, "text_encoder", None)}
             info = model_info(settings, module.codec, sampling, step=step, **known)
@@ -262,6 +263,13 @@ def build_callbacks(
         yield TimeCap(settings["max_minutes"])
     if settings["trainer"].get("enable_progress_bar", True):
         yield TQDMProgressBar(refresh_rate=20)
+
+
+def with_own(own: Callback | list[Callback], ours: list[Callback]) -> list[Callback]:
+    """Return the callbacks of the config, then those of lvdm; a progress bar of the config replaces ours."""
+    own = own if isinstance(own, list) else [own]
+    has_bar = any(isinstance(each, ProgressBar) for each in own)
+    return [*own, *(each for each in ours if not (has_bar and isinstance(each, ProgressBar)))]
 
 
 def _first_line(error: Exception) -> str:

@@ -1,10 +1,10 @@
-"""YAML files to checked settings to objects. Imports lvdm.types only; knows nothing of what it builds."""
+"""From YAML files to checked settings to objects. Imports types, rules and files only, and knows no class that it builds."""
 
 from lvdm.config.annotations import Node
 from lvdm.config.build import instantiate, is_node
 from lvdm.config.check import ArgumentsOf, check, check_node, with_defaults
 from lvdm.config.files import load_config, save_config, to_dict
-from lvdm.config.moved import current_path
+from lvdm.config.moved import current_node
 from lvdm.config.targets import import_class, path_of
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Node",
     "check",
     "check_node",
-    "current_path",
+    "current_node",
     "import_class",
     "instantiate",
     "is_node",

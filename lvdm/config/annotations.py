@@ -1,4 +1,4 @@
-"""What a constructor takes, and whether a value from YAML fits an annotation.
+"""The arguments of a constructor, and whether a value from YAML fits an annotation.
 
 YAML has null, bool, int, float, text, lists and mappings; a node stands for an object of its class. So a list fits any
 sequence, an int fits float, text fits a path, and a class fits a node whose target is that class or below it.
@@ -19,13 +19,13 @@ from torch import nn
 
 from lvdm.config.build import is_node
 from lvdm.config.keys import items, join
-from lvdm.config.targets import ASKED_FOR
+from lvdm.config.targets import LIMITED_LIBRARIES
 
 ClassOf = Callable[[Mapping[str, Any], str], type]  # (node, its dotted key) -> its class
 
 
 class Node:
-    """As an annotation: any object that a config names by target and params."""
+    """An annotation for any object that a config names by target and params."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Signature:
-    """The arguments that a constructor takes by name; an open one has **kwargs or cannot be read, and takes others too."""
+    """The arguments that a constructor takes by name; an open signature has **kwargs or cannot be read, and takes more."""
 
     arguments: Mapping[str, Argument]
     is_open: bool
@@ -47,18 +47,18 @@ class Signature:
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A value that does not fit, and where it stands."""
+    """A value that does not fit its annotation, and its key."""
 
     key: str
     value: Any
     annotation: Any
 
 
-# What a constructor takes
+# Constructors
 
 
 def signature_of(cls: type) -> Signature:
-    """The arguments that `cls(...)` takes by name."""
+    """Return the arguments that `cls(...)` takes by name."""
     if cls.__init__ is nn.Module.__init__:  # written as (*args, **kwargs), but takes nothing
         return Signature({}, is_open=False)
     try:
@@ -71,7 +71,7 @@ def signature_of(cls: type) -> Signature:
 
 
 def _annotation(parameter: inspect.Parameter, cls: type) -> Any:
-    """The annotation as an object; Any where there is none, or where its names are known to type checkers only."""
+    """Return the annotation as an object; Any if there is none, or if its names exist for type checkers only."""
     written = parameter.annotation
     if not isinstance(written, str):
         return Any if written is parameter.empty else written
@@ -86,16 +86,16 @@ def _annotation(parameter: inspect.Parameter, cls: type) -> Any:
         return Any
 
 
-# Whether a value fits
+# Values
 
 
 def mismatch(value: Any, annotation: Any, key: str, class_of: ClassOf) -> Mismatch | None:
-    """The first part of `value` that does not fit, None if all does. `class_of` gives the class of a nested node."""
+    """Return the first part of `value` that does not fit, or None. `class_of` returns the class of a nested node."""
     annotation = _bare(annotation)
     wrong = Mismatch(key, value, annotation)
     base, inner = get_origin(annotation) or annotation, get_args(annotation)
     if base in (Any, object) or isinstance(base, TypeVar):
-        nodes = ((here, node) for here, node in _outermost_nodes(value, key) if _must_be_asked_for(class_of(node, here)))
+        nodes = ((here, node) for here, node in _outermost_nodes(value, key) if _needs_own_annotation(class_of(node, here)))
         return next((Mismatch(here, node, annotation) for here, node in nodes), None)
     if base in (Union, types.UnionType):
         return _mismatch_of_all(value, inner, wrong, class_of)
@@ -111,7 +111,7 @@ def mismatch(value: Any, annotation: Any, key: str, class_of: ClassOf) -> Mismat
 
 
 def _outermost_nodes(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield (key, node) of a value and of the lists and mappings in it; what is inside a node is its own affair."""
+    """Yield (key, node) of the nodes in a value, but not of the nodes inside them."""
     if is_node(value):
         yield key, value
     else:
@@ -120,7 +120,7 @@ def _outermost_nodes(value: Any, key: str) -> Iterator[tuple[str, Mapping[str, A
 
 
 def choices(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union, any other annotation alone."""
+    """Return the members of a union, or the annotation itself."""
     annotation = _bare(annotation)
     return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
 
@@ -132,7 +132,7 @@ def _bare(annotation: Any) -> Any:
 
 
 def _mismatch_of_all(value: Any, members: Sequence[Any], wrong: Mismatch, class_of: ClassOf) -> Mismatch | None:
-    """None if one member of a union fits; where just one got as far as a part of the value, that part is what is wrong."""
+    """Return None if one member of a union fits; if only one member fails at a part of the value, return that part."""
     found = [mismatch(value, member, wrong.key, class_of) for member in members]
     if None in found:
         return None
@@ -163,7 +163,7 @@ def _mismatch_in_mapping(value: Any, inner: Sequence[Any], wrong: Mismatch, clas
 
 
 def _is_list(base: Any) -> bool:
-    """Whether a list of the config may stand here; str and bytes are sequences too, but not to YAML."""
+    """Return whether the annotation takes a list; str and bytes are sequences in Python, but not in YAML."""
     if not isinstance(base, type) or issubclass(base, (str, bytes, Mapping)):
         return False
     return base in (Iterable, Collection) or issubclass(base, (Sequence, Set))
@@ -174,7 +174,7 @@ def _is_mapping(base: Any) -> bool:
 
 
 def _is_plain(value: Any, base: Any) -> bool:
-    """Whether a value that is no node is of this kind; a kind that we cannot judge is believed."""
+    """Return whether a value that is not a node is of this kind; kinds that are not classes accept everything."""
     if not isinstance(base, type):
         return True
     if base is float:
@@ -187,27 +187,27 @@ def _is_plain(value: Any, base: Any) -> bool:
 
 
 def _is_kind(cls: type, base: Any) -> bool:
-    """Return whether objects of this class may stand where `base` is asked for.
+    """Return whether an object of this class fits the annotation `base`.
 
-    Models of transformers and diffusers can fetch code and weights when they are built, and parts of Lightning reach disk and
-    network. They may stand only where an argument asks for a class of that library, as one of a user's own network may.
+    Models of transformers and diffusers can fetch code and weights when they are built, and parts of Lightning use disk and
+    network. They fit only an annotation with a class of the same library, such as one in a user's own network.
     """
-    if _must_be_asked_for(cls) and cls.__module__.partition(".")[0] != getattr(base, "__module__", "").partition(".")[0]:
+    if _needs_own_annotation(cls) and cls.__module__.partition(".")[0] != getattr(base, "__module__", "").partition(".")[0]:
         return False
     if base is Node or not isinstance(base, type):
         return True
     if is_protocol(base):
-        asked = [name for name, member in vars(base).items() if inspect.isfunction(member) and _is_public(name)]
-        return all(any(name in vars(kind) for kind in cls.__mro__) for name in asked)
+        needed = [name for name, member in vars(base).items() if inspect.isfunction(member) and _is_public(name)]
+        return all(any(name in vars(kind) for kind in cls.__mro__) for name in needed)
     return issubclass(cls, base)
 
 
-def _must_be_asked_for(cls: type) -> bool:
-    return cls.__module__.partition(".")[0] in ASKED_FOR
+def _needs_own_annotation(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in LIMITED_LIBRARIES
 
 
 def is_protocol(base: type) -> bool:
-    """Whether this says what a class can do and is none itself."""
+    """Return whether this is a typing.Protocol."""
     return getattr(base, "_is_protocol", False)
 
 
@@ -215,11 +215,11 @@ def _is_public(name: str) -> bool:
     return name == "__call__" or not name.startswith("_")
 
 
-# Saying it
+# Descriptions for messages
 
 
 def describe(annotation: Any) -> str:
-    """What is expected, in words."""
+    """Return an annotation in words."""
     annotation = _bare(annotation)
     base, inner = get_origin(annotation) or annotation, get_args(annotation)
     if base is Any:

@@ -1,4 +1,4 @@
-"""Nodes, which are mappings of `target` (a class path) and `params` (its constructor's arguments), to objects, inside out."""
+"""From nodes to objects: a node is a mapping of `target`, a class path, and `params`, the constructor's arguments."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from lvdm.config.files import to_dict
 from lvdm.config.keys import join, nearest, show
+from lvdm.config.moved import current_node
 from lvdm.config.targets import import_class
 from lvdm.types import UserError
 
@@ -21,7 +22,7 @@ BUILD_ERRORS = (  # what a constructor raises for arguments that it cannot take
 
 
 def is_node(value: object) -> bool:
-    """Whether this names an object to be built."""
+    """Return whether a value of a config names an object to build."""
     return isinstance(value, Mapping) and "target" in value
 
 
@@ -30,7 +31,8 @@ def read_node(node: Mapping[str, Any], *, key: str = "", allow: Sequence[str] = 
     for name in node:
         if name not in NODE_KEYS:
             meant = join(key, nearest(str(name), NODE_KEYS) or join("params", name))
-            raise UserError(f"{join(key, name)} is not read, for beside a target stands params alone; did you mean {meant}?")
+            raise UserError(f"{join(key, name)} is not read: next to a target only params is; did you mean {meant}?")
+    node = current_node(node)
     params = node.get("params")
     if not isinstance(params, (Mapping, type(None))):
         here = join(key, "params")
@@ -39,9 +41,9 @@ def read_node(node: Mapping[str, Any], *, key: str = "", allow: Sequence[str] = 
 
 
 def instantiate(node: Any, /, *, allow: Sequence[str] = (), **provided: Any) -> Any:
-    """The object that a node names, nested nodes first; `provided` are arguments that the config does not say.
+    """Return the object that a node names, building nested nodes first; `provided` are arguments that are not in the config.
 
-    Whatever else is in a config, plain mappings and lists, comes back plain, with the nodes in it built.
+    Plain mappings and lists are returned with the nodes in them built.
     """
     key = _key_of(node)
     if OmegaConf.is_config(node):
@@ -88,7 +90,7 @@ def _is_of(frame: FrameType, package: str) -> bool:
 
 
 def _key_of(node: Any) -> str:
-    """Where a part of a config stands in the whole: up to the root (OmegaConf's own full key loses the dot of a list's item)."""
+    """Return the dotted key of a part of a config (OmegaConf's own full key loses the dot of a list's item)."""
     parts: list[object] = []
     while isinstance(node, (DictConfig, ListConfig)) and node._get_parent() is not None:
         parts.insert(0, node._key())

@@ -1,7 +1,7 @@
-"""Is this config one that somebody reads? Every key, type and target of the tree, before anything is built.
+"""Checks of every key, type and target of a config, before anything is built.
 
-The root is described by a dataclass: its fields are the keys, a field without default must be there. A field is a plain
-type, a class (a node of that kind), `Node` (a node of any kind), another such dataclass, or keyword arguments of a class:
+A dataclass describes the root: its fields are the keys, and a field without default is required. A field is a plain type, a
+class (a node of that kind), `Node` (a node of any kind), another such dataclass, or keyword arguments of a class:
 
     class Run:
         denoiser: nn.Module
@@ -30,14 +30,14 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class ArgumentsOf:
-    """In Annotated[dict, ArgumentsOf(path)]: a mapping of keyword arguments of the class at `path`."""
+    """A mark for Annotated[dict, ArgumentsOf(path)]: a mapping of keyword arguments of the class at `path`."""
 
     target: str
 
 
 @dataclass(frozen=True)
 class _Rules:
-    """What holds for the whole tree: further packages for targets, and arguments that the caller gives, by node."""
+    """The settings of a check: packages that targets may name, and arguments that the caller provides, by node."""
 
     allow: Sequence[str] = ()
     provided: Mapping[str, Collection[str]] = field(default_factory=dict)
@@ -53,9 +53,9 @@ def check(
     allow: Sequence[str] = (),
     provided: Mapping[str, Collection[str]] | None = None,
 ) -> None:
-    """UserError for the first key that is unknown, missing or of a wrong type.
+    """Raise UserError for the first key that is unknown, missing or of a wrong type.
 
-    `provided` names, by the dotted key of a node or of a mapping of arguments, what the caller gives when it builds it.
+    `provided` maps the dotted key of a node or of a mapping of arguments to the arguments that the caller provides.
     """
     assert is_dataclass(schema), f"the schema is a dataclass, not {schema!r}"
     check_targets(config, allow=allow)
@@ -70,13 +70,13 @@ def check_node(
     allow: Sequence[str] = (),
     provided: Collection[str] = (),
 ) -> None:
-    """Check one node, for example one read from a model file; `kind` is the annotation of its place."""
+    """Check one node, for example of a model file; `kind` is the annotation that it must fit."""
     check_targets(node, key=key, allow=allow)
     _check_field(to_dict(node), kind, key, _Rules(allow, {key: provided}))
 
 
 def check_targets(tree: Any, *, key: str = "", allow: Sequence[str] = ()) -> None:
-    """Refuse a tree that names a class which no config may name, anywhere in it, before anything is imported."""
+    """Refuse a tree with a target that no config may name, before anything is imported."""
     tree = to_dict(tree) if OmegaConf.is_config(tree) else tree
     for here, value in ((key, tree), *walk(tree, key)):
         if is_node(value):
@@ -84,7 +84,7 @@ def check_targets(tree: Any, *, key: str = "", allow: Sequence[str] = ()) -> Non
 
 
 def with_defaults(config: DictConfig | Mapping[str, Any], schema: type) -> DictConfig:
-    """The config with the schema's default for each key that it does not have."""
+    """Return the config with the schema's defaults for missing keys."""
     return OmegaConf.create(_filled(to_dict(config), schema))
 
 
@@ -96,7 +96,7 @@ def _check_section(values: Mapping[str, Any], schema: type, key: str, rules: _Ru
     known = {each.name: each for each in fields(schema)}
     for name in values:
         if name not in known:
-            raise UserError(f"nobody reads {join(key, name)}; {_instead(str(name), known, values, key)}")
+            raise UserError(f"{join(key, name)} is not a setting; {_instead(str(name), known, values, key)}")
     for name, each in known.items():
         here = join(key, name)
         if name in values:
@@ -139,7 +139,7 @@ def _describe_field(annotation: Any) -> str:
 
 
 def _instead(name: str, known: Collection[str], values: Mapping[str, Any], key: str) -> str:
-    """The nearest key beside it, or, at the root, a deeper one of the same name."""
+    """Return a hint that names the nearest key, or at the root a deeper key of the same name."""
     deeper = [path for path, _ in walk(values) if path.endswith(f".{name}")]
     if nearest(name, known) is None and not key and deeper:
         return f"did you mean {deeper[0]}?"
@@ -165,7 +165,7 @@ def _filled(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
 
 
 def _check_nodes_in(value: Any, key: str, rules: _Rules) -> None:
-    """Every node of a tree, wherever it stands."""
+    """Check every node of a tree."""
     if is_node(value):
         return _check_node(value, key, rules)
     for name, item in items(value):
@@ -175,14 +175,14 @@ def _check_nodes_in(value: Any, key: str, rules: _Rules) -> None:
 def _check_node(node: Mapping[str, Any], key: str, rules: _Rules) -> None:
     cls, params = read_node(node, key=key, allow=rules.allow)
     if inspect.isabstract(cls) or is_protocol(cls):
-        raise UserError(f"{join(key, 'target')} is {cls.__name__}, which is abstract; name a class that completes it")
+        raise UserError(f"{join(key, 'target')} is {cls.__name__}, which is abstract; name a subclass that implements it")
     refuse_remote_code(cls, walk(params, join(key, "params")))
     _check_arguments(params, cls, join(key, "params"), rules.provided.get(key, ()), rules)
 
 
 def _check_arguments(params: Mapping[str, Any], cls: type, key: str, provided: Collection[str], rules: _Rules) -> None:
     signature = signature_of(cls)
-    is_open = signature.is_open and is_from(cls, rules.allow)  # other libraries' open keywords reach more than we can check
+    is_open = signature.is_open and is_from(cls, rules.allow)  # open keywords of other libraries cannot be checked
     _check_names(params, signature, cls, key, provided, is_open=is_open)
     for name, value in params.items():
         here = join(key, name)
@@ -209,7 +209,7 @@ def _check_names(
 
 
 def _argument_mismatch(value: Any, argument: Argument, key: str, rules: _Rules) -> Mismatch | None:
-    """Where the default itself breaks the annotation, as in `eta: int = 0.5`, the default's own type fits too."""
+    """Return the mismatch of an argument; the default's own type fits too, even if it breaks the annotation (`eta: int = .5`)."""
     found = mismatch(value, argument.annotation, key, rules.class_of)
     is_like_default = type(value) is type(argument.default)
     if is_like_default and mismatch(argument.default, argument.annotation, key, rules.class_of):
@@ -218,7 +218,7 @@ def _argument_mismatch(value: Any, argument: Argument, key: str, rules: _Rules) 
 
 
 def _refuse(found: Mismatch | None) -> None:
-    """One sentence for a value that does not fit."""
+    """Raise UserError for a value that does not fit."""
     if found is None:
         return
     expected = describe(found.annotation)
@@ -226,6 +226,6 @@ def _refuse(found: Mismatch | None) -> None:
         raise UserError(f"{join(found.key, 'target')} is {found.value['target']}, expected {expected}; name such a class")
     if isinstance(found.value, Mapping) and (near := nearest("target", map(str, found.value))):
         meant = join(found.key, "target")
-        raise UserError(f"{join(found.key, near)} is not read, for {found.key} is {expected}; did you mean {meant}?")
+        raise UserError(f"{join(found.key, near)} is not read, because {found.key} is {expected}; did you mean {meant}?")
     advice = f"change it in the config or write {found.key}=VALUE"
     raise UserError(f"{found.key} is {show(found.value)}, expected {expected}; {advice}")

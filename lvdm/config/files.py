@@ -1,13 +1,14 @@
 """YAML files and `key=value` overrides to one tree of settings, and back to a file (design, section 5).
 
-Files merge left to right: mappings key by key, lists and values are replaced, `???` leaves what an earlier file said.
-Then each override sets one key: what stood there is replaced whole, so `objective={target: X}` also drops the old params.
+Files merge left to right: mappings merge key by key, lists and values are replaced, and `???` keeps the earlier value.
+Then each override replaces the value of one key. A new `target`, in a file or an override, drops the params of the old one.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
+from lvdm.config.interpolations import DEFINE, check_defined, refuse_explosion, unresolved
+from lvdm.config.keys import items, join, nearest, show, walk
+from lvdm.config.targets import is_same_class
 from lvdm.files import why_not_written, write_whole
 from lvdm.types import UserError
 
@@ -24,41 +27,42 @@ UNREADABLE = (  # what OmegaConf raises, and PyYAML for a tag that does not fit 
     OmegaConfBaseException, ValueError, LookupError, AttributeError, TypeError, ArithmeticError, AssertionError,
 )  # fmt: skip
 LONGEST, MOST = 1 << 20, 10_000  # characters of a config file, and its values once aliases are followed
-OPENING = re.compile(r"(?<!\\)(?:\\\\)*\$\{")  # of an interpolation; an odd number of backslashes makes it text
-REFERENCE = re.compile(
-    r"(?<!\\)\$\{\s*(\.*)([\w/-]+(?:\.[\w/-]+|\[[\w/-]+\])*)\s*\}"
-)  # ${a.b} from the root, ${.b} from where it stands
-VARIABLE = re.compile(r"\$\{\s*oc\.env:[^${}]*\}")  # ${oc.env:NAME}, ${oc.env:NAME,default}
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
 def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> DictConfig:
-    """The files merged left to right, then the overrides; interpolations resolved, nothing left missing."""
+    """Return the merged files with the overrides; interpolations are resolved, and no value is missing."""
     merged = OmegaConf.create({})
+    defined: list[list[str]] = []  # by file: the names below `define`
     for path in paths:
-        merged = _merge(merged, _read(Path(path)), path)
+        new = _read(Path(path))
+        defined.append([join(DEFINE, name) for name, _ in items(OmegaConf.to_container(new, resolve=False).get(DEFINE))])
+        merged = _merge(merged, new, path)
     tree = OmegaConf.to_container(merged, resolve=False)
+    keys: list[str] = []
     for override in overrides:
-        _apply(tree, override)
+        keys.append(_apply(tree, override, earlier=keys))
+    later = [*chain.from_iterable(defined[1:]), *(key for key in keys if key.startswith(f"{DEFINE}."))]
+    check_defined(tree, later, known=defined[0] if defined else [])
     _refuse_missing(tree)
-    _refuse_explosion(tree)
+    refuse_explosion(tree)
     return _without_interpolations(to_dict(OmegaConf.create(tree)))
 
 
 def to_dict(config: DictConfig | ListConfig | Mapping[str, Any]) -> dict[str, Any]:
-    """Plain dicts, lists and values, interpolations resolved."""
+    """Return plain dicts, lists and values, with interpolations resolved."""
     if not OmegaConf.is_config(config):
         return _plain(config)
     try:
         return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        raise UserError(_unresolved(error, config)) from error
+        raise UserError(unresolved(error, config)) from error
     except RecursionError as error:
-        raise UserError("the config is nested too deeply, or refers to itself; mend it") from error
+        raise UserError("the config is nested too deeply, or refers to itself; correct it") from error
 
 
 def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> None:
-    """Writes what `load_config([path])` reads back as the same settings; the file appears whole or not at all."""
+    """Write settings such that `load_config([path])` returns them; the file is complete or absent."""
     path = Path(path)
     text = OmegaConf.to_yaml(_without_interpolations(to_dict(config)))
     try:
@@ -83,11 +87,11 @@ def _read(path: Path) -> DictConfig:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"config file {path} cannot be read as text ({error}); give a YAML file") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; mend the file") from error
+        raise UserError(f"{path}{_line(error)}: this is not YAML: {_problem(error)}; correct the file") from error
     except RecursionError as error:
-        raise UserError(f"{path} is nested too deeply for a config; mend the file") from error
+        raise UserError(f"{path} is nested too deeply for a config; correct the file") from error
     except UNREADABLE as error:
-        raise UserError(f"{path}: {_first_line(error)}; mend the file") from error
+        raise UserError(f"{path}: {_first_line(error)}; correct the file") from error
 
 
 def _checked_yaml(path: Path) -> str:
@@ -103,37 +107,55 @@ def _checked_yaml(path: Path) -> str:
         kind = "a list" if isinstance(root, yaml.SequenceNode) else f"only {show(root.value)}"
         raise UserError(f"{path} holds {kind}, expected keys with values at its top; give each entry a key")
     if _size(root, {}) > MOST:
-        raise UserError(f"{path} holds more than {MOST:,} values once its aliases are followed; mend the file")
+        raise UserError(f"{path} holds more than {MOST:,} values once its aliases are followed; correct the file")
     return text
 
 
-def _size(node: yaml.Node | None, known: dict[int, int]) -> int:
-    """Return the number of values in a YAML tree, each alias counted as what it stands for; `known` has those counted before."""
-    if id(node) not in known:
-        known[id(node)] = 1  # also of a node that contains itself
+def _size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Return the number of values in a YAML tree with its aliases expanded; `sizes` caches those of its nodes."""
+    if id(node) not in sizes:
+        sizes[id(node)] = 1  # also of a node that contains itself
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = [part for each in inner for part in (each if isinstance(each, tuple) else (each,))]
-        known[id(node)] = 1 + sum(_size(part, known) for part in parts)
-    return known[id(node)]
+        sizes[id(node)] = 1 + sum(_size(part, sizes) for part in parts)
+    return sizes[id(node)]
 
 
 def _merge(base: DictConfig, new: DictConfig, path: str | Path) -> DictConfig:
+    ours, theirs = OmegaConf.to_container(base, resolve=False), OmegaConf.to_container(new, resolve=False)
     try:
-        return OmegaConf.merge(base, new)
+        return OmegaConf.merge(_without_replaced_params(ours, theirs), new)
     except (TypeError, OmegaConfBaseException) as error:
-        clash = _clash(OmegaConf.to_container(base, resolve=False), OmegaConf.to_container(new, resolve=False))
+        clash = _clash(ours, theirs)
         what = f"{clash} is a list in one and a mapping in the other" if clash else _first_line(error)
         raise UserError(f"{path} cannot be merged with the files before it: {what}; make them agree") from error
 
 
+def _without_replaced_params(base: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the base without the params of each node whose target is another one in `new`."""
+    kept = {}
+    for name, value in base.items():
+        both = isinstance(value, dict) and isinstance(new.get(name), Mapping)
+        kept[name] = _without_replaced_params(value, new[name]) if both else value
+    if _is_other_target(base, new.get("target")):
+        kept.pop("params", None)
+    return kept
+
+
+def _is_other_target(node: Mapping[str, Any], target: Any) -> bool:
+    """Return whether a target replaces that of a node by another class."""
+    old = node.get("target")
+    return isinstance(old, str) and isinstance(target, str) and MISSING not in (old, target) and not is_same_class(old, target)
+
+
 def _clash(base: Any, new: Any) -> str | None:
-    """The first key that is a list on one side and a mapping on the other."""
+    """Return the first key that is a list on one side and a mapping on the other."""
     ours = dict(walk(base))
     return next((key for key, value in walk(new) if {type(value), type(ours.get(key))} == {list, dict}), None)
 
 
 def _nearest_file(path: Path) -> str:
-    """Follows the path down to the first part that does not exist, and names what there is instead."""
+    """Return a hint that names the nearest existing path, from the first part that does not exist."""
     there = next((parent for parent in path.parents if parent.is_dir()), Path("."))
     part, *rest = path.relative_to(there).parts
     near = nearest(part, sorted(entry.name for entry in there.iterdir()))
@@ -146,8 +168,8 @@ def _nearest_file(path: Path) -> str:
 # Overrides
 
 
-def _apply(tree: dict[str, Any], override: str) -> None:
-    """Sets one key of the tree, in place."""
+def _apply(tree: dict[str, Any], override: str, *, earlier: Sequence[str]) -> str:
+    """Set one key of the tree, in place, and return the key; `earlier` are the keys that were set before."""
     found = OVERRIDE.fullmatch(override)
     if found is None:
         raise UserError(f"{_quoted(override)} is no override; write key=value, for example trainer.max_steps=100")
@@ -159,7 +181,12 @@ def _apply(tree: dict[str, Any], override: str) -> None:
         if isinstance(place, dict) and place.get(part) in (None, MISSING):
             place[part] = {}
         place = place[part]
+    if last == "target" and isinstance(place, dict) and _is_other_target(place, value):
+        if lost := [key for key in earlier if key.startswith(join(*parents, "params."))]:
+            raise UserError(f"{_quoted(override)} would drop {lost[0]}, which was set before; write the target first")
+        place.pop("params", None)
     place[_entry(place, last, override, join(*parents))] = value
+    return found["key"]
 
 
 def _parse(text: str, override: str) -> Any:
@@ -180,20 +207,20 @@ def _quoted(override: str) -> str:
 
 
 def _entry(place: Any, part: str, override: str, key: str) -> Any:
-    """The key of a mapping or index of a list that `part` names in `place`."""
+    """Return the key of a mapping or the index of a list that `part` names in `place`."""
     if isinstance(place, dict):
-        return next((known for known in place if str(known) == part), part)
+        return next((key for key in place if str(key) == part), part)
     if not isinstance(place, list):
         raise UserError(
             f"{_quoted(override)} goes through {key}, which is {show(place)}, not a mapping or list; set {key} itself"
         )
     if not part.isdecimal() or int(part) >= len(place):
         have = f"has {len(place)} items, counted from 0"
-        raise UserError(f"{_quoted(override)} asks for item {part} of {key}, which {have}; take one of those or set {key} itself")
+        raise UserError(f"{_quoted(override)} names item {part} of {key}, which {have}; name one of those or set {key} itself")
     return int(part)
 
 
-# Missing values and interpolations
+# Missing values and plain trees
 
 
 def _refuse_missing(tree: dict[str, Any]) -> None:
@@ -202,60 +229,8 @@ def _refuse_missing(tree: dict[str, Any]) -> None:
         raise UserError(f"no value yet for {', '.join(missing)} (marked ???); set it in a later file or write {missing[0]}=VALUE")
 
 
-def _refuse_explosion(tree: dict[str, Any]) -> None:
-    """Refuse interpolations that multiply: ten lines of ${a}${a} each make a thousand copies."""
-    values: dict[str, Any] = {}
-    known: dict[str, int] = {}
-    for key, value in walk(tree):
-        if key in values:  # a key may hold dots; which of the two would be counted?
-            raise UserError(f"two settings are called {key[:60]}; write the keys one below the other, without dots")
-        values[key] = value
-
-    def size(key: str) -> int:  # characters and values, once interpolations are resolved
-        if key not in known:
-            known[key] = 1  # also of a value that refers to itself, which OmegaConf names
-            value = values.get(key)
-            inner = [join(key, part) for part, _ in items(value)]
-            if isinstance(value, str) and OPENING.search(value):
-                _refuse_other_interpolations(value, key)
-            if isinstance(value, str):
-                known[key] += len(value)
-                inner = [_absolute(key, dots, name) for dots, name in REFERENCE.findall(value)]
-                if OPENING.search(value) and (absent := [name for name in inner if name not in values]):  # such as a[-1]
-                    raise UserError(f"{key} refers to {absent[0]}, which is not there; {hint(absent[0], values)}")
-            known[key] += sum(map(size, inner))
-        return known[key]
-
-    if sum(map(size, map(str, tree))) > 10 * LONGEST:
-        raise UserError(f"the interpolations of the config make more than {10 * LONGEST:,} characters; mend them")
-
-
-def _refuse_other_interpolations(text: str, key: str) -> None:
-    """Refuse resolvers and nesting, whose results cannot be bounded before they are made."""
-    if OPENING.search(VARIABLE.sub("", REFERENCE.sub("", text))):
-        raise UserError(f"{key} is {show(text)}; only ${{key}}, ${{.key}} and ${{oc.env:NAME,default}} may stand in a config")
-
-
-def _absolute(key: str, dots: str, name: str) -> str:
-    """Return the key that `${..name}` at `key` refers to."""
-    parents = key.split(".")[: -len(dots)] if dots else []
-    return join(*parents, re.sub(r"\[([\w/-]+)\]", r".\1", name))
-
-
-def _unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -> str:
-    """One sentence for an interpolation that has no value."""
-    key = dotted(error.full_key)
-    reason = _first_line(error)
-    if variable := re.search(r"Environment variable '(.+)' not found", reason):
-        return f"{key} needs the environment variable {variable[1]}, which is not set; export it or write {key}=VALUE"
-    if unknown := re.search(r"Interpolation key '(.+)' not found", reason):
-        known = [name for name, _ in walk(OmegaConf.to_container(config, resolve=False))]
-        return f"{key} refers to {unknown[1]}, which is not there; {hint(unknown[1], known)}"
-    return f"{key} cannot be resolved: {reason}; mend it or write {key}=VALUE"
-
-
 def _without_interpolations(tree: dict[str, Any]) -> DictConfig:
-    """A config of exactly these values: a text that happens to hold `${` stays that text."""
+    """Return a config of exactly these values: text that contains `${` stays text."""
     return OmegaConf.create(_plain(tree, escape=True))
 
 

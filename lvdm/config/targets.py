@@ -1,7 +1,7 @@
-"""Which classes a config may name: an allow-list. No target is imported before its path has passed it.
+"""The classes that a config may name: an allow-list, which every target must pass before it is imported.
 
-A config travels inside model files, so a target is treated as a stranger's word. It may name classes that a room of lvdm
-lists in its BUILDABLE, classes of the families below, and classes of packages that the user allows by name.
+Model files contain configs, so a target is not trusted. It may name a class that a room of lvdm lists in its BUILDABLE, a
+class of the families below, or a class of a package that the user allows by name.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from lvdm.config.keys import hint, nearest, show
+from lvdm.config.keys import nearest, show
 from lvdm.config.moved import current_path
 from lvdm.types import UserError
 
@@ -71,7 +71,7 @@ PLACES = (
     *("transformers", "diffusers"),
 )
 HUB_LIBRARIES = ("transformers", "diffusers")
-ASKED_FOR = ("pytorch_lightning", *HUB_LIBRARIES)  # their classes stand only where an argument asks for one of the library
+LIMITED_LIBRARIES = ("pytorch_lightning", *HUB_LIBRARIES)  # their classes fit only annotations of the same library
 REACHES_HUB = (  # at any depth of their settings
     *("auto_map", "trust_remote_code", "attn_implementation", "_attn_implementation", "experts_implementation"),
     *("_attn_implementation_internal", "_experts_implementation_internal", "kernel_config", "use_kernels", "quantization_config"),
@@ -84,7 +84,7 @@ ALLOWED = (
 
 
 def import_class(target: object, *, key: str = "target", allow: Sequence[str] = ()) -> type:
-    """Return the class that `target` names; `key` is where it stands in the config, for the error."""
+    """Return the class that `target` names; `key` is its place in the config, for the error."""
     path = check_target(target, key=key, allow=allow)
     module_name, _, name = path.rpartition(".")
     module = _import_module(module_name, path, key)
@@ -118,7 +118,7 @@ def check_target(target: object, *, key: str = "target", allow: Sequence[str] = 
 def is_allowed(cls: type, allow: Sequence[str] = ()) -> bool:
     """Return whether a config may build this class, wherever it was found."""
     path = path_of(cls)
-    is_own = any(path == known for room in ROOMS if _is_under(path, f"{OWN}.{room}") for known in _buildable(room))
+    is_own = any(path in _buildable(room) for room in ROOMS if _is_under(path, f"{OWN}.{room}"))
     return is_own or is_from(cls, allow) or any(family.has(cls) for family in FAMILIES)
 
 
@@ -135,21 +135,32 @@ def refuse_remote_code(cls: type, settings: Iterable[tuple[str, Any]]) -> None:
                 raise UserError(f"{key} can make {cls.__name__} load code or weights from a hub; no config may, so leave it out")
 
 
+def is_same_class(first: str, second: str) -> bool:
+    """Return whether two targets name one class, by today's or an earlier path, in full or by its room."""
+    return first == second or _full_path(first) == _full_path(second)
+
+
+def _full_path(target: str) -> str:
+    try:
+        return check_target(target)
+    except UserError:  # of a package of the user's, or not a class at all
+        return target
+
+
 def path_of(cls: type) -> str:
-    """Return what a target says to name this class."""
+    """Return the target of a class."""
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def _own_path(target: str, key: str) -> str:
-    """Return the full path of a class of ours; a room or a folder in it may stand for the file that defines the class."""
+    """Return the full path of a class of lvdm, whose target may leave out folders and the file below its room."""
     place, _, name = current_path(target).rpartition(".")
-    room = target.split(".")[1]
-    known = _buildable(room) if room in ROOMS else ()
-    found = [path for path in known if path.rpartition(".")[2] == name and _is_under(path, place)]
+    every = [path for room in ROOMS for path in _buildable(room)]
+    found = [path for path in every if path.endswith(f".{name}") and _is_under(path, place)]
     if not found:
-        every = [path for room in ROOMS for path in _buildable(room)]
-        same_name = [path for path in every if path.rpartition(".")[2].lower() == name.lower()]
-        advice = f"did you mean {' or '.join(same_name)}?" if same_name else hint(target, every)
+        near = nearest(name, {path.rpartition(".")[2] for path in every})
+        alike = [path for path in every if path.endswith(f".{near}")]
+        advice = f"did you mean {' or '.join(alike)}?" if alike else "name a class that is listed in a BUILDABLE of lvdm"
         raise UserError(f"{key} is {target}, which is no class of lvdm that a config may name; {advice}")
     return found[0]
 
@@ -180,14 +191,12 @@ def _import_module(name: str, path: str, key: str) -> ModuleType:
     except ImportError as error:
         missing = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and _is_under(name, missing):
-            advice = "correct the path" if "." in missing else f"install {missing}, or run where Python finds it"
+            advice = "correct the path" if "." in missing else f"install {missing} (pip install {missing}), or correct the path"
             raise UserError(f"{key} is {path}, but there is no module {missing}; {advice}") from error
         raise UserError(f"{key} is {path}, which cannot be imported: {error}; install what it needs") from error
 
 
 def _nearest_class(module: ModuleType, name: str) -> str:
-    """Return what the user may have meant if the last part of the path is wrong."""
-    loaded = vars(module)  # a lazy module lists names that are not there yet; classes are those in capitals
-    classes = (known for known in dir(module) if (isinstance(loaded[known], type) if known in loaded else known[:1].isupper()))
-    near = nearest(name, classes)
+    """Return a hint that names the nearest class of a module; a capital letter marks a class."""
+    near = nearest(name, (each for each in dir(module) if each[:1].isupper()))
     return f"did you mean {module.__name__}.{near}?" if near else "name a class"

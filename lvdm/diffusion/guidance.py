@@ -12,7 +12,6 @@ import logging
 import torch
 from torch import Tensor
 
-from lvdm.diffusion.masks import frame_times
 from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.types import Condition, Denoise, Denoiser, Predictor
@@ -21,20 +20,21 @@ logger = logging.getLogger(__name__)
 
 
 def predict_x0(denoiser: Denoiser, objective: Objective, schedule: NoiseSchedule) -> Predictor:
-    """The network as a predictor of x0. Where it takes the level of given frames as their own time, so does the conversion."""
+    """Return the network as a predictor of x0. If it takes the level of given frames as their time, so does the conversion."""
     check_compatible(objective, schedule)
 
     def predict(x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = denoiser(x_t, t, cond)
-        time = frame_times(t, cond) if denoiser.noise_level == "time" else t
+        time = cond.frame_times(t) if cond is not None and denoiser.inputs.noise_level == "time" else t
         return objective.x0(output, x_t, time, schedule)
 
     return predict
 
 
 def guided(predict: Predictor, cond: Condition | None, uncond: Condition | None = None, *, scale: float) -> Denoise:
-    """Guidance with weight w = `scale`, both passes in one batch; w = 0 is one pass. Without `uncond` it is `cond` without
-    its given frames. Where that leaves nothing to tell the two apart, they are equal and one pass is made."""
+    """Return the denoiser with guidance of weight w = `scale`, both passes in one batch; w = 0 is one pass.
+
+    Without `uncond`, it is `cond` without its given frames. If `cond` has none, the passes are equal and only one is run."""
     if scale == 0 or (uncond is None and not _has_frames(cond)):
         if scale != 0 and cond is not None and (cond.context is not None or cond.label is not None):
             logger.warning("guidance %g has no effect: give the unconditional text or label as `uncond`", scale)

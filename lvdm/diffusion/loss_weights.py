@@ -1,6 +1,6 @@
-"""How much each time counts in the loss: one weight per value of t, (b,) or per frame (b, T), float32.
+"""How much each time counts in the loss: weights of the shape of t, (b,) or per frame (b, T), float32.
 
-Letters: SNR = alpha_bar / (1 - alpha_bar), gamma its cap (Hang et al. 2023, Min-SNR).
+Letters: SNR = alpha^2 / sigma^2, gamma its cap (Hang et al. 2023, Min-SNR).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class UniformWeight:
 @dataclass(frozen=True)
 class MinSNRWeight:
     """min(SNR, gamma) on the squared error of x0, whatever is predicted: x0: min(SNR, gamma), eps: min(SNR, gamma) / SNR,
-    v: min(SNR, gamma) / (SNR + 1). A time without signal has weight 0, so there the network learns from its neighbours only."""
+    v: min(SNR, gamma) / (SNR + 1), flow: min(SNR, gamma) sigma^2. A time without signal has weight 0, so there the network
+    learns from its neighbours only."""
 
     gamma: float = 5.0
 
@@ -33,6 +34,6 @@ class MinSNRWeight:
         require(number(1e-6, 1e6), gamma=self.gamma)  # 5 is the published one
 
     def __call__(self, t: Tensor, schedule: NoiseSchedule, objective: Objective) -> Tensor:
-        alpha_bar = schedule.alpha_bar(t)
-        snr = alpha_bar / (1 - alpha_bar)
-        return (snr.clamp(max=self.gamma) * objective.x0_error_ratio(alpha_bar)).float()
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        snr = (alpha / sigma) ** 2
+        return (snr.clamp(max=self.gamma) * objective.x0_error_ratio(alpha, sigma)).float()

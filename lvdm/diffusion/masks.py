@@ -1,8 +1,8 @@
 """Which frames are given, and what follows from it (LVDM sec. 3.3: prediction and infilling).
 
 Letters: b batch, t frames, m mask (b, 1, t, 1, 1) with 1 = given, s noise level of the given frames.
-A mask object draws (batch, frames, generator) -> m, float32 on the CPU; each sample is drawn by itself, so all kinds mix
-freely in one batch. The kinds without chance draw nothing.
+A mask object draws (batch, frames, generator) -> m, float32 on the CPU. Each sample is drawn by itself, so all kinds mix
+freely in one batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lvdm.rules import integer, listed, number, require
-from lvdm.types import ABSENT, Condition, UserError
+from lvdm.types import UserError
 
 
 class Mask(Protocol):
@@ -23,7 +23,7 @@ class Mask(Protocol):
 
 
 class NoMask:
-    """Nothing given: unconditional."""
+    """No frame is given: unconditional."""
 
     def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
         return _volume(torch.zeros(batch, frames))
@@ -31,7 +31,7 @@ class NoMask:
 
 @dataclass(frozen=True)
 class FirstFrames:
-    """Prediction: the first n frames, n drawn from `counts` (each equally likely) for every sample."""
+    """Prediction: the first n frames are given, n drawn from `counts` (each equally likely) for every sample."""
 
     counts: Sequence[int]
 
@@ -47,48 +47,31 @@ class FirstFrames:
 
 
 class BothEnds:
-    """Infilling: the first and the last frame."""
+    """Infilling: the first and the last frame are given."""
 
     def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
         if frames < 3:
-            raise UserError(f"a clip has {frames} frames, and with both ends given none is left to make; take at least 3")
+            raise UserError(f"a clip has {frames} frames, and with both ends given none is left to generate; take at least 3")
         frame = torch.arange(frames)
         return _volume(((frame == 0) | (frame == frames - 1)).expand(batch, -1))
 
 
 @dataclass(frozen=True)
 class EveryKth:
-    """Infilling: frames 0, k, 2k, ..."""
+    """Infilling: frames 0, k, 2k, ... are given."""
 
     k: int
 
     def __post_init__(self) -> None:
-        require(integer(2, 2**16), k=self.k)  # with every frame given none would be left to make
+        require(integer(2, 2**16), k=self.k)  # with every frame given none would be left to generate
 
     def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
         return _volume((torch.arange(frames) % self.k == 0).expand(batch, -1))
 
 
 @dataclass(frozen=True)
-class RandomSubset:
-    """Each frame by itself with `probability`; where that would give all, one frame drawn evenly stays to be made."""
-
-    probability: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"probability is {self.probability}, expected a number from 0 to 1")
-
-    def __call__(self, batch: int, frames: int, generator: torch.Generator | None) -> Tensor:
-        is_given = torch.rand(batch, frames, generator=generator) < self.probability
-        spared = torch.randint(frames, (batch, 1), generator=generator)
-        is_spared = is_given.all(dim=1, keepdim=True) & (torch.arange(frames) == spared)
-        return _volume(is_given & ~is_spared)
-
-
-@dataclass(frozen=True)
 class Mixture:
-    """For every sample one of `masks`, with `probabilities`. (Published: NoMask, FirstFrames and BothEnds.)"""
+    """A choice for every sample among `masks`, with `probabilities`. (Published: NoMask, FirstFrames and BothEnds.)"""
 
     masks: Sequence[Mask]
     probabilities: Sequence[float]
@@ -109,19 +92,8 @@ class Mixture:
         return drawn[choice, torch.arange(batch)]
 
 
-def frame_times(t: Tensor, cond: Condition | None) -> Tensor:
-    """Each frame's own time (b, T): s where a frame is given and its level told, t elsewhere. With nothing given, t itself."""
-    if cond is None or cond.mask is None or cond.frame_noise is None:
-        return t
-    mask = cond.mask[:, 0]  # (b, T, ...), the same all over a frame
-    is_given = mask.reshape(*mask.shape[:2], -1)[..., 0] == 1  # (b, T)
-    level = cond.frame_noise[:, None]  # (b, 1)
-    time = t if t.ndim == 2 else t[:, None]
-    return torch.where(is_given & (level != ABSENT), level, time)
-
-
 def write_frames(x: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
-    """A copy of x with the given frames in their places."""
+    """Return a copy of x with the given frames in their places."""
     return x * (1 - mask) + frames * mask
 
 

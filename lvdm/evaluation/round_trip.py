@@ -29,7 +29,7 @@ from lvdm.models.features.extractors import Extractor, full_precision
 from lvdm.models.features.perceptual import TRUNKS
 from lvdm.models.features.weights import sha256_of, weights_folder
 from lvdm.processes import Process, gather, machine
-from lvdm.sampling.writers import open_video
+from lvdm.sampling.writers import open_writers
 from lvdm.types import UserError, VideoCodec
 
 OF_FAKE = ("num_fake", "fake_stride", "fake_clips")  # fields of a protocol that say nothing of reconstructions
@@ -63,7 +63,7 @@ class Show:
         """Write a clip and its reconstruction, uint8 (t, h, w, 3) twice, if it is one of the first."""
         if number >= self.count:
             return
-        with open_video({"mp4": self.file(number)}, fps=self.fps, overwrite=True) as files:
+        with open_writers({"mp4": self.file(number)}, fps=self.fps, overwrite=True) as files:
             files.write(torch.cat([clip, made], dim=1).numpy())
 
 
@@ -136,17 +136,17 @@ def measure_reconstruction(
 def _check_fit(protocol: EvalProtocol, shape: Sequence[int], trip: RoundTrip, extractor: Extractor) -> None:
     """Refuse clips (t, h, w, c) that the codec cannot encode, or that cannot be scored, before anything is measured."""
     frames, height, width, _ = shape
-    f_t, f_s = trip.codec.temporal_factor, trip.codec.spatial_factor
+    f_s, frames_of, latents_of = trip.codec.spatial_factor, trip.codec.frames_of, trip.codec.latents_of
     check_side(min(height, width), trip.names)
     if height % f_s or width % f_s:
         near = max(f_s, min(height, width) // f_s * f_s)
         how = f"resolution={near}" + (" resize='crop, bilinear'" if protocol.resolution is None else "")
         sizes = f"frames of {width} x {height} do not divide into latents of {f_s} x {f_s} pixels"
         raise UserError(f"{sizes}; change the protocol to {how}")
-    if frames % f_t:
-        least = max(extractor.min_frames, f_t)
-        near = frames // f_t * f_t if frames // f_t * f_t >= least else -(-least // f_t) * f_t
-        lengths = f"clips of {frames} frames do not divide into latents of {f_t} frames"
+    if (near := frames_of(latents_of(frames))) != frames:
+        while near < max(extractor.min_frames, 1):
+            near = frames_of(latents_of(near) + 1)
+        lengths = f"clips of {frames} frames do not divide into latents of {trip.codec.temporal_factor} frames"
         raise UserError(f"{lengths}; change the protocol to frames={near}")
 
 

@@ -87,7 +87,7 @@ class PromptedModel:
     def videos(self) -> Iterator[tuple[int, Tensor]]:
         how, count = self.sampling, len(self.prompts)
         elements = 2 * math.prod(self.model.trained_settings().latent_shape)  # twice, for guidance
-        options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance, "seed": how.seed}
+        options = {**how.of_any(), "seed": how.seed}
         for rows in groups(count, group_size(how.batch_size, count, elements, self.model.device)):
             context = self.text_encoder([self.prompts[min(row, count - 1)] for row in rows])
             latents = self.model.sample_latents(len(rows), first=rows[0], batch_size=len(rows), context=context, **options)
@@ -97,7 +97,7 @@ class PromptedModel:
 
     def facts(self) -> FakeSource:
         settings, how = self.model.trained_settings(), self.sampling
-        solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
+        solver = self.model.solver(how)
         guidance = settings.guidance if how.guidance is None else how.guidance
         return FakeSource.of_model(self.origin, solver, guidance=guidance, seed=how.seed)
 

@@ -95,8 +95,12 @@ def check_cached_latents(data: VideoData, module: Module) -> None:
                 f"sample_posterior is {module.sample_posterior} and data.params.{name}.params.std {part.std}; they go together: "
                 "set both or neither"
             )
-        made_by = part.codec_fingerprint
-        if made_by != (used := module.codec.fingerprint()):
+        made_by, used = part.codec_fingerprint, module.codec.fingerprint()
+        if made_by == module.codec.fingerprint_of_version_1():
+            words = "the cached latents of %s are of lvdm 0.1, whose fingerprint does not cover the autoencoder's settings; "
+            words += "encode again if those were not %s"
+            logger.warning(words, name, module.codec.settings)
+        elif made_by != used:
             raise UserError(
                 f"the cached latents of {name} were made by another autoencoder ({made_by[:8]}) than codec_weights ({used[:8]}); "
                 "run scripts/encode.py again, into another folder"
@@ -116,7 +120,7 @@ def check_text(data: VideoData, module: Module) -> None:
             raise UserError(f"the denoiser reads text, but the data of {name} has no captions; add them, see docs/data.md")
     if not reads:
         return
-    width, wanted = module.empty_context().shape[-1], module.denoiser.context_dim
+    width, wanted = module.empty_context().shape[-1], module.denoiser.inputs.context_dim
     if width != wanted:
         raise UserError(
             f"the text encoder gives {width} numbers a token and the denoiser reads {wanted}; set context_dim: {width}"

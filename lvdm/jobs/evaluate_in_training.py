@@ -37,8 +37,8 @@ from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.callbacks import is_last_step
 from lvdm.training.diffusion import LatentDiffusion
-from lvdm.training.parts import gathered
 from lvdm.training.previews import video_model
+from lvdm.training.sharding import full_state
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -105,7 +105,7 @@ class EvaluateInTraining(Callback):
     def _measure(self, module: pl.LightningModule, step: int) -> Result:
         assert isinstance(module, LatentDiffusion), "check_evaluation lets no other through"
         its = self.planned
-        whole = gathered(module.denoiser.state_dict())  # of a denoiser in parts by all, for the first process
+        whole = full_state(module.denoiser.state_dict())  # of a denoiser in parts by all, for the first process
         weights = weights_sha256(module.codec, whole) if module.global_rank == 0 else ""
         running = WeightsInMemory(
             name=self.folder.path.name,

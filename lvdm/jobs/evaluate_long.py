@@ -14,7 +14,8 @@ from lvdm.evaluation.sources.sampled import check_at_once, origin_of
 from lvdm.evaluation.sources.videos import open_source
 from lvdm.jobs.evaluate import CLIPS, USUAL, EvalSettings, Model, Videos, is_model, refuse_sampling
 from lvdm.processes import process_group
-from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
+from lvdm.sampling.long_pipeline import LongVideo, prepare_long_video
+from lvdm.sampling.options import LongOptions
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 

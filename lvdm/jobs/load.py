@@ -19,7 +19,7 @@ from lvdm.models.build_limits import no_larger_than
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.processes import as_device
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
-from lvdm.types import Denoiser, TextEncoder, UserError, VideoAutoencoder, check_contract
+from lvdm.types import TextEncoder, UserError, check_autoencoder, check_denoiser
 
 AUTOCAST = (torch.bfloat16, torch.float16)
 
@@ -63,7 +63,7 @@ KINDS = {
     **{"autoencoder": nn.Module, "denoiser": nn.Module},
     **{"schedule": NoiseSchedule, "objective": Objective, "text_encoder": TextEncoder},
 }
-CONTRACTS = {"autoencoder": VideoAutoencoder, "denoiser": Denoiser}
+CONTRACTS = {"autoencoder": check_autoencoder, "denoiser": check_denoiser}
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class _File:
             check_node(node, key=part, kind=KINDS[part], allow=self.allow)
             built = instantiate(node, allow=self.allow)
             if part in CONTRACTS:
-                check_contract(built, CONTRACTS[part])
+                CONTRACTS[part](built)
             return built
 
     def settings(self, info: ModelInfo) -> SamplingSettings:

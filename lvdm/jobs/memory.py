@@ -20,7 +20,8 @@ from torch.utils._pytree import tree_leaves
 
 from lvdm.jobs.benchmark.random_text import CAPTION_TOKENS
 from lvdm.jobs.checks import Module
-from lvdm.training.diffusion import Draw, LatentDiffusion
+from lvdm.training.diffusion import LatentDiffusion, LossInputs
+from lvdm.training.reconstruction import ReconstructionLoss
 from lvdm.types import Condition
 
 FLOAT = 4  # bytes
@@ -85,15 +86,16 @@ def _like_a_gpu() -> Iterator[None]:
 def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
     b, _, t = x0.shape[:3]
     zeros = torch.zeros(b, dtype=torch.long)
-    context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.context_dim) if module.reads_text else None
+    context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.inputs.context_dim) if module.reads_text else None
     cond = Condition(mask=torch.zeros(b, 1, t, 1, 1), frame_noise=zeros, fps=torch.ones(b), label=zeros, context=context)
-    return module.loss(Draw(x0, x0, zeros, cond, 1.0)).loss
+    return module.loss(LossInputs(x0, x0, zeros, cond, 1.0)).loss
 
 
 def _reconstructing(module: nn.Module, video: Tensor) -> Tensor:
     """With its adversary, as at the end of training."""
-    module.loss.load_features(with_weights=False)
+    if isinstance(module.loss, ReconstructionLoss):
+        module.loss.load_features(with_weights=False)
     posterior = module.autoencoder.encode(video)
     made = module.autoencoder.decode(posterior.mode())
     loss = module.loss(video, made, posterior, torch.Generator()).loss
-    return loss if module.adversary is None else loss + module.adversary.fooling(made)
+    return loss if module.adversary is None else loss + module.adversary.generator_loss(made)

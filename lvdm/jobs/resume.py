@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError  # torch reads files so named by them
 
-from lvdm.config import current_path, load_config, to_dict
+from lvdm.config import current_node, is_node, load_config, to_dict
 from lvdm.files import DamagedFile, is_verifying, note_without_hashes
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.training.checkpoint_file import check_checkpoint_file
@@ -117,6 +117,7 @@ def _deciding(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
+        node = current_node(node) if is_node(node) else node
         for name, value in node.items():
             if name not in MOVABLE:
                 yield from _leaves(f"{key}.{name}", value)
@@ -124,5 +125,4 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
         for number, value in enumerate(node):
             yield from _leaves(f"{key}.{number}", value)
     elif node is not None:
-        value = list(node) if isinstance(node, tuple) else node
-        yield key, current_path(value) if key.endswith(".target") else value
+        yield key, list(node) if isinstance(node, tuple) else node

@@ -61,4 +61,4 @@ class RunConfig:
     sampling: SamplingSettings | None = None  # what the model file tells sample_short and sample_long
 
 
-OURS = ("logger", "callbacks", "default_root_dir", "max_time", "enable_checkpointing")  # trainer keys that a run sets itself
+OURS = ("logger", "default_root_dir", "max_time", "enable_checkpointing")  # trainer keys that a run sets itself

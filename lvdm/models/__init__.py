@@ -1,14 +1,16 @@
-"""Networks: autoencoders, denoisers, and the frozen codec around an autoencoder.
+"""Networks: autoencoders, denoisers, text encoders, extractors, and the frozen codec around an autoencoder.
 
-Imports lvdm.types only; no training, no diffusion.
+Imports lvdm.types, lvdm.rules and lvdm.files only; no training, no diffusion.
 """
 
 BUILDABLE = (  # classes that a config may name
     "autoencoders.vae3d.VAE3D",
     "autoencoders.patch_vae3d.PatchVAE3D",
+    "autoencoders.diffusers_vae.DiffusersVAE",
     "autoencoders.discriminators.FrameDiscriminator",
     "autoencoders.discriminators.ClipDiscriminator",
     "codec.Codec",
+    "denoisers.dit3d.DiT3D",
     "denoisers.unet3d.UNet3D",
     "text.clip.ClipText",
 )

@@ -1,4 +1,4 @@
-"""A limit on building: a network that a file describes is no larger than the weights that the file holds."""
+"""A limit on building: the network that a file describes is at most as large as the weights in the file."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ REGISTER = (
 
 @contextlib.contextmanager
 def no_larger_than(weights: Mapping[str, Tensor], path: str | Path) -> Iterator[None]:
-    """Stop with a UserError as soon as the networks built inside outgrow these weights, which come from `path`.
+    """Raise a UserError as soon as the networks built in the block are larger than these weights, which come from `path`.
 
     Slack: ten modules, parameters and buffers for each tensor and 1000 more; twice the numbers and a million more. So tied
     weights, containers and buffers that are not saved fit, and time and memory are bounded for any class.
     """
     most_parts, parts = 10 * len(weights) + 1000, 0
     most_numbers, numbers = 2 * sum(tensor.numel() for tensor in weights.values()) + 10**6, 0
-    builder = threading.get_ident()  # the hooks are those of all threads
+    builder = threading.get_ident()  # the hooks are called in all threads
 
     def count(module: nn.Module, name: str, part: Any) -> None:
         nonlocal parts, numbers

@@ -1,51 +1,52 @@
 """The frozen autoencoder as diffusion sees it: video <-> normalised latent, whole or as a stream (LVDM, sec. 3.1).
 
-latent = scale * (z + shift), with z the mode of the posterior; decoding undoes it. Scale and shift are Python floats kept in the
+latent = scale * (z + shift), with z the mode of the posterior; decoding inverts it. Scale and shift are Python floats in the
 state dict's extra state, so that `.to(torch.bfloat16)` never rounds them.
-Letters: b batch, c channels, n latents in time, t frames, h w; z raw latent.
+Letters: b batch, c channels, n latents in time, t frames, h w; f_t, f_s frames and pixels of a latent; z raw latent.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lvdm.models.autoencoders.posterior import check_video_shape
 from lvdm.rules import integer, require
-from lvdm.types import UserError, VideoAutoencoder, check_contract
+from lvdm.types import UserError, VideoAutoencoder, check_autoencoder
 
 logger = logging.getLogger(__name__)
 
 DECODE_WINDOW = 16  # latents
-DEFAULT_HALO = 8  # latents on each side where no number is exact: enough for the convolutions, norms still differ
+DEFAULT_HALO = 8  # latents on each side if no number is exact: enough for convolutions, norms still differ
 
 
 class Codec(nn.Module):
-    """A frozen autoencoder with its scale and shift; takes and gives the dtype of its parameters.
+    """A frozen autoencoder with its scale and shift. Inputs and outputs have the dtype of its parameters.
 
     Args:
-        autoencoder: VAE3D, PatchVAE3D, or another with encode, decode, its factors and decode_halo.
+        autoencoder: VAE3D, PatchVAE3D, DiffusersVAE, or any module that keeps the contract `lvdm.types.VideoAutoencoder`.
         scale, shift: latent = scale * (z + shift).
-        decode_window: latents decoded at once by `decode_stream`, the halo on each side apart.
+        decode_window: latents decoded at once by `decode_stream`, without the halo on each side.
     """
 
     def __init__(
         self, autoencoder: nn.Module, *, scale: float = 1.0, shift: float = 0.0, decode_window: int = DECODE_WINDOW
     ) -> None:
         super().__init__()
-        check_contract(autoencoder, VideoAutoencoder)
+        check_autoencoder(autoencoder)
         require(integer(1, 2**31), decode_window=decode_window)
         self.autoencoder = autoencoder.eval().requires_grad_(False)
         self.set_scale(scale, shift)
         self.decode_window = decode_window
-        self._warned = False
+        self._has_warned = False
 
     @property
     def temporal_factor(self) -> int:
@@ -60,30 +61,66 @@ class Codec(nn.Module):
         return self.autoencoder.latent_channels
 
     @property
+    def first_frame_alone(self) -> bool:
+        """Return whether the first latent is the first frame alone, as in published video autoencoders of 4n + 1 frames."""
+        return getattr(self.autoencoder, "first_frame_alone", VideoAutoencoder.first_frame_alone)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the autoencoder's settings that change latents and leave the shapes of weights alone."""
+        return dict(getattr(self.autoencoder, "settings", VideoAutoencoder.settings))
+
+    @property
     def dtype(self) -> torch.dtype:
         return next(self.autoencoder.parameters()).dtype
 
+    # Shapes ------------------------------------------------------------------------------------------------------------
+
+    def latents_of(self, num_frames: int) -> int:
+        """Return how many whole latents these frames make; frames that do not fill a latent at the end do not count."""
+        alone = self.first_frame_alone and num_frames > 0
+        return (num_frames + alone * (self.temporal_factor - 1)) // self.temporal_factor
+
+    def frames_of(self, num_latents: int) -> int:
+        """Return how many frames these latents, the first of a video, decode to."""
+        alone = self.first_frame_alone and num_latents > 0
+        return num_latents * self.temporal_factor - alone * (self.temporal_factor - 1)
+
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Return (c, n, h, w) of the latent of such a video."""
+        self._check((1, 3, frames, height, width))
+        return self.latent_channels, self.latents_of(frames), height // self.spatial_factor, width // self.spatial_factor
+
+    def _check(self, shape: Sequence[int]) -> None:
+        factors = {"temporal_factor": self.temporal_factor, "spatial_factor": self.spatial_factor}
+        check_video_shape(shape, **factors, first_frame_alone=self.first_frame_alone)
+
+    # Coding ------------------------------------------------------------------------------------------------------------
+
     def set_scale(self, scale: float, shift: float) -> None:
-        """Take measured values: see `Moments`."""
+        """Set measured values: see `LatentMoments`."""
         if not (math.isfinite(scale) and math.isfinite(shift) and scale > 0):
             raise UserError(f"the latent scale is {scale} and the shift {shift}; both must be finite and the scale positive")
         self.scale, self.shift = float(scale), float(shift)
 
     def train(self, mode: bool = True) -> Codec:
-        """Stays in eval mode: it is frozen."""
+        """Stay in eval mode, because the autoencoder is frozen."""
         return super().train(False)
 
     @torch.no_grad()
     def encode(self, video: Tensor) -> Tensor:
-        """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, t/f_t, h/f_s, w/f_s)."""
+        """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, n, h/f_s, w/f_s)."""
         return self.moments(video)[0]
 
     @torch.no_grad()
     def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the normalised latent's posterior; `encode` gives the mean."""
-        check_video_shape(video.shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
+        """Return mean and standard deviation of the normalised latent's posterior; `encode` returns the mean."""
+        self._check(video.shape)
         posterior = self.autoencoder.encode(video.to(self.dtype))
         mean = self.scale * (_at_least_float32(posterior.mode()) + self.shift)
+        if (shape := tuple(mean.shape[1:])) != (expected := self.latent_shape(*video.shape[2:])):
+            name = type(self.autoencoder).__name__
+            raise UserError(f"{name} makes latents (c, n, h, w) of {shape}, its factors say {expected}; correct its attributes")
         std = self.scale * torch.exp(0.5 * _at_least_float32(posterior.logvar))
         return mean.to(self.dtype), std.to(self.dtype)
 
@@ -94,29 +131,33 @@ class Codec(nn.Module):
         return self.autoencoder.decode(z.to(self.dtype)).to(self.dtype)
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Chunks of latents (b, c, n, h, w), n free -> chunks of video, in windows: memory does not grow with length.
+        """Decode chunks of latents (b, c, n, h, w), n free, in windows. Memory does not grow with the length of the video.
 
-        Equal to decoding whole where the autoencoder's decode_halo is a number. Where it is None (norms over the whole clip)
-        windows see DEFAULT_HALO neighbours, and the result is close but not equal; a single window is always exact.
+        The result equals decoding whole if the autoencoder's decode_halo is a number. If it is None, windows see DEFAULT_HALO
+        neighbours, and the result is close but not equal. A single window is always exact.
         """
         halo = self.autoencoder.decode_halo
         context = DEFAULT_HALO if halo is None else halo
+        if self.first_frame_alone:
+            context = max(context, 1)  # the first latent of a window decodes to one frame, so it must not be one of its own
         for window in _windows(latents, size=self.decode_window, halo=context):
             if halo is None and not window.is_whole:
                 self._warn_once(context)
-            first, last = window.start * self.temporal_factor, window.stop * self.temporal_factor
-            yield self.decode(window.latent)[:, :, first:last]
+            yield self.decode(window.latent)[:, :, self.frames_of(window.start) : self.frames_of(window.stop)]
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """(c, t, h, w) of the latent of such a video."""
-        shape = (1, 3, frames, height, width)
-        check_video_shape(shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
-        f_t, f_s = self.temporal_factor, self.spatial_factor
-        return self.latent_channels, frames // f_t, height // f_s, width // f_s
+    # Identity ----------------------------------------------------------------------------------------------------------
 
     def fingerprint(self) -> str:
-        """Hash of weights, scale and shift: latents made by equal fingerprints are interchangeable."""
-        digest = hashlib.sha256(f"{type(self.autoencoder).__name__} {self.scale!r} {self.shift!r}".encode())
+        """Return a hash of class, settings, weights, scale and shift: latents of codecs with equal ones are interchangeable."""
+        factors = [self.temporal_factor, self.spatial_factor, self.first_frame_alone]
+        return self._hash(f"{type(self.autoencoder).__name__} {json.dumps([factors, self.settings], sort_keys=True)}")
+
+    def fingerprint_of_version_1(self) -> str:
+        """Return the hash of lvdm 0.1, which did not cover settings such as VAE3D's norm."""
+        return self._hash(type(self.autoencoder).__name__)
+
+    def _hash(self, description: str) -> str:
+        digest = hashlib.sha256(f"{description} {self.scale!r} {self.shift!r}".encode())
         for name, weight in sorted(self.autoencoder.state_dict().items()):
             digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
             digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
@@ -129,14 +170,14 @@ class Codec(nn.Module):
         self.set_scale(*state.tolist())
 
     def _warn_once(self, context: int) -> None:
-        if not self._warned:
+        if not self._has_warned:
             logger.warning(
-                "this autoencoder's norms see the whole clip, so decoding in windows of %d latents with %d on each side is "
-                "close to decoding whole but not equal; norm: frame makes them equal",
+                "this autoencoder has no exact decode_halo: decoding in windows of %d latents with %d on each side is close to "
+                "decoding whole but not equal; VAE3D has one with norm: frame",
                 self.decode_window,
                 context,
             )
-            self._warned = True
+            self._has_warned = True
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -151,28 +192,42 @@ class _Window:
     is_whole: bool  # nothing of the video lies outside
 
 
+class _Buffer:
+    """Latents [first, end) of a stream, read when they are needed."""
+
+    def __init__(self, chunks: Iterable[Tensor]) -> None:
+        self._chunks, self._held = iter(chunks), []
+        self.first = self.end = 0
+        self.has_ended = False
+
+    def read_to(self, position: int) -> None:
+        """Read until the buffer reaches this latent or the stream ends."""
+        while self.end < position and not self.has_ended:
+            chunk = next(self._chunks, None)
+            self.has_ended = chunk is None
+            if chunk is not None:
+                self._held.append(chunk)
+                self.end += chunk.shape[2]
+
+    def take(self, start: int, stop: int) -> Tensor:
+        """Return the latents [start, stop) and forget those before."""
+        whole = torch.cat(self._held, dim=2)[:, :, start - self.first :]
+        self._held, self.first = [whole], start
+        return whole[:, :, : stop - start]
+
+
 def _windows(latents: Iterable[Tensor], *, size: int, halo: int) -> Iterator[_Window]:
     """Cut a stream into windows of `size` latents, each with up to `halo` neighbours on each side."""
-    source = iter(latents)
-    held: Tensor | None = None  # latents still needed; held[:, :, 0] is latent number `first` of the video
-    first = done = 0
-    ended = False
+    buffer, done = _Buffer(latents), 0
     while True:
-        end = 0 if held is None else first + held.shape[2]
-        if not ended and end < done + size + halo + 1:  # one more than needed: to know whether the window is the last
-            chunk = next(source, None)
-            ended = chunk is None
-            if chunk is not None:
-                held = chunk if held is None else torch.cat([held, chunk], dim=2)
-            continue
-        if held is None or done == end:
+        buffer.read_to(done + size + halo + 1)  # one more than needed, to know whether this window is the last
+        stop = min(done + size, buffer.end)
+        if stop == done:
             return
-        stop = min(done + size, end)
-        reach = min(stop + halo, end)
-        yield _Window(held[:, :, : reach - first], done - first, stop - first, is_whole=first == 0 and ended and reach == end)
+        start, reach = max(done - halo, 0), min(stop + halo, buffer.end)
+        is_whole = start == 0 and buffer.has_ended and reach == buffer.end
+        yield _Window(buffer.take(start, reach), done - start, stop - start, is_whole)
         done = stop
-        drop = max(done - halo, first)
-        held, first = held[:, :, drop - first :], drop
 
 
 class LatentScale(NamedTuple):
@@ -181,27 +236,28 @@ class LatentScale(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Moments:
+class LatentMoments:
     """Sums over latents in float64, so that parts measured by several processes add up to the whole."""
 
     count: int = 0
     total: float = 0.0
     squares: float = 0.0
 
-    def add(self, z: Tensor) -> Moments:
-        """These sums and those of a raw latent."""
+    def add(self, z: Tensor) -> LatentMoments:
+        """Return these sums with those of a raw latent added."""
         z = z.detach().double()
-        return self.merge(Moments(z.numel(), z.sum().item(), z.square().sum().item()))
+        return self.merge(LatentMoments(z.numel(), z.sum().item(), z.square().sum().item()))
 
-    def merge(self, other: Moments) -> Moments:
-        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
+    def merge(self, other: LatentMoments) -> LatentMoments:
+        return LatentMoments(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
     def latent_scale(self) -> LatentScale:
-        """The scale and shift that give scale * (z + shift) zero mean and unit (population) standard deviation."""
+        """Return the scale and shift that give scale * (z + shift) zero mean and unit (population) standard deviation."""
         if self.count == 0:
             raise UserError("no latents to measure the scale and shift from; is the data set empty?")
         mean = self.total / self.count
         variance = self.squares / self.count - mean * mean
         if not (math.isfinite(variance) and variance > 1e-12 * mean * mean):
-            raise UserError(f"the latents have mean {mean:g} and variance {variance:g}: this autoencoder tells no videos apart")
+            what = f"the latents have mean {mean:g} and variance {variance:g}"
+            raise UserError(f"{what}: this autoencoder gives all videos the same latent; train it longer, or check the data")
         return LatentScale(scale=variance**-0.5, shift=-mean)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -16,9 +17,11 @@ from torch import Tensor
 
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VideoNoise
-from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, check_level, to_uint8
+from lvdm.sampling.options import LongOptions, SamplingSettings
+from lvdm.sampling.output import Output
+from lvdm.sampling.pipeline import VideoModel, auto_batch, check_level, to_uint8
 from lvdm.sampling.windows import Plan, plan
-from lvdm.types import UserError
+from lvdm.types import UserError, VideoCodec
 
 logger = logging.getLogger(__name__)
 
@@ -28,37 +31,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class LongOptions:
-    """How a long video is made; None takes the model's own setting.
-
-    Args:
-        frames: of the whole video, a start included.
-        sampler, steps, eta: as for short videos; gap_steps: steps in gaps.
-        guidance: weight w against the pass that is given no frames.
-        condition_noise: level s of given keys, a time of the schedule; 0 leaves them clean. gap_noise: the same in gaps.
-        overlap: keys that a window is given from the one before.
-        key_stride: latents from one key to the next.
-        gap_batch: gap windows filled at once, or "auto".
-        lead_in: frames made before the first one and left out, for what grows out of nothing is the weakest part.
-    """
-
-    frames: int = 1000
-    sampler: str | None = None
-    steps: int | None = None
-    gap_steps: int | None = None
-    eta: float | None = None
-    guidance: float | None = None
-    condition_noise: int | None = None
-    gap_noise: int | None = None
-    overlap: int | None = None
-    key_stride: int | None = None
-    gap_batch: int | str = "auto"
-    lead_in: int | None = None
-
-
-@dataclass(frozen=True)
 class LongVideo:
-    """Everything decided, nothing sampled: ask for as many videos as you like."""
+    """A long video that is planned and checked, and of which any number can be sampled."""
 
     plan: Plan
     predict: VideoModel
@@ -69,7 +43,7 @@ class LongVideo:
     lead_in: int  # the plan's first frames, which are left out
 
     def latents(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
-        """Latents (v, c, t, h, w) of these videos of a seed, in order, as they are made; those of the lead-in come first."""
+        """Yield latents (v, c, t, h, w) of these videos of a seed, in order, as they are sampled; the lead-in comes first."""
         return long_latents(
             self.plan,
             keys=self.keys,
@@ -81,20 +55,28 @@ class LongVideo:
         )
 
     def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:
-        """uint8 (v, t, h, w, 3), t as they come, exactly the frames asked for."""
+        """Yield uint8 (v, t, h, w, 3) with any t, exactly the requested frames in all."""
         yield from map(to_uint8, self.videos(seed, videos, on_latents=on_latents))
 
     def videos(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
-        """The same as floats (v, 3, t, h, w), about in [-1, 1]."""
+        """Yield the same as floats (v, 3, t, h, w), about in [-1, 1]."""
         first, end = self.lead_in, self.plan.frames  # counted from where the next chunk begins
         for chunk in self.predict.codec.decode_stream(self.latents(seed, videos, on_latents=on_latents)):
             if first < chunk.shape[2]:
                 yield chunk[:, :, first:end]
             first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
 
-    def describe(self) -> dict[str, Any]:
-        """Return what was decided, for reports."""
-        plan, gaps = self.plan, self.gaps
+    def write(self, out: Output, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> None:
+        """Sample these videos of the output's seed together, and write each frame as soon as it exists."""
+        with ExitStack() as stack:
+            files = [stack.enter_context(out.open(video)) for video in videos]
+            for chunk in self.frames(out.seed, videos, on_latents=on_latents):
+                for writer, shown in zip(files, chunk, strict=True):
+                    writer.write(shown)
+
+    def describe(self) -> dict[str, object]:
+        """Return what was decided, for a report."""
+        plan, keys, gaps = self.plan, self.keys, self.gaps
         return {
             "latents": plan.latents,
             "lead_in": self.lead_in,
@@ -105,13 +87,13 @@ class LongVideo:
             "key_windows": plan.num_key_windows,
             "gap_window": plan.gap_window,
             "gap_windows": plan.num_gap_windows,
-            "sampler": self.keys.solver.sampler,
-            "eta": self.keys.solver.eta,
-            "steps": len(self.keys.solver.grid),
+            "sampler": keys.solver.sampler.name,
+            "eta": keys.solver.eta,
+            "steps": len(keys.solver.grid),
             "gap_steps": None if gaps is None else len(gaps.solver.grid),
-            "condition_noise": self.keys.level,
+            "condition_noise": keys.level,
             "gap_noise": None if gaps is None else gaps.level,
-            "guidance": self.keys.guidance,
+            "guidance": keys.guidance,
         }
 
     def _gaps_at_once(self, videos: int) -> int:
@@ -133,13 +115,13 @@ def sample_long(
     on_latents: OnLatents | None = None,
     **options: Any,
 ) -> Iterator[np.ndarray]:
-    """One long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed.
+    """Yield one long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed.
 
     Args:
-        predict: makes the keys, or everything where there is no `infill`.
+        predict: samples the keys, or every latent if there is no `infill`.
         infill: fills the gaps between keys; may be `predict` itself.
-        start: uint8 (t, h, w, 3), a video to go on from; its frames count among `frames`.
-        on_latents: told how many more latents are done.
+        start: uint8 (t, h, w, 3), a video to continue; its frames count among `frames`.
+        on_latents: called with the number of latents that were sampled since the last call.
         options: those of `LongOptions`: frames, sampler, steps, guidance and so on.
     """
     made = prepare_long_video(predict, infill, LongOptions(**options), start=start)
@@ -149,22 +131,23 @@ def sample_long(
 def prepare_long_video(
     predict: VideoModel, infill: VideoModel | None, options: LongOptions, *, start: Video | None = None
 ) -> LongVideo:
-    """Check that models, options and start fit together, and plan."""
+    """Check that models, options and start fit together, and plan the video."""
     settings = predict.trained_settings()
-    _check_options(options, infill, has_start=start is not None)
+    options.check(has_infill=infill is not None, has_start=start is not None)
     filling = None if infill is None else _infill_settings(predict, infill)
     known = _encode_start(predict, start)
     lead_in = 0 if start is not None else _or(options.lead_in, settings.lead_in)
+    frames = lead_in + options.frames
     made = plan(
-        lead_in + options.frames,
-        temporal_factor=predict.codec.temporal_factor,
+        frames,
+        latents=latents_covering(frames, predict.codec),
         window=settings.latent_shape[1],
         overlap=settings.overlap if options.overlap is None else options.overlap,
         key_stride=1 if filling is None else options.key_stride or settings.key_stride,
         gap_window=None if filling is None else filling.latent_shape[1],
         start_latents=known.shape[2],
     )
-    _check_ears(predict, infill, made)
+    _check_mask(predict, infill, made)
     _warn(predict, made)
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
@@ -174,6 +157,12 @@ def prepare_long_video(
     return LongVideo(made, predict, keys, gaps, known, options.gap_batch, lead_in)
 
 
+def latents_covering(frames: int, codec: VideoCodec) -> int:
+    """Return the smallest number of latents that decode to at least these frames."""
+    whole = codec.latents_of(frames)
+    return whole + (codec.frames_of(whole) < frames)
+
+
 def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, level: int) -> WindowSampler:
     settings = model.trained_settings()
     assert model.schedule is not None and model.denoiser is not None
@@ -181,17 +170,16 @@ def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, lev
     return WindowSampler(
         predict=model.predictor(),
         schedule=model.schedule,
-        solver=model.solver(sampler=options.sampler, steps=options.steps, eta=options.eta),
+        solver=model.solver(options),
         level=level,
         guidance=_or(options.guidance, settings.guidance),
         fps=None if settings.fps is None else settings.fps / stride,
-        hears_mask=_hears_mask(model),
-        hears_level=model.denoiser.noise_level is not None,
+        inputs=model.denoiser.inputs,
     )
 
 
 def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
-    """(1, c, n, h, w): as many whole latents as the start has frames for; none without a start."""
+    """Return (1, c, n, h, w), as many whole latents as the start has frames for; without a start, none."""
     c, _, h, w = model.trained_settings().latent_shape
     if start is None:
         return torch.zeros(1, c, 0, h, w, device=model.device)
@@ -199,32 +187,17 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
     size = (h * model.codec.spatial_factor, w * model.codec.spatial_factor)
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
         came = f"{frames.dtype} of shape {tuple(frames.shape)}"
-        raise UserError(f"the start is {came}; this model goes on from uint8 (frames, {size[0]}, {size[1]}, 3)")
-    factor = model.codec.temporal_factor
-    n = len(frames) // factor
+        raise UserError(f"the start is {came}; this model continues uint8 (frames, {size[0]}, {size[1]}, 3)")
+    n = model.codec.latents_of(len(frames))
     if n == 0:
-        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {factor}; give at least that many")
-    video = frames[: n * factor].to(model.device).float() / 127.5 - 1
+        least = model.codec.frames_of(1)
+        raise UserError(f"the start has {len(frames)} frames, and one latent stands for {least}; give at least that many")
+    video = frames[: model.codec.frames_of(n)].to(model.device).float() / 127.5 - 1
     return model.codec.encode(video.permute(3, 0, 1, 2)[None]).float()
 
 
-def _check_options(options: LongOptions, infill: VideoModel | None, *, has_start: bool) -> None:
-    without = {"gap_noise": options.gap_noise, "gap_steps": options.gap_steps, "key_stride": options.key_stride}
-    idle = [name for name, value in without.items() if value is not None]
-    if infill is None and (idle or options.gap_batch != "auto"):
-        raise UserError(f"{(idle or ['gap_batch'])[0]} has no effect without an infill model; give one or leave the option out")
-    if options.gap_batch != "auto" and not (isinstance(options.gap_batch, int) and options.gap_batch >= 1):
-        raise UserError(f"gap_batch is {options.gap_batch!r}, expected auto or a number of windows from 1 on")
-    if options.frames < 1:
-        raise UserError(f"a video needs at least one frame, not {options.frames}")
-    if options.lead_in is not None and options.lead_in < 0:
-        raise UserError(f"lead_in is {options.lead_in}, expected a number of frames, 0 for none")
-    if options.lead_in and has_start:
-        raise UserError(f"lead_in is {options.lead_in}, but a video that goes on from a start grows out of that; leave it out")
-
-
 def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSettings:
-    """The infill model's settings, once it is clear that both models speak of the same latents."""
+    """Check that both models are of the same latents, and return the infill model's settings."""
     settings, filling = predict.trained_settings(), infill.trained_settings()
     if infill is not predict and infill.codec.fingerprint() != predict.codec.fingerprint():
         raise UserError(
@@ -238,21 +211,23 @@ def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSetting
     return filling
 
 
-def _check_ears(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
-    """Whoever is given latents must have been trained to see them."""
+def _check_mask(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
+    """Refuse to give latents to a network that takes no mask."""
     needed = [predict] if made.num_key_windows > 1 or made.start_latents else []
     needed += [infill] if infill is not None and made.num_gap_windows else []
     for model in needed:
-        if not _hears_mask(model):
+        assert model.denoiser is not None
+        if not model.denoiser.inputs.mask:
             raise UserError(
-                f"{model.name} was trained without given frames (no mask channel), so it cannot go on from any; "
+                f"{model.name} was trained without given frames (its network takes no mask), so it cannot continue any; "
                 "give a predict, infill or joint model, or ask for fewer frames"
             )
 
 
 def _warn(predict: VideoModel, made: Plan) -> None:
     stride = predict.trained_settings().key_stride
-    if made.key_stride == 1 and stride > 1 and not getattr(predict.denoiser, "fps_embedding", False):
+    assert predict.denoiser is not None
+    if made.key_stride == 1 and stride > 1 and not predict.denoiser.inputs.fps:
         words = "%s was trained on latents %d apart: without an infill model its video runs that much faster"
         logger.warning(words, predict.name, stride)
     if 0 < made.known_keys < made.overlap:
@@ -261,10 +236,6 @@ def _warn(predict: VideoModel, made: Plan) -> None:
             made.known_keys,
             made.overlap,
         )
-
-
-def _hears_mask(model: VideoModel) -> bool:
-    return getattr(model.denoiser, "mask_channel", True)
 
 
 def _or(value: T | None, otherwise: T) -> T:

@@ -1,7 +1,7 @@
-"""Carries out the plan of a long video: keys one window after another, gaps in batches, latents out in order (LVDM section 3.3).
+"""Sample the plan of a long video: keys one window after another, gaps in batches, latents out in order (LVDM section 3.3).
 
 Conditional latent perturbation: the given latents of a window are noised once to level s, written into x before every call of the
-network, and the network is told s. What is kept of them are always the clean ones.
+network, and the network is given s. The clean ones are kept.
 Letters: b batch, v videos, c channels, t latents of a window, h w; m mask (1 = given), s level of given latents.
 """
 
@@ -21,15 +21,15 @@ from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import OnStep
 from lvdm.sampling.solver import Solver
 from lvdm.sampling.windows import Plan, Window
-from lvdm.types import Condition, Noise, Predictor
+from lvdm.types import Condition, DenoiserInputs, Noise, Predictor
 
 NoiseFor = Callable[[str, int], VideoNoise]  # ("key" or "gap", index of the window) -> its noise, from the beginning
-OnLatents = Callable[[float], None]  # told how many more latents are done, in fractions while a window is under way
+OnLatents = Callable[[float], None]  # called with the latents sampled since the last call, in fractions within a window
 
 
 @dataclass(frozen=True)
 class WindowSampler:
-    """One network on windows with some latents given.
+    """A network that samples windows with some latents given.
 
     Args:
         predict: the network as a predictor of x0.
@@ -37,8 +37,8 @@ class WindowSampler:
         solver: which sampler on which grid.
         level: s, the time of the table whose noise the given latents carry; 0 leaves them clean.
         guidance: weight w against the pass that is given nothing; 0 is one pass.
-        fps: frames per second of a window as the network sees it, told where it is not None.
-        hears_mask, hears_level: whether the network is told which latents are given, and their level.
+        fps: frames per second of a window as the network sees it; None if it takes none.
+        inputs: what the network takes.
     """
 
     predict: Predictor
@@ -47,8 +47,7 @@ class WindowSampler:
     level: int
     guidance: float
     fps: float | None
-    hears_mask: bool = True
-    hears_level: bool = True
+    inputs: DenoiserInputs = DenoiserInputs(mask=True, noise_level="time", fps=True)
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, given: Sequence[int], noise: Noise, on_step: OnStep | None = None) -> Tensor:
@@ -70,17 +69,17 @@ class WindowSampler:
         return q_sample(frames, noise(frames.shape).to(frames), s, self.schedule)
 
     def _condition(self, frames: Tensor, mask: Tensor) -> Condition:
-        """The level is told also where nothing is given, as in training."""
+        """Return the condition of a window. It has the level also if nothing is given, as in training."""
 
         def per_sample(value: float) -> Tensor:
             return torch.full((len(frames),), value, device=frames.device)
 
         return Condition(
-            frames=frames if self.hears_mask else None,
-            mask=mask if self.hears_mask else None,
-            frame_noise=per_sample(self.level) if self.hears_mask and self.hears_level else None,
+            frames=frames,
+            mask=mask,
+            frame_noise=per_sample(self.level),
             fps=None if self.fps is None else per_sample(float(self.fps)),
-        )
+        ).taken_by(self.inputs)
 
 
 @torch.no_grad()
@@ -94,11 +93,11 @@ def long_latents(
     gap_batch: int = 1,
     on_latents: OnLatents | None = None,
 ) -> Iterator[Tensor]:
-    """Latents (v, c, n, h, w) of the whole video in order, n as they come; only those still needed are held.
+    """Yield latents (v, c, n, h, w) of the whole video in order, with any n; only those still needed are held.
 
     Args:
-        start: (v, c, plan.start_latents, h, w), known latents; without a start it has no latents, but the right shape.
-        gap_batch: gap windows filled at once (for all videos); halved when the GPU has not memory enough.
+        start: (v, c, plan.start_latents, h, w), known latents; without a start there are none, but in the right shape.
+        gap_batch: gap windows filled at once (for all videos); halved if the GPU runs out of memory.
     """
     line = _Line(start, plan.latents)
     maker = _Maker(plan, keys, gaps, line, noise_for, on_latents)
@@ -122,7 +121,7 @@ def long_latents(
 
 
 def _first_needed(plan: Plan, next_key: int, next_gap: int) -> int:
-    """The first latent that a window to come may be given."""
+    """Return the first latent that a later window may be given."""
     needed = [plan.latents]
     if next_key < plan.num_key_windows:
         needed.append(plan.key_window(next_key).positions[0])
@@ -132,15 +131,15 @@ def _first_needed(plan: Plan, next_key: int, next_gap: int) -> int:
 
 
 class _Line:
-    """The latents that are known, by position, until they are out and no longer needed."""
+    """The latents sampled so far, by position, until they are yielded and no longer needed."""
 
     def __init__(self, start: Tensor, end: int) -> None:
-        self.like = start[:, :, :0]  # shape, device and type of what is to come
+        self.like = start[:, :, :0]  # shape, device and type of all latents
         self._known = {position: start[:, :, position] for position in range(start.shape[2])}
         self._next_out, self._end = 0, end
 
     def gather(self, windows: Sequence[Window]) -> Tensor:
-        """(windows v, c, t, h, w): given latents in their slots, zeros elsewhere."""
+        """Return (windows v, c, t, h, w) with the given latents in their slots, zeros elsewhere."""
         v, c, _, h, w = self.like.shape
         frames = self.like.new_zeros(len(windows), v, c, len(windows[0].positions), h, w)
         for i, window in enumerate(windows):
@@ -149,13 +148,13 @@ class _Line:
         return frames.flatten(0, 1)
 
     def keep(self, windows: Sequence[Window], latents: Tensor) -> None:
-        """The new latents of windows sampled together, (windows v, c, t, h, w)."""
+        """Store the new latents of windows sampled together, (windows v, c, t, h, w)."""
         for window, made in zip(windows, latents.unflatten(0, (len(windows), -1)), strict=True):
             for slot in window.new:
                 self._known[window.positions[slot]] = made[:, :, slot].clone()
 
     def ready(self) -> Iterator[Tensor]:
-        """What is known without a gap behind what is out, as one chunk; nothing where that is nothing."""
+        """Yield the latents that follow those yielded before without a gap, as one chunk, if there are any."""
         out = []
         while self._next_out < self._end and self._next_out in self._known:
             out.append(self._known[self._next_out])
@@ -170,7 +169,7 @@ class _Line:
 
 @dataclass
 class _Maker:
-    """Runs the networks on windows and lays the results into the line."""
+    """Runs the networks on windows and stores the results in the line."""
 
     plan: Plan
     keys: WindowSampler
@@ -183,14 +182,14 @@ class _Maker:
     def make(self, stage: str, numbered: Sequence[tuple[int, Window]]) -> None:
         """Sample these windows in one batch, with the noise that belongs to each."""
         sampler = self.keys if stage == "key" else self.gaps
-        assert sampler is not None, "a plan with gaps needs someone to fill them"
+        assert sampler is not None, "a plan with gaps needs an infill model"
         windows = [window for _, window in numbered]
         noise = VideoNoise.join([self.noise_for(stage, index) for index, _ in numbered])
         on_step = self._report(windows, len(sampler.solver.grid))
         self.line.keep(windows, sampler(self.line.gather(windows), windows[0].given, noise, on_step))
 
     def fill(self, numbered: Sequence[tuple[int, Window]], gap_batch: int) -> int:
-        """Fill gaps, at most `gap_batch` windows at once, and say how many at once were possible."""
+        """Fill gaps, at most `gap_batch` windows at once, and return how many at once fitted the memory."""
         done = 0
         while done < len(numbered):
             try:

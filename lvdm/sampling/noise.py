@@ -1,7 +1,8 @@
-"""Noise that belongs to a video, not to a batch: video i of a seed is the same whatever is sampled beside it.
+"""Noise that belongs to a video, not to a batch: video i of a seed is the same whatever else is sampled.
 
-Each stream is numpy's PCG64 seeded by (seed, video, *stage). Not torch.Generator: on the CPU it keeps 32 bits of its seed, so
-among the hundred thousand streams of a long run two would likely be the same.
+Each stream is numpy's PCG64 seeded by (seed, video, *stage). A torch.Generator on the CPU uses the lower 32 bits of its seed
+only: among the hundred thousand streams of a long run two would likely be the same. (The draws of training and of data sets
+are torch's, whatever the width of the hash they are seeded with; two equal ones among them do no harm.)
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from lvdm.types import UserError
 
 
 class VideoNoise:
-    """A `Noise`: shape (b, ...) -> standard normal float32 on the CPU, row i from the stream of `videos[i]`, each call going on
-    where the last ended. `stage` sets apart the parts of one video (say, one number for the kind, one for the window)."""
+    """A `Noise`: shape (b, ...) -> standard normal float32 on the CPU, row i from the stream of `videos[i]`. Each call continues
+    the streams. `stage` separates the parts of one video (one number for the kind of window, one for its index)."""
 
     def __init__(self, seed: int, videos: Sequence[int], *, stage: tuple[int, ...] = ()) -> None:
         if seed < 0:
@@ -28,13 +29,13 @@ class VideoNoise:
         return len(self._streams)
 
     def __call__(self, shape: Sequence[int]) -> Tensor:
-        assert shape[0] == len(self), f"noise for {len(self)} videos was asked for a batch of {shape[0]}"
+        assert shape[0] == len(self), f"noise for {len(self)} videos was requested for a batch of {shape[0]}"
         rows = [stream.standard_normal(tuple(shape[1:]), dtype=np.float32) for stream in self._streams]
         return torch.from_numpy(np.stack(rows))
 
     @staticmethod
     def join(parts: Sequence[VideoNoise]) -> VideoNoise:
-        """The rows of all parts in one batch, as for gaps filled together; the streams are shared, not copied."""
+        """Return the rows of all parts as one batch, for gaps filled together; the streams are shared, not copied."""
         joined = VideoNoise(0, [])
         joined._streams = [stream for part in parts for stream in part._streams]
         return joined

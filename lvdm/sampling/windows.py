@@ -1,9 +1,9 @@
-"""The plan of a long video: which latents are made together, from which known ones (LVDM section 3.3, "hierarchical").
+"""The plan of a long video: which latents are sampled together, from which known ones (LVDM section 3.3, "hierarchical").
 
 Letters: n known latents of the start, k key stride (latents between keys), g key intervals in one gap window.
-Keys are every k-th latent. Windows of keys are made one after another, each sharing `overlap` keys with the one before;
-windows of all latents then fill the gaps between keys. The last known latent of a start is always a key, so that what
-follows grows out of it; without a start the keys are 0, k, 2k, ... Everything here is pure arithmetic.
+Keys are every k-th latent. Windows of keys are sampled one after another, each sharing `overlap` keys with the one before;
+windows of all latents then fill the gaps between keys. The last known latent of a start is always a key, so that it
+is continued; without a start the keys are 0, k, 2k, ... Everything here is pure arithmetic.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class Window:
-    """Latents made in one sampling. Slots that are neither given nor new are sampled and thrown away."""
+    """Latents sampled together. Slots that are neither given nor new are sampled and thrown away."""
 
     positions: tuple[int, ...]  # which latent of the video stands in each slot
     given: tuple[int, ...]  # slots whose latent is known
@@ -25,10 +25,10 @@ class Window:
 
 @dataclass(frozen=True)
 class Plan:
-    """All windows of one long video, each computed when asked for, so that a plan of any length weighs the same."""
+    """All windows of one long video, each computed when requested, so that a plan of any length takes the same memory."""
 
     frames: int
-    latents: int  # latents that cover the frames; positions from here on are made only as keys
+    latents: int  # latents that cover the frames; positions from here on are sampled only as keys
     window: int
     overlap: int
     key_stride: int
@@ -37,7 +37,7 @@ class Plan:
 
     @property
     def first_key(self) -> int:
-        """Position of the first key: 0, or such that the last known latent is a key."""
+        """Return the position of the first key: 0, or such that the last known latent is a key."""
         return (self.start_latents - 1) % self.key_stride if self.start_latents else 0
 
     @property
@@ -46,7 +46,7 @@ class Plan:
 
     @property
     def num_keys(self) -> int:
-        """Keys until one lies on or behind the last latent, and at least as many as one gap window needs."""
+        """Return the keys until one lies on or after the last latent, and at least as many as one gap window needs."""
         intervals = self._intervals
         return max(intervals, self._gap_intervals if intervals and self.gap_window else 0) + 1
 
@@ -60,7 +60,7 @@ class Plan:
         return -(-(self._intervals - self._first_interval) // self._gap_intervals) if self.gap_window else 0
 
     def keys_after(self, windows: int) -> int:
-        """How many keys are known when that many key windows have been made (not cut at the last one that is kept)."""
+        """Return how many keys are known after that many key windows (not cut at the last one that is kept)."""
         if windows == 0:
             return self.known_keys
         first = self.known_keys - min(self.known_keys, self.overlap) + self.window
@@ -77,7 +77,7 @@ class Plan:
         )
 
     def gap_window_at(self, index: int) -> Window:
-        """Gaps from left to right; the last window moves back, where it must, over gaps that others fill."""
+        """Return a window of gaps, from left to right; the last one moves back, if it must, over gaps that others fill."""
         assert self.gap_window is not None, "a plan without gap window has no gaps"
         first = self._first_interval + index * self._gap_intervals  # the first interval that this window fills
         begin = max(0, min(first, self._intervals - self._gap_intervals))
@@ -91,7 +91,7 @@ class Plan:
         )
 
     def gaps_ready(self, key_windows: int) -> int:
-        """How many gap windows have all their keys once that many key windows are made."""
+        """Return how many gap windows have all their keys after that many key windows."""
         if not self.gap_window:
             return 0
         whole = (self.keys_after(key_windows) - 1 - self._first_interval) // self._gap_intervals
@@ -106,7 +106,7 @@ class Plan:
         return [self.gap_window_at(index) for index in range(self.num_gap_windows)]
 
     def in_order(self) -> Iterator[tuple[str, int, Window]]:
-        """("key" or "gap", its index, the window), each gap as soon as its keys are there."""
+        """Yield ("key" or "gap", its index, the window), each gap as soon as it has its keys."""
         filled = 0
         for index in range(self.num_key_windows):
             yield "key", index, self.key_window(index)
@@ -116,7 +116,7 @@ class Plan:
 
     @property
     def _intervals(self) -> int:
-        """Intervals between neighbouring keys that are needed to reach the last latent."""
+        """Return the intervals between neighbouring keys that are needed to reach the last latent."""
         return -(-(self.latents - 1 - self.first_key) // self.key_stride)
 
     @property
@@ -131,29 +131,28 @@ class Plan:
 def plan(
     frames: int,
     *,
-    temporal_factor: int,
+    latents: int,
     window: int,
     overlap: int,
     key_stride: int = 1,
     gap_window: int | None = None,
     start_latents: int = 0,
 ) -> Plan:
-    """The plan of a video of `frames` frames.
+    """Return the plan of a video of `frames` frames.
 
     Args:
-        temporal_factor: frames per latent.
+        latents: how many cover these frames.
         window: latents that the predicting network sees at once.
         overlap: keys that a window is given from the one before.
         key_stride: latents from one key to the next; 1 makes every latent a key (plain autoregressive).
         gap_window: latents that the infilling network sees at once, a multiple of key_stride plus one; None without gaps.
-        start_latents: latents of a given start; they are never made.
+        start_latents: latents of a given start; they are never sampled.
     """
     _check(frames, window, overlap, key_stride, gap_window)
-    latents = -(-frames // temporal_factor)
     if start_latents >= latents:
         raise UserError(
-            f"the start already holds {start_latents * temporal_factor} of the {frames} frames asked for; "
-            "ask for more frames or give a shorter start"
+            f"the start already has {start_latents} of the {latents} latents of the {frames} requested frames; "
+            "request more frames or give a shorter start"
         )
     return Plan(frames, latents, window, overlap, key_stride, gap_window, start_latents)
 
@@ -166,7 +165,7 @@ def _check(frames: int, window: int, overlap: int, key_stride: int, gap_window: 
     if not 1 <= overlap < window:
         raise UserError(f"windows of {window} latents cannot share {overlap}; give an overlap from 1 to {window - 1}")
     if key_stride > 1 and gap_window is None:
-        raise UserError(f"with a key every {key_stride} latents someone must fill the gaps; give an infill model or key_stride 1")
+        raise UserError(f"with a key every {key_stride} latents an infill model must fill the gaps; give one or key_stride 1")
     if key_stride == 1 and gap_window is not None:
         raise UserError("with key_stride 1 there is no gap to fill; leave the infill model out or give a larger key_stride")
     if gap_window is not None and (gap_window <= key_stride or (gap_window - 1) % key_stride):

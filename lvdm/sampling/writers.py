@@ -1,7 +1,7 @@
 """Videos out, as a stream: mp4, gif, npz, a folder of PNGs, and a contact sheet of several videos.
 
 Frames are uint8 (k, h, w, 3), any k at a time; nothing here holds a whole video. Each file is written under a temporary name and
-renamed when it is whole, and never replaces a file that is already there unless told to.
+renamed when it is whole. It replaces an existing file only with `overwrite`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class VideoWriter(Protocol):
 
 
 class _Writer:
-    """What the formats share: where the file will lie and where it lies until it is whole."""
+    """What the formats share: the file's path, and its temporary path until it is whole."""
 
     def __init__(self, path: str | Path, *, overwrite: bool) -> None:
         self.path, self.overwrite = Path(path), overwrite
@@ -54,7 +54,7 @@ class _Writer:
 
 
 class _FfmpegWriter(_Writer):
-    """Pipes raw frames into ffmpeg, which is started when the first frame tells the size."""
+    """Pipes raw frames into ffmpeg, which is started when the first frame gives the size."""
 
     container = ""
 
@@ -64,7 +64,7 @@ class _FfmpegWriter(_Writer):
             raise UserError(f"a video cannot be shown at {fps} frames per second; give a positive number")
         self.fps = Fraction(fps).limit_denominator(1001)
         self._process: subprocess.Popen[bytes] | None = None
-        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as ffmpeg does)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as ffmpeg does)
 
     def _encoding(self) -> list[str]:
         raise NotImplementedError
@@ -81,32 +81,32 @@ class _FfmpegWriter(_Writer):
 
     def close(self) -> None:
         assert self._process is not None and self._process.stdin is not None, "a video needs at least one frame"
-        with contextlib.suppress(BrokenPipeError):  # the status tells
+        with contextlib.suppress(BrokenPipeError):  # the exit status is checked below
             self._process.stdin.close()
         if self._process.wait() != 0:
             raise self._failure()
-        self._complaints.close()
+        self._errors.close()
         self._publish()
 
     def discard(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        self._complaints.close()
+        self._errors.close()
         super().discard()
 
     def _start(self, height: int, width: int) -> subprocess.Popen[bytes]:
         source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(self.fps), "-i", "-"]
         target = [*self._encoding(), "-f", self.container, str(self.temporary)]
         command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-nostdin", *source, "-an", *target]
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._complaints)
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors)
 
     def _failure(self) -> UserError:
         assert self._process is not None
         status = self._process.wait()
-        self._complaints.seek(0)
-        said = self._complaints.read().decode(errors="replace").strip()
-        lines = why_not_written(OSError(said)).splitlines() or [f"exit status {status}"]
+        self._errors.seek(0)
+        errors = self._errors.read().decode(errors="replace").strip()
+        lines = why_not_written(OSError(errors)).splitlines() or [f"exit status {status}"]
         return UserError(f"ffmpeg could not write {self.path}: {lines[-1]}; free space, or give a folder that can be written")
 
 
@@ -142,7 +142,7 @@ class GifWriter(_FfmpegWriter):
 
 
 class NpzWriter(_Writer):
-    """One array `video`, uint8 (t, h, w, 3), as numpy.load reads it; frames wait in a file until their number is known."""
+    """One array `video`, uint8 (t, h, w, 3), as numpy.load reads it; frames lie in a raw file until their number is known."""
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
@@ -230,16 +230,17 @@ class ContactSheet:
 
 
 class VideoFiles:
-    """One video in several formats at once; all of its files appear on a clean exit, none when something failed."""
+    """One video in several formats at once; all of its files appear on a clean exit, none after an error."""
 
-    def __init__(self, writers: Sequence[VideoWriter]) -> None:
-        self._writers = list(writers)
-        self.paths = [writer.path for writer in writers]
+    def __init__(self, writers: Sequence[VideoWriter], on_frames: Callable[[Frames], None] | None = None) -> None:
+        self._writers, self._on_frames = list(writers), on_frames
 
     def write(self, frames: Frames) -> None:
         for writer in self._writers:
             with _named(writer.path):
                 writer.write(frames)
+        if self._on_frames is not None:
+            self._on_frames(frames)
 
     def __enter__(self) -> VideoFiles:
         return self
@@ -257,7 +258,7 @@ class VideoFiles:
 
 
 def paths_for(folder: Path, name: str, formats: Sequence[str]) -> dict[str, Path]:
-    """Where a video called `name` goes in each format; "frames" is a folder."""
+    """Return the path of a video called `name` in each format; "frames" is a folder."""
     unknown = [format_ for format_ in formats if format_ not in FORMATS]
     if unknown or not formats:
         given = ", ".join(map(repr, unknown)) or "none at all"
@@ -265,20 +266,27 @@ def paths_for(folder: Path, name: str, formats: Sequence[str]) -> dict[str, Path
     return {format_: folder / (name if format_ == "frames" else f"{name}.{format_}") for format_ in formats}
 
 
-def open_video(paths: dict[str, Path], *, fps: float, quality: float = 8, overwrite: bool = False) -> VideoFiles:
-    """Writers for the paths of `paths_for`."""
+def open_writers(
+    paths: dict[str, Path],
+    *,
+    fps: float,
+    quality: float = 8,
+    overwrite: bool = False,
+    on_frames: Callable[[Frames], None] | None = None,
+) -> VideoFiles:
+    """Return writers for the paths of `paths_for`; `on_frames` is called with all frames that were written."""
     make: dict[str, Callable[[Path], VideoWriter]] = {
         "mp4": lambda path: Mp4Writer(path, fps=fps, quality=quality, overwrite=overwrite),
         "gif": lambda path: GifWriter(path, fps=fps, overwrite=overwrite),
         "npz": lambda path: NpzWriter(path, overwrite=overwrite),
         "frames": lambda path: PngWriter(path, overwrite=overwrite),
     }
-    return VideoFiles([make[format_](path) for format_, path in paths.items()])
+    return VideoFiles([make[format_](path) for format_, path in paths.items()], on_frames)
 
 
 @contextlib.contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """The system's error, such as a full disk, says which file it is about."""
+    """Name the file in the system's error, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -294,12 +302,12 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename; where something has appeared at `path` meanwhile, refuse rather than replace it."""
+    """Rename; refuse to replace what has appeared at `path` meanwhile, unless allowed."""
     if overwrite:
         if path.is_dir():
             shutil.rmtree(path)
     elif path.exists():
-        raise UserError(f"{path} exists already and is kept; choose another folder or allow overwriting")
+        raise UserError(f"{path} exists and is kept; choose another folder or allow overwriting")
     os.replace(temporary, path)
 
 

@@ -7,9 +7,8 @@ from lvdm.training.adversary import Adversary
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.diffusion import GivenFrames, LatentDiffusion
-from lvdm.training.optimizers import AdamW, Constant, Cosine, Muon
-from lvdm.training.reconstruction import ReconstructionLoss
-from lvdm.training.stages import InfillDiffusion, JointDiffusion, PredictDiffusion, ShortDiffusion
+from lvdm.training.optimizers import AdamW, Constant, Cosine, LearningRate, Muon, OptimizerSettings
+from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.training.tasks import Task
 
 __all__ = [
@@ -20,13 +19,12 @@ __all__ = [
     "Cosine",
     "ExponentialAverage",
     "GivenFrames",
-    "InfillDiffusion",
-    "JointDiffusion",
     "LatentDiffusion",
+    "LearningRate",
     "Muon",
-    "PredictDiffusion",
+    "OptimizerSettings",
     "ReconstructionLoss",
-    "ShortDiffusion",
+    "ReconstructionParts",
     "Task",
 ]
 
@@ -40,9 +38,5 @@ BUILDABLE = (  # classes that a config may name
     "optimizers.Constant",
     "optimizers.Cosine",
     "reconstruction.ReconstructionLoss",
-    "stages.ShortDiffusion",
-    "stages.PredictDiffusion",
-    "stages.InfillDiffusion",
-    "stages.JointDiffusion",
     "tasks.Task",
 )

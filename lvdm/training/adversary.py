@@ -1,4 +1,4 @@
-"""The adversarial part of an autoencoder's training: discriminators, their losses, and how much of them the autoencoder hears.
+"""The adversarial part of an autoencoder's training: discriminators, their losses, and the weight of the generator loss.
 
 LVDM section 3.1; hinge loss, and VQGAN's adaptive weight. Letters: x video, y reconstruction, both (b, 3, t, h, w).
 """
@@ -14,34 +14,34 @@ from torch.nn import Parameter
 
 from lvdm.rules import integer, number, require
 from lvdm.training.optimizers import AdamW, OptimizerSettings
-from lvdm.types import UserError
+from lvdm.types import UserError, check_contract
 
 
-def hinge_judging(real: Tensor, made: Tensor) -> Tensor:
-    """What a discriminator lowers: logits of real videos above 1, of made ones below -1."""
-    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + made).mean())
+def hinge_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Return the hinge loss of logits: those of real videos should be above 1, those of reconstructions below -1."""
+    return 0.5 * (F.relu(1 - real).mean() + F.relu(1 + fake).mean())
 
 
-def hinge_fooling(made: Tensor) -> Tensor:
-    """What the autoencoder lowers: made videos with high logits."""
-    return -made.mean()
+def hinge_generator_loss(fake: Tensor) -> Tensor:
+    """Return the loss of the autoencoder, which is low if its reconstructions have high logits."""
+    return -fake.mean()
 
 
-def adaptive_weight(of_reconstruction: Tensor, of_fooling: Tensor, *, largest: float = 1e4) -> Tensor:
-    """|grad of the reconstruction loss| / (|grad of the fooling loss| + 1e-4), both at the decoder's last layer; finite."""
-    weight = of_reconstruction.float().norm() / (of_fooling.float().norm() + 1e-4)
+def adaptive_weight(reconstruction_grad: Tensor, generator_grad: Tensor, *, largest: float = 1e4) -> Tensor:
+    """Return |reconstruction_grad| / (|generator_grad| + 1e-4), finite; both are gradients at the decoder's last layer."""
+    weight = reconstruction_grad.float().norm() / (generator_grad.float().norm() + 1e-4)
     return weight.nan_to_num(0.0, posinf=largest).clamp(0.0, largest).detach()
 
 
 class Adversary(nn.Module):
-    """Who judges reconstructions, and from when on.
+    """The discriminators of an autoencoder, with their optimizer and the weight of their loss.
 
     Args:
-        discriminators: one or more, such as lvdm.models.autoencoders.FrameDiscriminator; their losses are averaged.
-        weight: of the fooling loss in the autoencoder's.
-        adaptive: multiply it by the adaptive weight, which makes its gradient as large as the reconstruction's.
-        start_step: the first step that has it; before, the discriminators cost nothing.
-        optimizer: of the discriminators; Adam as published where absent.
+        discriminators: one or more networks, such as lvdm.models.autoencoders.FrameDiscriminator; their losses are averaged.
+        weight: weight of the generator loss in the autoencoder's loss.
+        adaptive: multiply the weight by `adaptive_weight`, which makes both gradients at the last layer equally large.
+        start_step: the first adversarial step; before it, the discriminators cost nothing.
+        optimizer: optimizer of the discriminators; None is the published Adam.
     """
 
     def __init__(
@@ -55,18 +55,19 @@ class Adversary(nn.Module):
     ) -> None:
         super().__init__()
         if not discriminators:
-            raise UserError("discriminators is empty; an adversary needs one or more")
+            raise UserError("discriminators is empty, expected one or more; add one, or leave the adversary out")
         require(number(1e-9, 1e9), weight=weight)
         require(integer(0), start_step=start_step)
         self.discriminators = nn.ModuleList(discriminators)
         self.weight, self.adaptive, self.start_step = weight, adaptive, start_step
         self.optimizer = optimizer or AdamW(3.6e-5, betas=(0.5, 0.9))
+        check_contract(self.optimizer, OptimizerSettings)
 
-    def fooling(self, reconstruction: Tensor) -> Tensor:
-        return torch.stack([hinge_fooling(judge(reconstruction)) for judge in self.discriminators]).mean()
+    def generator_loss(self, reconstruction: Tensor) -> Tensor:
+        return torch.stack([hinge_generator_loss(each(reconstruction)) for each in self.discriminators]).mean()
 
-    def judging(self, video: Tensor, reconstruction: Tensor) -> Tensor:
-        losses = [hinge_judging(judge(video), judge(reconstruction)) for judge in self.discriminators]
+    def discriminator_loss(self, video: Tensor, reconstruction: Tensor) -> Tensor:
+        losses = [hinge_discriminator_loss(each(video), each(reconstruction)) for each in self.discriminators]
         return torch.stack(losses).mean()
 
     def trained_parameters(self) -> Iterable[Parameter]:

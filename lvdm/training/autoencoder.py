@@ -1,4 +1,4 @@
-"""Training of a video autoencoder, and the one measurement of its latents that all later stages share.
+"""Training of a video autoencoder, and the measurement of its latents' scale and shift, which all later stages use.
 
 LVDM section 3.1. Letters: x video, y reconstruction, z latent.
 """
@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lvdm.models.codec import Codec, Moments
+from lvdm.models.codec import Codec, LatentMoments
 from lvdm.models.features import psnr, ssim
 from lvdm.rules import integer, require
 from lvdm.training.adversary import Adversary, adaptive_weight
-from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
+from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.training.seeding import generator_for, sample_noise
 from lvdm.types import Batch, UserError
@@ -27,16 +27,16 @@ from lvdm.types import Batch, UserError
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One batch through the autoencoder."""
+    """A batch, its reconstruction, and the reconstruction loss."""
 
     video: Tensor
-    made: Tensor
-    kept: ReconstructionParts
+    reconstruction: Tensor
+    terms: ReconstructionParts
 
 
 @dataclass(frozen=True)
 class Stepping:
-    """Of two optimizers in turn, which Lightning leaves to the module: its own keys of `trainer`."""
+    """The settings of `trainer` that a module with two optimizers applies itself, because Lightning does not."""
 
     gradient_clip_val: float | None = None
     gradient_clip_algorithm: str = "norm"
@@ -44,14 +44,15 @@ class Stepping:
 
 
 class AutoencoderTraining(SteppedModule):
-    """Trains the autoencoder inside a codec; at the end measures the scale and shift of its latents.
+    """Trains the autoencoder inside a codec, and at the end measures the scale and shift of its latents.
 
     Args:
-        codec: the autoencoder with a scale and shift; ones given here (other than 1 and 0) are kept, else they are measured.
-        loss: what the reconstruction should keep.
-        adversary: discriminators that the reconstruction should pass; none where absent.
-        optimizer, learning_rate: how the weights are stepped; the rate's course is that of the discriminators too.
-        measure_batches: training batches over which scale and shift are measured.
+        codec: the autoencoder with scale and shift; they are measured if they are 1 and 0, and kept otherwise.
+        loss: the reconstruction loss: a module on (video, reconstruction, posterior, generator) that returns
+            `ReconstructionParts`. The generator is for its random choices, and None in validation.
+        adversary: the discriminators; None trains without.
+        optimizer, learning_rate: the optimizer, and the schedule of its rate and of the discriminators'.
+        measure_batches: number of training batches that scale and shift are measured on; 0 measures nothing.
         seed: the latent's noise is a function of (seed, step, sample).
     """
 
@@ -59,10 +60,10 @@ class AutoencoderTraining(SteppedModule):
         self,
         *,
         codec: Codec,
-        loss: ReconstructionLoss | None = None,
+        loss: nn.Module | None = None,
         adversary: Adversary | None = None,
         optimizer: OptimizerSettings | None = None,
-        learning_rate: Constant | None = None,
+        learning_rate: LearningRate | None = None,
         measure_batches: int = 64,
         seed: int = 0,
     ) -> None:
@@ -70,7 +71,7 @@ class AutoencoderTraining(SteppedModule):
         require(integer(0), measure_batches=measure_batches, seed=seed)
         self.codec = codec
         self.measures_scale = (codec.scale, codec.shift) == (1.0, 0.0) and measure_batches > 0
-        self._validated = Moments()
+        self._validated = LatentMoments()
         self.autoencoder.requires_grad_(True).train()
         self.loss = loss or ReconstructionLoss()
         self.measure_batches, self.seed = measure_batches, seed
@@ -78,8 +79,8 @@ class AutoencoderTraining(SteppedModule):
         self.automatic_optimization = adversary is None
         if adversary is not None and adversary.adaptive and getattr(self.autoencoder, "last_layer", None) is None:
             raise UserError(
-                f"the adaptive weight looks at the decoder's last layer, and {type(self.autoencoder).__name__} names none; "
-                "give it a property last_layer, or set adversary.params.adaptive: false"
+                f"the adaptive weight needs the decoder's last layer, but {type(self.autoencoder).__name__} has no last_layer; "
+                "add that property, or set adversary.params.adaptive: false"
             )
 
     @property
@@ -87,24 +88,27 @@ class AutoencoderTraining(SteppedModule):
         return self.codec.autoencoder
 
     def train(self, mode: bool = True) -> AutoencoderTraining:
-        """A codec is frozen and stays in eval mode; here its autoencoder is what is trained."""
+        """Set the mode of the autoencoder too, which a codec keeps in eval mode otherwise."""
         super().train(mode)
         self.autoencoder.train(mode)
         return self
 
     def setup(self, stage: str) -> None:
-        self.loss.load_features()
+        if isinstance(self.loss, ReconstructionLoss):
+            self.loss.load_features()
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
-        judges = [] if self.adversary is None else [self.adversary.optimizer.build(self.adversary.trained_parameters())]
-        return [*super().build_optimizers(), *judges]
+        optimizers = super().build_optimizers()
+        if self.adversary is not None:
+            optimizers.append(self.adversary.optimizer.build(self.adversary.trained_parameters()))
+        return optimizers
 
     # One batch -------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         if self.adversary is None:
-            return self.reconstruct(batch, batch_idx).kept.loss
-        for loss in self.losses_in_turn(batch, batch_idx):
+            return self.reconstruct(batch, batch_idx).terms.loss
+        for loss in self.alternating_losses(batch, batch_idx):
             self.manual_backward(loss / self.stepping.accumulate_grad_batches)
         if (batch_idx + 1) % self.stepping.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
             self._step_all()
@@ -114,56 +118,59 @@ class AutoencoderTraining(SteppedModule):
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
         generator = generator_for(self.seed, self.global_step, batch_idx)
-        made = self.autoencoder.decode(posterior.at(sample_noise(posterior.mean.shape, generator, self.share, video.device)))
-        out = Reconstruction(video, made, self.loss(video, made, posterior, generator))
-        self.log("train/loss", out.kept.loss, prog_bar=True, batch_size=len(video))
-        self.log_dict({f"train/{name}": part for name, part in out.kept.parts.items()}, batch_size=len(video))
+        noise = sample_noise(posterior.mean.shape, generator, self.share, video.device)
+        reconstruction = self.autoencoder.decode(posterior.at(noise))
+        out = Reconstruction(video, reconstruction, self.loss(video, reconstruction, posterior, generator))
+        self.log("train/loss", out.terms.loss, prog_bar=True, batch_size=len(video))
+        self.log_dict({f"train/{name}": part for name, part in out.terms.parts.items()}, batch_size=len(video))
         return out
 
-    def losses_in_turn(self, batch: Batch, batch_idx: int) -> Iterator[Tensor]:
-        """The autoencoder's loss, then the discriminators'; each is to be followed by its backward pass before the next."""
+    def alternating_losses(self, batch: Batch, batch_idx: int) -> Iterator[Tensor]:
+        """Yield the autoencoder's loss, then the discriminators'; run the backward pass of each before taking the next."""
         assert self.adversary is not None
         out = self.reconstruct(batch, batch_idx)
         if self.global_step < self.adversary.start_step:
-            yield out.kept.loss
+            yield out.terms.loss
             return
         self.adversary.requires_grad_(False)
-        fooling = self.adversary.fooling(out.made)
-        weight = self._adaptive_weight(out.kept.loss, fooling) if self.adversary.adaptive else torch.ones_like(fooling)
-        yield out.kept.loss + self.adversary.weight * weight * fooling
+        generator_loss = self.adversary.generator_loss(out.reconstruction)
+        is_adaptive = self.adversary.adaptive
+        weight = self._adaptive_weight(out.terms.loss, generator_loss) if is_adaptive else torch.ones_like(generator_loss)
+        yield out.terms.loss + self.adversary.weight * weight * generator_loss
         self.adversary.requires_grad_(True)
-        judging = self.adversary.judging(out.video, out.made.detach())
-        yield judging
-        parts = {"fooling": fooling, "adaptive_weight": weight, "judging": judging}
+        discriminator_loss = self.adversary.discriminator_loss(out.video, out.reconstruction.detach())
+        yield discriminator_loss
+        parts = {"generator_loss": generator_loss, "adaptive_weight": weight, "discriminator_loss": discriminator_loss}
         self.log_dict({f"train/{name}": part for name, part in parts.items()}, batch_size=len(out.video))
 
-    def _adaptive_weight(self, kept: Tensor, fooling: Tensor) -> Tensor:
-        """Of the gradients of all processes together, so that each of them has the same."""
+    def _adaptive_weight(self, reconstruction_loss: Tensor, generator_loss: Tensor) -> Tensor:
+        """Return the weight from gradients averaged over all processes, so that it is the same in each."""
         last = self.autoencoder.last_layer
-        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in (kept, fooling)]
+        losses = (reconstruction_loss, generator_loss)
+        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in losses]
         if self.share.processes > 1:
             gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
         return adaptive_weight(*gradients)
 
     def _step_all(self) -> None:
-        """Lightning counts the autoencoder's steps alone: with the discriminators' one step would be two."""
+        """Step both optimizers; the discriminators' is unwrapped, because Lightning would count its steps as global steps."""
         optimizers = self.optimizers()
-        autoencoder, judges = optimizers[0], optimizers[1].optimizer
-        has_judged = any(p.grad is not None for p in self.adversary.trained_parameters())
-        for number, optimizer in enumerate([autoencoder, judges] if has_judged else [autoencoder]):
+        autoencoder, discriminators = optimizers[0], optimizers[1].optimizer
+        is_adversarial = any(p.grad is not None for p in self.adversary.trained_parameters())
+        for number, optimizer in enumerate([autoencoder, discriminators] if is_adversarial else [autoencoder]):
             if self.stepping.gradient_clip_val:
                 self.clip_gradients(optimizer, self.stepping.gradient_clip_val, self.stepping.gradient_clip_algorithm)
             optimizer.step()
             optimizer.zero_grad()
             self.lr_schedulers()[number].step()
 
-    def _progress_by_steps(self) -> float:
-        """Lightning knows nothing of the accumulation where the module steps itself."""
-        progress, trainer = super()._progress_by_steps(), self.trainer  # by which the batches of an epoch are counted
+    def num_steps(self) -> float:
+        """Return the number of steps; Lightning does not know of the accumulation in a module with two optimizers."""
+        steps, trainer = super().num_steps(), self.trainer  # the first call counts the batches of an epoch too
         if self.adversary is None or trainer.max_epochs == -1:
-            return progress
+            return steps
         steps = math.ceil(trainer.num_training_batches / self.stepping.accumulate_grad_batches) * trainer.max_epochs
-        return self.global_step / (steps if trainer.max_steps == -1 else min(steps, trainer.max_steps))
+        return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
 
     # Validation ------------------------------------------------------------------------------------------------------
 
@@ -171,39 +178,39 @@ class AutoencoderTraining(SteppedModule):
         video = batch["video"]
         posterior = self.autoencoder.encode(video)
         if self.measures_scale and self.trainer.state.fn == "fit":
-            self._scale_for_now(posterior.mode(), batch_idx)
-        made = self.autoencoder.decode(posterior.mode())
-        out = self.loss(video, made, posterior)
-        figures = {"loss": out.loss, "psnr": psnr(video, made).mean(), "ssim": ssim(video, made).mean()}
+            self._measure_in_validation(posterior.mode(), batch_idx)
+        reconstruction = self.autoencoder.decode(posterior.mode())
+        out = self.loss(video, reconstruction, posterior, None)
+        values = {"loss": out.loss, "psnr": psnr(video, reconstruction).mean(), "ssim": ssim(video, reconstruction).mean()}
         if "lpips" in out.parts:
-            figures["lpips"] = out.parts["lpips"]
-        for name, value in figures.items():
+            values["lpips"] = out.parts["lpips"]
+        for name, value in values.items():
             self.log(f"val/{name}", value, prog_bar=name == "psnr", batch_size=len(video), sync_dist=True)
 
     # Latent scale ----------------------------------------------------------------------------------------------------
 
-    def _scale_for_now(self, z: Tensor, batch_idx: int) -> None:
-        """Before the end of training a model file has the scale and shift of the validation videos."""
-        self._validated = (Moments() if batch_idx == 0 else self._validated).add(z)
+    def _measure_in_validation(self, z: Tensor, batch_idx: int) -> None:
+        """Measure scale and shift on validation videos, for the model files before the end of training."""
+        self._validated = (LatentMoments() if batch_idx == 0 else self._validated).add(z)
         if batch_idx + 1 == self.trainer.num_val_batches[0]:
-            with contextlib.suppress(UserError):  # a young autoencoder may tell no videos apart: that is said at the end
+            with contextlib.suppress(UserError):  # early latents may be constant; at the end of training that is an error
                 self._set_scale(self._validated)
 
     @torch.no_grad()
     def measure(self) -> None:
-        """Scale and shift over the first training batches; the weights are the averaged ones by now."""
-        data = self.trainer.datamodule  # a loader of its own begins at the first epoch, wherever training has ended
+        """Measure scale and shift on the first training batches, with the averaged weights."""
+        data = self.trainer.datamodule  # a new loader starts at the first epoch, wherever training has ended
         batches = self.trainer.train_dataloader if data is None else data.train_dataloader()
-        moments = Moments()
+        moments = LatentMoments()
         for batch in itertools.islice(batches, self.measure_batches):
             moments = moments.add(self.autoencoder.encode(batch["video"].to(self.device)).mode())
         self._set_scale(moments)
 
-    def _set_scale(self, moments: Moments) -> None:
-        """From the moments of all processes: the same in each."""
+    def _set_scale(self, moments: LatentMoments) -> None:
+        """Set scale and shift from the moments of all processes."""
         sums = torch.tensor([moments.count, moments.total, moments.squares], dtype=torch.float64, device=self.device)
         count, total, squares = self.all_gather(sums).reshape(-1, 3).sum(0).tolist()
-        self.codec.set_scale(*Moments(int(count), total, squares).latent_scale())
+        self.codec.set_scale(*LatentMoments(int(count), total, squares).latent_scale())
 
     def on_train_end(self) -> None:
         if self.measures_scale:

@@ -1,4 +1,4 @@
-"""What happens around the steps: the model file, the time cap, the stop at a loss that is not finite."""
+"""Callbacks around the training steps: the model file, the time cap, and the stop at a non-finite loss."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lvdm.training.checkpoint_file import write_error
 from lvdm.types import Batch, UserError
 
 logger = logging.getLogger(__name__)
 
 
 def is_last_step(trainer: pl.Trainer) -> bool:
-    """Whether training ends with the batch that was just done."""
+    """Return whether training ends with the batch that just ended."""
     is_last_epoch = trainer.max_epochs not in (None, -1) and trainer.current_epoch + 1 >= trainer.max_epochs
     return trainer.should_stop or trainer.global_step == trainer.max_steps or (is_last_epoch and trainer.is_last_batch)
 
 
 class WriteModelFile(Callback):
-    """Writes model.safetensors after every validation and at the end, both times with the averaged weights in place.
+    """Writes model.safetensors, with the averaged weights, after every validation and at the end of training.
 
-    It stands before the averaging callback, which gives the trained weights back when validation ends. The last validation
-    leaves the writing to the end: a file of the last step is a complete one, with its latents measured.
+    It comes before the averaging callback, which puts the trained weights back when validation ends. After the last validation
+    nothing is written: the file at the end of training has the measured scale of the latents too.
 
     Args:
-        write: (module, step), writes the file; called in every process, for each may hold a part of the weights.
-        written: the step of the file that is there, -1 where there is none.
+        write: writes the file, given (module, step); called in every process, because each may hold a shard of the weights.
+        written: returns the step of the existing file, -1 if there is none.
     """
 
     def __init__(self, write: Callable[[pl.LightningModule, int], None], *, written: Callable[[], int]) -> None:
@@ -47,7 +48,7 @@ class WriteModelFile(Callback):
             try:
                 self.write(pl_module, trainer.global_step)
             except UserError as error:
-                logger.error("%s; training goes on, and the model file is written again after the next validation", error)
+                logger.error("%s; training continues, and the model file is written after the next validation", error)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -63,8 +64,10 @@ class WriteModelFile(Callback):
 
 
 def _end_training(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-    """The end of a run that was killed between its last checkpoint and its model file: Lightning, resuming it, sees nothing to
-    train and may call no `on_train_end`; twice changes nothing."""
+    """End a run that was killed between its last checkpoint and its model file.
+
+    When Lightning resumes it, there is nothing to train and `on_train_end` may not be called. A second call changes nothing.
+    """
     for callback in trainer.callbacks:
         if isinstance(callback, WeightAveraging):
             callback.on_train_end(trainer, pl_module)
@@ -72,36 +75,37 @@ def _end_training(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
 
 
 class TimeCap(Callback):
-    """Ends training after `minutes` of it, validation included; learning rates that fall reach their end by then.
+    """Ends training after `minutes`, validation included; decaying learning rates reach their end by then.
 
-    The time spent so far is kept in checkpoints, so a resumed run has the rest of it.
+    Checkpoints hold the time spent so far, so a resumed run has the remaining time.
     """
 
     def __init__(self, minutes: float) -> None:
         if minutes <= 0:
             raise UserError(f"max_minutes is {minutes}; give more than 0, or leave it out")
         self.seconds = minutes * 60
-        self.spent_before = self.spent = 0.0  # in earlier starts, and with this one as of the last step
+        self.spent_before = self.spent = 0.0  # seconds in earlier starts, and in all starts as of the last step
         self.start = time.monotonic()
 
-    def progress(self, steps_done: float) -> float:
-        """What is done of the training in [0, 1]: by steps or by time, whichever is further."""
-        return max(steps_done, self.spent / self.seconds)
+    @property
+    def progress(self) -> float:
+        """The fraction of the time that is spent."""
+        return self.spent / self.seconds
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start = time.monotonic()
-        by_steps = pl_module.progress
-        pl_module.progress = lambda: self.progress(by_steps())
-        trainer.should_stop = trainer.should_stop or self.progress(0.0) >= 1  # a complete run, started again
+        pl_module.time_progress = self.progress
+        trainer.should_stop = trainer.should_stop or self.progress >= 1  # a complete run, started again
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
-        """The first process's time is everyone's: by clocks of their own the rates, and with them the weights, would part."""
+        """Use the first process's time in all: with different clocks the learning rates and weights would differ."""
         self.spent = trainer.strategy.broadcast(self._time())
+        pl_module.time_progress = self.progress
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        if self.progress(0.0) >= 1 and not trainer.should_stop:
+        if self.progress >= 1 and not trainer.should_stop:
             trainer.should_stop = True
             logger.info("time cap of %.1f minutes reached at step %d", self.seconds / 60, trainer.global_step)
 
@@ -116,53 +120,53 @@ class TimeCap(Callback):
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _BatchLoss:
     step: int
     loss: Tensor
-    indices: Tensor | Sequence[int]  # of the batch's samples
+    indices: Tensor | Sequence[int]  # the batch's samples
 
 
 class StopAtNonFiniteLoss(Callback):
     """Saves and stops when the loss is not finite, and names the batch's samples.
 
-    On a CPU every loss is looked at before it moves the weights. On an accelerator looking waits for the device, so it happens
-    every `every` batches, and before a checkpoint is written, so that last.ckpt never holds weights that are not finite.
+    On a CPU every loss is checked before it changes the weights. On an accelerator a check synchronises with the device, so it
+    runs every `every` batches, and before a checkpoint is written: last.ckpt never holds weights that are not finite.
     """
 
     def __init__(self, folder: Path, *, every: int = 50) -> None:
         self.folder, self.every = folder, every
         self._indices: Tensor | Sequence[int] = ()
-        self._unseen: list[_Seen] = []
+        self._unchecked: list[_BatchLoss] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int) -> None:
         self._indices = batch["index"]
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        self._unseen.append(_Seen(trainer.global_step, loss.detach(), self._indices))
-        if self.is_quick_to_look(loss) or len(self._unseen) >= self.every:
-            self._look(trainer)
+        self._unchecked.append(_BatchLoss(trainer.global_step, loss.detach(), self._indices))
+        if self.is_cheap_to_check(loss) or len(self._unchecked) >= self.every:
+            self._check(trainer)
 
-    def is_quick_to_look(self, loss: Tensor) -> bool:
+    def is_cheap_to_check(self, loss: Tensor) -> bool:
         return loss.device.type == "cpu"
 
     def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._look(trainer)
+        self._check(trainer)
 
-    def _look(self, trainer: pl.Trainer) -> None:
-        """All processes at once: one that stopped alone would leave the others waiting for its gradients."""
-        seen, self._unseen = self._unseen, []
-        if not seen:
+    def _check(self, trainer: pl.Trainer) -> None:
+        """Check in all processes at once: if one stopped alone, the others would wait for its gradients."""
+        batches, self._unchecked = self._unchecked, []
+        if not batches:
             return
-        losses = trainer.strategy.all_gather(torch.stack([each.loss for each in seen])).reshape(-1, len(seen))
+        losses = trainer.strategy.all_gather(torch.stack([each.loss for each in batches])).reshape(-1, len(batches))
         is_bad = ~losses.isfinite()  # (processes, batches)
         if not bool(is_bad.any()):
             return
         first = int(is_bad.any(dim=0).int().argmax())
-        bad, where = seen[first], is_bad[:, first]
+        bad, where = batches[first], is_bad[:, first]
         indices = trainer.strategy.all_gather(torch.as_tensor(bad.indices, device=losses.device)).reshape(len(losses), -1)
         path = self.folder / "non-finite.ckpt"
         trainer.save_checkpoint(path)
-        failed = getattr(trainer.strategy.checkpoint_io, "error", None)
+        failed = write_error(trainer)
         saved = f"the state is saved in {path}" if failed is None else f"the state could not be saved in {path} ({failed})"
         samples = ", ".join(str(index) for index in indices[where].flatten().tolist())
         raise UserError(

@@ -1,4 +1,4 @@
-"""The base of every diffusion stage: one training loss, one validation that is comparable between runs.
+"""Training of a denoiser on any mixture of tasks: one loss, and one validation that is comparable between runs.
 
 LVDM sections 3.2 to 3.4; mathematics in lvdm.diffusion. Letters: z latent, x0 clean, x_t noisy, t diffusion time, s level of
 the given frames, m mask (1 = given), eps noise.
@@ -15,20 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
-from lvdm.diffusion.draws import draw_levels, draw_times
-from lvdm.diffusion.guidance import check_compatible
 from lvdm.diffusion.loss_weights import UniformWeight
 from lvdm.diffusion.losses import L2Loss
-from lvdm.diffusion.masks import NoMask, frame_times
-from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.masks import NoMask
+from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
+from lvdm.diffusion.training_times import StratifiedTimes, TrainingTimes, draw_levels
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
-from lvdm.training.optimizers import Constant, OptimizerSettings, SteppedModule
+from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.seeding import ALONE, Share, generator_for, sample_noise
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import Batch, Condition, Denoiser, TextEncoder, UserError, check_contract
+from lvdm.types import Batch, Condition, TextEncoder, UserError, check_denoiser, check_inputs
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +37,14 @@ VALIDATION_TIMES = 8  # evenly spread over the schedule, the same for every mode
 
 
 @dataclass(frozen=True)
-class Draw:
-    """All the randomness of one training loss, drawn: the loss is a function of it and the weights."""
+class LossInputs:
+    """The latents of one batch and everything that was sampled for its loss; the loss depends on these and the weights only."""
 
     x0: Tensor  # (b, c, t, h, w)
     eps: Tensor
     t: Tensor  # (b,)
     cond: Condition  # mask and level of the given frames, fps, label, text
-    new_fraction: float | None = None  # of the frames of all processes: those that are not given; None: of these
+    new_fraction: float | None = None  # fraction of frames that are not given, over all processes; None: computed from `cond`
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,18 @@ class LatentDiffusion(SteppedModule):
 
     Args:
         denoiser: the network.
-        codec: frozen, video <-> normalised latent.
-        schedule, objective, loss, weight: the diffusion, each chosen independently.
+        codec: the frozen codec between videos and normalised latents.
+        schedule, objective, loss, weight: the diffusion, each chosen independently. The loss is a function or module on
+            (prediction, target) that returns a value per element.
+        times: how the diffusion times of a batch are drawn.
         num_latents: latent frames of a window.
-        tasks: what to learn, by name; one is drawn per sample.
+        tasks: the tasks by name, one sampled per sample; None is {"short": Task()}, clips without given frames.
         given: how given frames are perturbed and whether they count in the loss.
         sample_posterior: train on samples of the autoencoder's posterior, as published, not on its mean.
-        text_encoder: frozen, of captions that come as text and of the empty one; for a denoiser that reads text.
-        empty_caption: how often a caption is the empty one instead, so that samples can be guided by it (.1 is usual).
-        optimizer, learning_rate: how the weights are stepped.
-        seed: every draw is a function of (seed, step, sample).
+        text_encoder: the frozen encoder of captions, and of the empty caption, for a denoiser that reads text.
+        empty_caption: probability of replacing a caption by the empty one, for guidance (.1 is usual).
+        optimizer, learning_rate: the optimizer and the schedule of its rate.
+        seed: all random numbers are functions of (seed, step, sample).
     """
 
     def __init__(
@@ -101,45 +102,41 @@ class LatentDiffusion(SteppedModule):
         tasks: Mapping[str, Task] | None = None,
         loss: Loss | None = None,
         weight: Weight | None = None,
+        times: TrainingTimes | None = None,
         given: GivenFrames | None = None,
         sample_posterior: bool = False,
         text_encoder: TextEncoder | None = None,
         empty_caption: float = 0.0,
         optimizer: OptimizerSettings | None = None,
-        learning_rate: Constant | None = None,
+        learning_rate: LearningRate | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__(optimizer, learning_rate)
         require(integer(1, 2**16), num_latents=num_latents)
         require(integer(0), seed=seed)
-        check_contract(denoiser, Denoiser)
+        check_denoiser(denoiser)
         check_compatible(objective, schedule)
         self.denoiser, self.codec = denoiser, codec
         self.schedule, self.objective = schedule, objective
-        self.tasks, self.num_latents = dict(tasks or self.default_tasks()), num_latents
+        self.tasks, self.num_latents = dict(tasks or {"short": Task()}), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
+        self.times = times or StratifiedTimes()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
         self.text_encoder, self.empty_caption = text_encoder, empty_caption
         self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
         self._check_given(is_set=given is not None)
         self._check_text()
 
-    @staticmethod
-    def default_tasks() -> dict[str, Task]:
-        """What this stage learns when the config names no tasks."""
-        return {"short": Task()}
-
     def _check_given(self, *, is_set: bool) -> None:
-        """Refuse given frames that the network cannot be told of, and levels that there are not."""
+        """Refuse given frames that the network does not take, and levels that do not exist."""
         giving = [name for name, task in self.tasks.items() if not isinstance(task.mask, NoMask)]
         if not giving:
             if is_set:
                 logger.warning("`given` has no effect: none of the tasks %s gives frames", ", ".join(self.tasks))
             return
-        if not getattr(self.denoiser, "mask_channel", True):
-            raise UserError(f"the task {giving[0]} gives frames, but the denoiser cannot see which; set its mask_channel: true")
-        embedded = getattr(self.denoiser, "label_emb", None)  # of levels, under its published name
-        levels = self.schedule.num_steps if embedded is None else min(self.schedule.num_steps, embedded.num_embeddings)
+        inputs = self.denoiser.inputs
+        check_inputs({"mask"}, inputs, network=f"the task {giving[0]} gives frames, but the denoiser")
+        levels = min(self.schedule.num_steps, inputs.num_noise_levels or self.schedule.num_steps)
         if self.given.max_level > levels:
             raise UserError(
                 f"given.max_level is {self.given.max_level}, but there are {levels} levels: steps of the schedule, or the "
@@ -148,7 +145,7 @@ class LatentDiffusion(SteppedModule):
 
     @property
     def reads_text(self) -> bool:
-        return getattr(self.denoiser, "context_dim", None) is not None
+        return self.denoiser.inputs.context_dim is not None
 
     def _check_text(self) -> None:
         """The network and the text encoder go together."""
@@ -164,27 +161,30 @@ class LatentDiffusion(SteppedModule):
 
     # One loss ------------------------------------------------------------------------------------------------------
 
-    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> Draw:
+    def draw(self, batch: Batch, tasks: list[Task], generator: torch.Generator, share: Share = ALONE) -> LossInputs:
         """Windows, times, levels and noise for one batch. `tasks` are those of all processes, `generator` is on the CPU and the
         same in each of them."""
         latents = self._latents(batch, generator, share)
         window = cut_windows(latents, tasks, self.num_latents, generator, share)
-        t = draw_times(len(tasks), self.schedule.num_steps, generator)
+        t = self.schedule.time_at(self.times(len(tasks), generator))
         s = draw_levels(len(tasks), self.given.max_level, self.given.clean_fraction, generator)
         t, s = (share.of(each).to(latents.device) for each in (t, s))
         eps = sample_noise(window.z.shape, generator, share, latents.device)
         fps = batch["fps"].to(latents.device) / window.stride if "fps" in batch else None
         context = self.context_of(batch, latents.device)
         cond = Condition(mask=window.mask, frame_noise=s, fps=fps, label=batch.get("label"), context=context)
-        return Draw(window.z, eps, t, cond, window.new_fraction)
+        return LossInputs(window.z, eps, t, cond, window.new_fraction)
 
-    def loss(self, draw: Draw) -> DiffusionLoss:
-        """Given frames carry level s, the others time t; the network is told as much as it can hear."""
-        times = frame_times(draw.t, draw.cond)
+    def loss(self, draw: LossInputs) -> DiffusionLoss:
+        """Given frames carry level s, the others time t; the network gets the parts of the condition that it takes."""
+        times = draw.cond.frame_times(draw.t)
         x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
-        prediction = self.denoiser(x_in, draw.t, self._told(draw.cond))
+        prediction = self.denoiser(x_in, draw.t, draw.cond.taken_by(self.denoiser.inputs))
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
         error = self.elementwise_loss(prediction.float(), target)
+        if error.shape != target.shape:
+            shapes = f"shape {tuple(error.shape)}, expected {tuple(target.shape)}"
+            raise UserError(f"the loss returned {shapes}; return a value per element, without a mean or sum")
         weight = self.weight(times, self.schedule, self.objective).to(error)
         error = error * weight.view(len(weight), 1, -1, *[1] * (error.ndim - 3))
         loss = error.mean() if self.given.loss == "all" else _mean_of_new(error, draw)
@@ -212,7 +212,7 @@ class LatentDiffusion(SteppedModule):
         assert self.text_encoder is not None
         return self.text_encoder.to(device)(batch["caption"])
 
-    def without_some_captions(self, draw: Draw, generator: torch.Generator, share: Share = ALONE) -> Draw:
+    def without_some_captions(self, draw: LossInputs, generator: torch.Generator, share: Share = ALONE) -> LossInputs:
         """The draw with the empty caption for a fraction of the samples; `generator` is the same in each process."""
         if draw.cond.context is None or self.empty_caption == 0:
             return draw
@@ -236,17 +236,17 @@ class LatentDiffusion(SteppedModule):
             draw = self.draw(batch, [task] * b * self.share.processes, generator_for(1234, batch_idx), self.share)
             losses, errors = [], []
             for k in range(VALIDATION_TIMES):
-                t = torch.full_like(draw.t, int((k + 0.5) / VALIDATION_TIMES * self.schedule.num_steps))
-                at_t = replace(draw, t=t)
+                t = self.schedule.time_at(torch.full((b,), (k + 0.5) / VALIDATION_TIMES, dtype=torch.float64))
+                at_t = replace(draw, t=t.to(draw.t.device))
                 out = self.loss(at_t)
                 losses.append(out.loss)
                 errors.append(self._v_error(at_t, out))
             self.log(f"val/{name}_loss", torch.stack(losses).mean(), batch_size=b, sync_dist=True)
             self.log(f"val/{name}_v_mse", torch.stack(errors).mean(), batch_size=b, sync_dist=True)
 
-    def _v_error(self, draw: Draw, out: DiffusionLoss) -> Tensor:
+    def _v_error(self, draw: LossInputs, out: DiffusionLoss) -> Tensor:
         """Mean squared error of v over the frames to be made, whatever the objective: |x0 error|^2 / sigma^2."""
-        times = frame_times(draw.t, draw.cond)
+        times = draw.cond.frame_times(draw.t)
         x0 = self.objective.x0(out.prediction.float(), out.x_in, times, self.schedule)
         _, sigma = self.schedule.alpha_sigma(times, draw.x0)
         return _mean_of_new(((x0 - draw.x0) / sigma.clamp(min=1e-4)) ** 2, draw)
@@ -254,7 +254,9 @@ class LatentDiffusion(SteppedModule):
     # Plumbing --------------------------------------------------------------------------------------------------------
 
     def trained_parameters(self) -> Iterable[Parameter]:
-        return (p for p in self.denoiser.parameters() if p.requires_grad)
+        """Yield the parameters of the denoiser, and of a loss or weight that is a module with parameters."""
+        parts = (self.denoiser, self.elementwise_loss, self.weight)
+        return (p for part in parts if isinstance(part, nn.Module) for p in part.parameters() if p.requires_grad)
 
     def _latents(self, batch: Batch, generator: torch.Generator, share: Share) -> Tensor:
         """From pixels or from the cache: the mean of the posterior, or a sample of it by the same draws."""
@@ -268,18 +270,8 @@ class LatentDiffusion(SteppedModule):
             raise UserError("sample_posterior needs latents with std: encode with std=true, and give LatentClips std: true")
         return mean + std * sample_noise(mean.shape, generator, share, mean.device)
 
-    def _told(self, cond: Condition) -> Condition:
-        """The part of the condition that this network has an ear for."""
-        return replace(
-            cond,
-            mask=cond.mask if getattr(self.denoiser, "mask_channel", True) else None,
-            frame_noise=cond.frame_noise if self.denoiser.noise_level is not None else None,
-            label=cond.label if getattr(self.denoiser, "num_labels", 0) else None,
-            context=cond.context if self.reads_text else None,
-        )
 
-
-def _mean_of_new(error: Tensor, draw: Draw) -> Tensor:
+def _mean_of_new(error: Tensor, draw: LossInputs) -> Tensor:
     """Over the elements of the frames that are not given. Divided by how many those are in each process on average, so that the
     mean over processes is the mean over all frames."""
     new = 1 - draw.cond.mask

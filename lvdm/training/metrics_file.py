@@ -1,14 +1,12 @@
 """metrics.csv of a run: a row for every step at which something was logged, a column for every name.
 
-Lightning's own CSV logger begins the file anew when a run is resumed; this one goes on, from the step where the run does.
+Lightning's CSV logger starts a new file when a run is resumed. This one continues the file at the step of the resumed run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import logging
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lvdm.files import why_not_written
+from lvdm.files import why_not_written, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +23,11 @@ SECONDS_BETWEEN_WRITES = 5.0
 
 
 class MetricsFile(Logger):
-    """Writes the whole file under a temporary name, then renames it: a reader never sees half a row.
+    """A logger that writes the whole file under a temporary name and renames it, so a reader never sees half a row.
 
     Args:
         path: the file.
-        resume: keep its rows of the steps before the first one that is logged now.
+        resume: keep the rows of the steps before the first one that is logged now.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -48,7 +46,7 @@ class MetricsFile(Logger):
         return ""
 
     def log_hyperparams(self, params: Any) -> None:
-        """The run's config.yaml holds them."""
+        """Do nothing; the run's config.yaml holds the hyperparameters."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -60,11 +58,11 @@ class MetricsFile(Logger):
             self.save()
 
     def go_back_to(self, step: int) -> None:
-        """Keep the rows up to this step, which a resumed run does not log again."""
+        """Drop the rows after this step; a resumed run does not log the others again."""
         self._earlier = self.rows = {earlier: row for earlier, row in self._earlier.items() if earlier <= step}
 
     def is_validated(self, step: int) -> bool:
-        """Return whether the row of this step has figures of validation."""
+        """Return whether the row of this step has validation metrics."""
         row = self.rows.get(step, {})
         return any(name.startswith("val/") and value not in (None, "") for name, value in row.items())
 
@@ -73,19 +71,18 @@ class MetricsFile(Logger):
         if not self.rows:
             return
         columns = ["step", *sorted(set().union(*self.rows.values()) - {"step"})]
-        temporary = self.path.with_name(f".{self.path.name}.part")
-        try:
+
+        def write(temporary: Path) -> None:
             with temporary.open("w", newline="") as file:
                 writer = csv.DictWriter(file, columns)
                 writer.writeheader()
                 writer.writerows({**self.rows[step], "step": step} for step in sorted(self.rows))
-            os.replace(temporary, self.path)
+
+        try:
+            write_whole(self.path, write)
         except OSError as error:
             why = why_not_written(error)
-            logger.error("cannot write %s (%s): its rows are kept, and tried again with the next ones", self.path, why)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+            logger.error("cannot write %s (%s); its rows are kept and written with the next ones", self.path, why)
         self._written = time.monotonic()
 
     @rank_zero_only

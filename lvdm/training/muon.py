@@ -1,8 +1,8 @@
 """Muon: momentum whose update is made orthogonal, for weight matrices; AdamW for everything else.
 
-Jordan et al. 2024, "Muon: an optimizer for hidden layers". torch.optim.Muon takes two-dimensional weights only; a convolution
-is a matrix too, (out, in * kernel), and here the matrices of as many rows are iterated together.
-Letters: X the matrix on its way to orthogonal, G its Gram matrix, Q one step, P all steps.
+Jordan et al. 2024, "Muon: an optimizer for hidden layers". torch.optim.Muon takes two-dimensional weights only; here a
+convolution is a matrix too, (out, in * kernel), and matrices with equal numbers of rows are iterated together.
+Letters: X the matrix that becomes orthogonal, G its Gram matrix, Q one step, P the product of all steps.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim.adamw import adamw
 
-from lvdm.training.parts import part_like, whole
+from lvdm.training.sharding import full_tensor, shard_like
 
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a X + b (X X^T) X + c (X X^T)^2 X drives singular values towards one
 
 
 def orthogonalize(matrices: Sequence[Tensor], steps: int = 5) -> list[Tensor]:
-    """Newton-Schulz: every U S V^T -> about U V^T, in the matrix's own shape.
+    """Replace every matrix U S V^T by about U V^T, with the Newton-Schulz iteration.
 
-    A step multiplies X from the left by Q = a + b G + c G^2 with G = X X^T, and all Q commute with G. So only the small G is
-    iterated, G <- Q Q G, for all matrices of as many rows at once, and X is multiplied once, by the product P of all Q.
+    A step multiplies X from the left by Q = a + b G + c G^2 with G = X X^T, and every Q commutes with G. So only the small G is
+    iterated, G <- Q Q G, for all matrices with equal numbers of rows at once. X is multiplied once, by the product P of all Q.
     """
     wide = [m.mT if m.shape[0] > m.shape[1] else m for m in matrices]
     wide = [x / (x.norm() + 1e-7) for x in wide]
@@ -38,7 +39,7 @@ def orthogonalize(matrices: Sequence[Tensor], steps: int = 5) -> list[Tensor]:
 
 
 def _product_of_steps(gram: Tensor, steps: int) -> Tensor:
-    """P = Q_n ... Q_1 for Gram matrices (n, rows, rows)."""
+    """Return P = Q_n ... Q_1 for Gram matrices (n, rows, rows)."""
     a, b, c = QUINTIC
     diagonal = a * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     product = None
@@ -51,18 +52,18 @@ def _product_of_steps(gram: Tensor, steps: int) -> Tensor:
 
 
 def is_matrix(parameter: Tensor, smallest: int) -> bool:
-    """Big enough in both directions that an orthogonal update makes sense."""
+    """Return whether a parameter has at least `smallest` rows and columns, so that an orthogonal update makes sense."""
     return parameter.ndim >= 2 and min(parameter.shape[0], parameter.shape[1:].numel()) >= smallest
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
-    """One optimizer with two kinds of groups, so that schedules, clipping and checkpoints treat it as one.
+    """One optimizer with a group of matrices and a group of other parameters, for schedules, clipping and checkpoints.
 
     Args:
-        parameters: what to train.
-        lr: step of the matrices; the update has about unit spectral norm.
-        adamw_lr: step of biases, norms, embeddings' small tables and thin matrices.
-        momentum, nesterov: of the matrices.
+        parameters: the parameters to train.
+        lr: learning rate of the matrices, whose update has about unit spectral norm.
+        adamw_lr: learning rate of biases, norms, small embedding tables and thin matrices.
+        momentum, nesterov: momentum of the matrices.
         steps: Newton-Schulz iterations.
         smallest: matrices with fewer rows or columns go to AdamW.
     """
@@ -106,10 +107,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
     def _muon_group(self, group: dict, parameters: list[Parameter]) -> None:
         if not parameters:
             return
-        matrices = [whole(self._momentum(p, group)).flatten(1) for p in parameters]
+        matrices = [full_tensor(self._momentum(p, group)).flatten(1) for p in parameters]
         scales = [max(1.0, len(m) / m.shape[1]) ** 0.5 for m in matrices]
         orthogonal = orthogonalize(matrices, group["steps"])
-        updates = [part_like(p, u.reshape(p.shape)) for p, u in zip(parameters, orthogonal, strict=True)]
+        updates = [shard_like(p, u.reshape(p.shape)) for p, u in zip(parameters, orthogonal, strict=True)]
         torch._foreach_mul_(updates, scales)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])
@@ -122,25 +123,13 @@ class MuonWithAdamW(torch.optim.Optimizer):
         return p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
 
     def _adamw_group(self, group: dict, parameters: list[Parameter]) -> None:
-        by_step: dict[int, list[Parameter]] = defaultdict(list)  # a part that is not always used has had fewer steps
         for p in parameters:
-            if not self.state[p]:
-                self.state[p].update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
-            self.state[p]["step"] += 1
-            by_step[self.state[p]["step"]].append(p)
-        for step, same in by_step.items():
-            self._adamw(group, same, step)
-
-    def _adamw(self, group: dict, parameters: list[Parameter], step: int) -> None:
-        beta1, beta2 = group["betas"]
+            state = self.state[p]
+            if not state:
+                state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
+            state["step"] = torch.as_tensor(state["step"], dtype=torch.float32)  # version 0.1 saved an int
         grads = [p.grad for p in parameters]
-        means = [self.state[p]["mean"] for p in parameters]
-        squares = [self.state[p]["square"] for p in parameters]
-        torch._foreach_lerp_(means, grads, 1 - beta1)
-        torch._foreach_mul_(squares, beta2)
-        torch._foreach_addcmul_(squares, grads, grads, 1 - beta2)
-        roots = torch._foreach_sqrt(squares)
-        torch._foreach_div_(roots, (1 - beta2**step) ** 0.5)
-        torch._foreach_add_(roots, 1e-8)
-        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_addcdiv_(parameters, means, roots, -group["lr"] / (1 - beta1**step))
+        means, squares, steps = ([self.state[p][name] for p in parameters] for name in ("mean", "square", "step"))
+        beta1, beta2 = group["betas"]
+        options = {"beta1": beta1, "beta2": beta2, "lr": group["lr"], "weight_decay": group["weight_decay"], "eps": 1e-8}
+        adamw(parameters, grads, means, squares, [], steps, foreach=True, amsgrad=False, maximize=False, **options)

@@ -1,4 +1,4 @@
-"""How weights are stepped: the optimizer and its learning rate over time, each an object chosen in the config."""
+"""Optimizers and learning-rate schedules, each an object chosen in the config, and the module that uses them."""
 
 from __future__ import annotations
 
@@ -11,23 +11,36 @@ import torch
 from torch.nn import Parameter
 
 from lvdm.rules import integer, number, require
+from lvdm.training.lightning_internals import has_trainer
 from lvdm.training.muon import MuonWithAdamW
 from lvdm.training.seeding import Share
-from lvdm.types import UserError
+from lvdm.types import UserError, check_contract
 
-LARGEST_RATE = 1e6  # a float32 weight survives its square
+LARGEST_RATE = 1e6  # its square times a weight is finite in float32
 
 
 class OptimizerSettings(Protocol):
-    """What the config chooses: settings that make an optimizer once there are parameters."""
+    """The settings of an optimizer, which `build` creates once there are parameters; write your own with these two members."""
 
     lr: float
 
     def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer: ...
 
 
+class LearningRate(Protocol):
+    """A learning-rate schedule; write your own with these two members.
+
+    `needs_end` says whether the schedule needs to know the end of training. `factor` is what the optimizer's learning rate is
+    multiplied by at a step, when the fraction `progress` of the training is done.
+    """
+
+    needs_end: bool
+
+    def factor(self, step: int, progress: float) -> float: ...
+
+
 class AdamW:
-    """AdamW as torch has it; `weight_decay=0` is Adam."""
+    """torch's AdamW; with `weight_decay=0` it is Adam."""
 
     def __init__(self, lr: float = 1e-4, *, betas: Sequence[float] = (0.9, 0.999), weight_decay: float = 0.0) -> None:
         require(number(0, LARGEST_RATE), lr=lr, weight_decay=weight_decay)
@@ -40,7 +53,7 @@ class AdamW:
 
 
 class Muon:
-    """Muon for matrices and convolutions, AdamW (`adamw_lr`) for the rest; in equal time ahead of AdamW on small budgets."""
+    """Muon for matrices and convolutions, AdamW (`adamw_lr`) for the rest; better than AdamW in equal time on small budgets."""
 
     def __init__(
         self, lr: float = 3e-3, *, adamw_lr: float = 1e-3, momentum: float = 0.95, steps: int = 5, weight_decay: float = 0.0
@@ -62,45 +75,45 @@ class Muon:
 
 
 class Constant:
-    """The learning rate after a linear warm-up."""
+    """A constant learning rate after a linear warm-up."""
+
+    needs_end = False
 
     def __init__(self, *, warmup_steps: int = 0) -> None:
         require(integer(0), warmup_steps=warmup_steps)
         self.warmup_steps = warmup_steps
 
-    needs_end = False  # whether it falls towards an end of training that must be known
-
     def factor(self, step: int, progress: float) -> float:
-        """What the learning rate is multiplied with at a step, when `progress` in [0, 1] of the training is done."""
+        """Return what the learning rate is multiplied by at a step."""
         return min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
 class Cosine(Constant):
-    """Warm-up, then half a cosine down to `final` at the end of training, be it by steps or by time."""
+    """A linear warm-up, then half a cosine down to `final` at the end of training, by steps or by time."""
+
+    needs_end = True
 
     def __init__(self, *, warmup_steps: int = 0, final: float = 0.0) -> None:
         super().__init__(warmup_steps=warmup_steps)
         if not 0 <= final <= 1:
-            raise UserError(f"the cosine's final factor is in [0, 1], not {final}")
+            raise UserError(f"final is {final}, expected a factor from 0 to 1")
         self.final = final
-
-    needs_end = True
 
     def factor(self, step: int, progress: float) -> float:
         falling = 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress))))
         return super().factor(step, progress) * (self.final + (1 - self.final) * falling)
 
 
-def with_schedule(optimizer: torch.optim.Optimizer, schedule: Constant, progress: Callable[[], float]) -> dict[str, object]:
-    """What Lightning's configure_optimizers returns: the learning rate follows the schedule every step."""
+def with_schedule(optimizer: torch.optim.Optimizer, schedule: LearningRate, progress: Callable[[], float]) -> dict[str, object]:
+    """Return an item of Lightning's `configure_optimizers`: the learning rate follows the schedule every step."""
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, progress()))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def take_settings(checkpoint: dict[str, Any], optimizers: Sequence[torch.optim.Optimizer]) -> None:
-    """Put the settings of `optimizers` into a Lightning checkpoint in place, so that a resumed run has those of its config now.
+    """Put the settings of `optimizers` into a Lightning checkpoint, in place, so that a resumed run follows its current config.
 
-    Where they are those it was saved with, not a bit changes.
+    If the settings did not change, the checkpoint stays equal to the bit.
     """
     states, schedulers = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
     for state, scheduler, optimizer in zip(states, schedulers, optimizers, strict=True):
@@ -113,17 +126,19 @@ def take_settings(checkpoint: dict[str, Any], optimizers: Sequence[torch.optim.O
 
 
 class SteppedModule(pl.LightningModule):
-    """A module whose weights are stepped by the config's optimizer and learning rate; its kinds say what is computed."""
+    """A Lightning module with the config's optimizer and learning rate; subclasses compute the loss."""
 
-    def __init__(self, optimizer: OptimizerSettings | None, learning_rate: Constant | None) -> None:
+    def __init__(self, optimizer: OptimizerSettings | None, learning_rate: LearningRate | None) -> None:
         super().__init__()
         self.optimizer, self.learning_rate = optimizer or AdamW(), learning_rate or Constant()
-        self.progress: Callable[[], float] = self._progress_by_steps  # of the training, in [0, 1]; a time cap replaces it
+        check_contract(self.optimizer, OptimizerSettings)
+        check_contract(self.learning_rate, LearningRate)
+        self.time_progress = 0.0  # the fraction of a time cap that is spent; the cap sets it
 
     @property
     def share(self) -> Share:
-        """Of a step's samples; all of them where there is no trainer."""
-        return Share() if self._trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
+        """This process's share of a step's samples; all of them without a trainer."""
+        return Share(self.trainer.global_rank, self.trainer.world_size) if has_trainer(self) else Share()
 
     def trained_parameters(self) -> Iterable[Parameter]:
         raise NotImplementedError
@@ -132,10 +147,15 @@ class SteppedModule(pl.LightningModule):
         return [self.optimizer.build(self.trained_parameters())]
 
     def configure_optimizers(self) -> list[dict[str, object]]:
-        return [with_schedule(optimizer, self.learning_rate, lambda: self.progress()) for optimizer in self.build_optimizers()]
+        return [with_schedule(optimizer, self.learning_rate, self.progress) for optimizer in self.build_optimizers()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         take_settings(checkpoint, self.build_optimizers())
 
-    def _progress_by_steps(self) -> float:
-        return self.global_step / self.trainer.estimated_stepping_batches
+    def progress(self) -> float:
+        """Return the fraction of the training that is done, by steps or by time, whichever is larger."""
+        return max(self.global_step / self.num_steps(), self.time_progress)
+
+    def num_steps(self) -> float:
+        """Return the number of steps of the whole training; it may be infinite."""
+        return self.trainer.estimated_stepping_batches

@@ -1,6 +1,6 @@
-"""Videos to look at while training: samples or reconstructions at every validation, as mp4 and in tensorboard.
+"""Previews during training: samples or reconstructions at every validation, as mp4 and in tensorboard.
 
-They are made with the averaged weights, from the same seed each time, so that one sees the same videos get better.
+They use the averaged weights and the same seed each time, so the same videos improve over training.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ logger = logging.getLogger(__name__)
 
 
 class Previews(Callback):
-    """Writes previews/step=N.mp4, the videos side by side.
+    """Writes previews/step=N.mp4, with the videos side by side.
 
     Args:
-        folder: where they go.
-        settings: how samples are made; None for an autoencoder, which shows videos above their reconstructions.
-        num: videos in a preview.
-        steps: sampling steps; None takes the settings'.
+        folder: the folder of the previews.
+        settings: the sampling settings; None for an autoencoder, which shows videos above their reconstructions.
+        num: number of videos in a preview.
+        steps: sampling steps; None takes those of `settings`.
     """
 
     def __init__(self, folder: Path, settings: SamplingSettings | None, *, num: int = 2, steps: int | None = None) -> None:
@@ -43,7 +43,7 @@ class Previews(Callback):
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        videos, fps = self._make(trainer, pl_module)
+        videos, fps = self._videos(trainer, pl_module)
         if not trainer.is_global_zero:
             return
         strip = np.concatenate(list(videos), axis=2)  # (t, h, n w, 3)
@@ -51,7 +51,7 @@ class Previews(Callback):
             self._write(strip, fps, trainer)
         except (OSError, UserError) as error:
             why = why_not_written(error)
-            logger.error("cannot write the preview of step %d (%s): training goes on", trainer.global_step, why)
+            logger.error("cannot write the preview of step %d (%s); training continues", trainer.global_step, why)
 
     def _write(self, strip: np.ndarray, fps: float, trainer: pl.Trainer) -> None:
         path = self.folder / f"step={trainer.global_step}.mp4"
@@ -62,23 +62,23 @@ class Previews(Callback):
             if isinstance(board, Tensorboard):
                 board.add_summary(gif_summary("preview", strip, fps), trainer.global_step)
 
-    def _make(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[np.ndarray, float]:
-        """Every process makes its part of the videos, the same number each; what is too much is left out."""
+    def _videos(self, trainer: pl.Trainer, module: pl.LightningModule) -> tuple[np.ndarray, float]:
+        """Return the videos and their frames per second; every process creates the same number, and extra ones are dropped."""
         share = -(-self.num // trainer.world_size)
         if isinstance(module, LatentDiffusion):
             assert self.settings is not None, "a diffusion stage has sampling settings"
-            made = self._sample(trainer, module, share)
-            return self._gather(made, module)[: self.num], self.settings.fps or 8.0
+            samples = self._sample(trainer, module, share)
+            return self._gather(samples, module)[: self.num], self.settings.fps or 8.0
         assert isinstance(module, AutoencoderTraining)
         batch = next(iter(trainer.val_dataloaders))
         video = batch["video"][:share].to(module.device)
         with torch.no_grad():
             reconstruction = module.autoencoder.decode(module.autoencoder.encode(video).mode())
-        made = to_uint8(torch.cat([video, reconstruction.to(video)], dim=3))
-        return self._gather(made, module)[: self.num], float(batch["fps"][0]) if "fps" in batch else 8.0
+        pairs = to_uint8(torch.cat([video, reconstruction.to(video)], dim=3))
+        return self._gather(pairs, module)[: self.num], float(batch["fps"][0]) if "fps" in batch else 8.0
 
     def _sample(self, trainer: pl.Trainer, module: LatentDiffusion, num: int) -> np.ndarray:
-        """A network that reads text is shown the first captions of validation, as many as there are in a batch."""
+        """Sample videos; a network that reads text gets the captions of the first validation batch."""
         assert self.settings is not None
         model, context = video_model(module, self.settings), None
         if module.reads_text:
@@ -88,23 +88,23 @@ class Previews(Callback):
         most = auto_batch(passes * int(np.prod(self.settings.latent_shape)), module.device)
         size = int(module.all_gather(torch.tensor(most, device=module.device)).min())
         options = {"steps": self.steps, "sampler": self.settings.sampler, "context": context}
-        # the same size in all processes: in step, for each may hold a part of the weights
+        # the same size in all processes, because each may hold a shard of the weights and all must run in step
         return model.sample(num, first=trainer.global_rank * num, batch_size=size, **options)
 
     def _gather(self, videos: np.ndarray, module: pl.LightningModule) -> np.ndarray:
-        """Those of all processes, one process after the other."""
+        """Return the videos of all processes, one process after the other."""
         parts = module.all_gather(torch.from_numpy(videos).to(module.device))
         return parts.reshape(-1, *videos.shape[1:]).cpu().numpy()
 
 
 def video_model(module: LatentDiffusion, settings: SamplingSettings) -> VideoModel:
-    """The model in training, to be sampled from with the weights that it has by then."""
+    """Return the model in training, to sample from with its current weights."""
     parts = (module.codec, module.denoiser, module.schedule, module.objective, settings)
     return VideoModel(*parts, device=module.device, text_encoder=module.text_encoder)
 
 
 def gif_summary(tag: str, video: np.ndarray, fps: float) -> Summary:
-    """A tensorboard image that moves: uint8 (t, h, w, 3) as a gif."""
+    """Return a uint8 video (t, h, w, 3) as a tensorboard image in gif format."""
     buffer = io.BytesIO()
     iio.imwrite(buffer, video, extension=".gif", duration=1000 / fps, loop=0)
     frames, height, width, _ = video.shape

@@ -1,8 +1,8 @@
-"""A denoiser in parts: weights, gradients, averages and optimizer states divided over the processes, where one GPU is too small.
+"""A denoiser in shards: weights, gradients, averages and optimizer states are divided over the processes.
 
-Rajbhandari et al. 2020, "ZeRO", third stage, by torch's `fully_shard`. A stage of the network is put together when it is used
-and let go afterwards. Only memory and traffic differ from DDP: a step is the same, checkpoints and model files hold whole
-tensors, and a run goes on in parts or whole, in any number of processes.
+Rajbhandari et al. 2020, "ZeRO", stage 3, with torch's `fully_shard`: each stage of the network is gathered when it is used and
+freed afterwards. Only memory and communication differ from DDP. Checkpoints and model files hold full tensors, so a run can be
+resumed with or without shards, in any number of processes.
 """
 
 from __future__ import annotations
@@ -12,55 +12,96 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.strategies import DDPStrategy
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.utils._pytree import tree_map
 
-from lvdm.training.diffusion import LatentDiffusion
-from lvdm.training.parts import gathered, parted
+from lvdm.training.lightning_internals import UnwrappedDDP
+from lvdm.types import UserError
 
 
-class Sharded(DDPStrategy):
-    """What `trainer.strategy: fsdp` is here: processes and their talk as in DDP, the denoiser in parts."""
+class Sharded(UnwrappedDDP):
+    """The strategy that `trainer.strategy: fsdp` selects: processes as in DDP, with the denoiser in shards."""
 
     def shard(self, module: pl.LightningModule) -> None:
-        """In place; what lies on the CPU never lies on a GPU as a whole."""
-        assert isinstance(module, LatentDiffusion), "check_strategy lets denoisers alone through"
-        shard_network(module.denoiser, self.root_device.type)
+        """Shard the module's denoiser in place; weights on the CPU are never on a GPU as a whole."""
+        shard_network(module.get_submodule("denoiser"), self.root_device.type)
 
     def model_to_device(self) -> None:
         assert self.lightning_module is not None
         self.shard(self.lightning_module)
         super().model_to_device()
 
-    def _setup_model(self, model: nn.Module) -> nn.Module:
-        return model  # no wrapper: the parts average their gradients by themselves
-
-    def _register_ddp_hooks(self) -> None:
-        pass
+    def setup_optimizers(self, trainer: pl.Trainer) -> None:
+        super().setup_optimizers(trainer)
+        trained = [p for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]]
+        if not all(isinstance(p, DTensor) for p in trained):
+            raise UserError("trainer.strategy fsdp trains the denoiser only, but its loss or weight has parameters; use ddp")
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        return gathered(super().lightning_module_state_dict())
+        return full_state(super().lightning_module_state_dict())
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-        return gathered(super().optimizer_state(optimizer))
+        return full_state(super().optimizer_state(optimizer))
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
-        states = [parted(state, each) for state, each in zip(checkpoint["optimizer_states"], self.optimizers, strict=True)]
+        states = [sharded_state(state, each) for state, each in zip(checkpoint["optimizer_states"], self.optimizers, strict=True)]
         super().load_optimizer_state_dict({"optimizer_states": states})
 
 
 def shard_network(network: nn.Module, device_type: str) -> None:
-    """Stage by stage over all processes; outside of forward and backward passes each holds its part alone."""
+    """Shard a network over all processes, stage by stage."""
     mesh = init_device_mesh(device_type, (distributed.get_world_size(),))
     for part in [*_stages(network), network]:
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
 
 
 def _stages(network: nn.Module) -> Iterator[nn.Module]:
-    """The network's own parts, those of lists one by one, where they have weights."""
+    """Yield the network's children that have weights, and the items of its module lists one by one."""
     for child in network.children():
         for stage in child if isinstance(child, nn.ModuleList) else [child]:
             if any(True for _ in stage.parameters()):
                 yield stage
+
+
+# From shards to full tensors and back; a tensor that is not sharded stays as it is
+
+
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Gather a tensor in every process; all processes must call this at the same time."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shard_like(parameter: Tensor, value: Tensor) -> Tensor:
+    """Return this process's shard of a full tensor of the parameter's shape; this needs no communication."""
+    if not isinstance(parameter, DTensor):
+        return value
+    return distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def full_state(state: Any) -> Any:
+    """Gather the tensors of a nested state in all processes; the first process keeps the result, on the CPU."""
+
+    def gather(value: Any) -> Any:
+        if not isinstance(value, DTensor):
+            return value
+        tensor = value.detach().full_tensor()
+        return tensor.cpu() if distributed.get_rank() == 0 else torch.empty(0)
+
+    return tree_map(gather, state)
+
+
+def sharded_state(state: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Return a full optimizer state in shards like the optimizer's parameters."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {**state, "state": {index: _shards_like(parameters[index], values) for index, values in state["state"].items()}}
+
+
+def _shards_like(parameter: Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one parameter's state in shards; step counts stay as they are."""
+    return {
+        name: shard_like(parameter, value) if isinstance(value, Tensor) and value.shape == parameter.shape else value
+        for name, value in values.items()
+    }

@@ -1,4 +1,4 @@
-"""A run that is told to end saves first: at SIGTERM, and at SIGUSR1, by which SLURM warns of a job's end; that is requeued."""
+"""A run saves before it ends at SIGTERM, and at SIGUSR1, which SLURM sends before a job's end; that job is requeued."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from lvdm.types import Batch
 
 logger = logging.getLogger(__name__)
 
-HEARD = (signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class StoppedBySignal(Exception):
-    """Training has ended, and its state is saved."""
+    """A signal ended training, and its state is saved."""
 
     def __init__(self, number: int, step: int) -> None:
-        super().__init__(f"{signal.Signals(number).name} at step {step}: the state is saved; start again to go on")
+        super().__init__(f"{signal.Signals(number).name} at step {step}: the state is saved; start again to resume")
         self.number = number
 
 
 class SaveOnSignal(Callback):
-    """Saves when the step in hand is done, and ends training; the last of all callbacks, for it ends the step.
+    """Saves when the current step is done, and ends training; it comes last of all callbacks, because it ends the step.
 
-    Lightning's own handling ends training without saving where there is no SLURM, and knows a file of its own where there is.
+    Lightning's own handler ends training without saving if there is no SLURM, and saves another file if there is.
 
     Args:
-        checkpoints: what saves.
+        checkpoints: the callback that saves.
     """
 
     def __init__(self, checkpoints: SaveCheckpoints) -> None:
@@ -47,11 +47,11 @@ class SaveOnSignal(Callback):
         self._listen()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._listen()  # a resumed run may begin with a validation
+        self._listen()  # a resumed run may start with a validation
 
     def _listen(self) -> None:
-        for number in HEARD:
-            signal.signal(number, self._receive)  # Lightning has kept those before its own, and gives them back
+        for number in SIGNALS:
+            signal.signal(number, self._receive)  # at the end Lightning restores the handlers from before its own
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self._received = number
@@ -70,7 +70,7 @@ class SaveOnSignal(Callback):
 
 
 def requeue() -> None:
-    """Puts this job of SLURM's into its queue again; nothing where there is none."""
+    """Requeue this SLURM job; do nothing outside SLURM."""
     job = os.environ.get("SLURM_JOB_ID")
     if os.environ.get("SLURM_ARRAY_JOB_ID"):
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
@@ -78,7 +78,7 @@ def requeue() -> None:
         return
     try:
         subprocess.run(["scontrol", "requeue", job], check=True, capture_output=True, text=True)
-        logger.info("job %s is in the queue again", job)
+        logger.info("job %s is requeued", job)
     except (OSError, subprocess.CalledProcessError) as error:
-        why = getattr(error, "stderr", "") or error
-        logger.warning("job %s could not be requeued (%s); submit it again, it goes on from its checkpoint", job, why)
+        why = error.stderr if isinstance(error, subprocess.CalledProcessError) and error.stderr else error
+        logger.warning("job %s could not be requeued (%s); submit it again to resume from its checkpoint", job, why)

@@ -35,7 +35,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Window:
+class WindowBatch:
     """A batch of windows cut from longer latents, with what each sample is asked."""
 
     z: Tensor  # (b, c, t, h, w)
@@ -53,7 +53,7 @@ def draw_tasks(tasks: Mapping[str, Task], batch: int, generator: torch.Generator
 
 def cut_windows(
     latents: Tensor, tasks: list[Task], num_latents: int, generator: torch.Generator | None, share: Share = ALONE
-) -> Window:
+) -> WindowBatch:
     """From this process's latents (b, c, n, h, w), a window of `num_latents` for each sample's task at a random place.
 
     `tasks` are those of all processes' samples."""
@@ -63,7 +63,7 @@ def cut_windows(
     mine = list(zip(latents, share.of(starts), share.of(tasks), strict=True))
     z = torch.stack([z[:, start : start + _span(task, num_latents) : task.stride] for z, start, task in mine])
     strides = torch.tensor([float(task.stride) for _, _, task in mine])
-    return Window(z, share.of(masks).to(latents), strides.to(latents.device), 1 - float(masks.mean()))
+    return WindowBatch(z, share.of(masks).to(latents), strides.to(latents.device), 1 - float(masks.mean()))
 
 
 def _span(task: Task, num_latents: int) -> int:

@@ -1,4 +1,4 @@
-"""Lightning's tensorboard logger on a disk that may be full: that ends the board and not the training."""
+"""Lightning's tensorboard logger for a disk that may be full: a failure stops the logger and not the training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Tensorboard(TensorBoardLogger):
-    """After a failure it writes nothing more; metrics.csv has the figures."""
+    """A tensorboard logger that writes nothing after a failure; metrics.csv holds the same metrics."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="tensorboard", version="")
@@ -43,14 +43,14 @@ class Tensorboard(TensorBoardLogger):
         try:
             write()
         except (OSError, ValueError) as error:
-            failure = error if isinstance(error, OSError) else error.__cause__  # Lightning wraps what adding a figure raises
+            failure = error if isinstance(error, OSError) else error.__cause__  # Lightning wraps the error
             if not isinstance(failure, OSError):
                 raise
             self.has_failed = True
             why = why_not_written(failure)
-            logger.error("cannot write to tensorboard (%s): training goes on, and metrics.csv has its figures", why)
+            logger.error("cannot write to tensorboard (%s); training continues, and metrics.csv holds the metrics", why)
 
     def _print_error_of_others(self, error: threading.ExceptHookArgs) -> None:
-        """The writer's thread hands its error over to the next call, which says it; a traceback would say it twice."""
+        """Print no traceback for the writer's thread, whose error the next call logs."""
         if not (type(error.thread).__name__ == "_AsyncWriterThread" and issubclass(error.exc_type, OSError)):
             self._print_error(error)

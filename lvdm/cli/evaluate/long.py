@@ -17,7 +17,7 @@ from lvdm.evaluation.results.records import require_writable
 from lvdm.jobs.evaluate import CLIPS, EvalSettings, is_model
 from lvdm.jobs.evaluate_long import FRAMES, evaluate_long
 from lvdm.processes import process_group
-from lvdm.sampling.long_pipeline import LongOptions
+from lvdm.sampling.options import LongOptions
 from lvdm.types import UserError
 
 FVD128 = [name for name, protocol in PROTOCOLS.items() if protocol.frames == 128]

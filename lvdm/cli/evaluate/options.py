@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import yaml
 
 from lvdm.cli import command
+from lvdm.cli.sampling_options import SAMPLER, WITH_ETA
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.report import table_line
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import Sampling
 from lvdm.jobs.evaluate import EvalSettings
 from lvdm.models.features.extractors import EXTRACTORS
-from lvdm.sampling.samplers import SAMPLERS
 from lvdm.types import UserError
 
 Record = TypeVar("Record")
@@ -64,9 +64,9 @@ def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> Non
     )
     if is_long:
         group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
-    group.add_argument("--sampler", metavar="NAME", help=f"one of {', '.join(sorted(SAMPLERS))}")
+    group.add_argument("--sampler", metavar="NAME", help=SAMPLER)
     group.add_argument("--steps", type=int, help="sampling steps")
-    group.add_argument("--eta", type=float, help="randomness of ddim's steps, 0 to 1")
+    group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
     against = "of long videos, against the pass that is given no frames" if is_long else "against the empty prompt"
     group.add_argument("--guidance", type=float, metavar="W", help=against)
     group.add_argument("--seed", type=int, help="video i of a seed is always the same (default 0)")

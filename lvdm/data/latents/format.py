@@ -39,6 +39,7 @@ SIZE = integer(1, 2**31)
 FACTS = {
     **dict.fromkeys(("codec_fingerprint", "data_fingerprint"), TEXT),
     "temporal_factor": SIZE,
+    "first_frame_alone": FLAG,
     "dtype": one_of(*DTYPES),
     "shard_size": SIZE,
     "clip_frames": optional(SIZE),
@@ -69,7 +70,12 @@ class CacheFacts:
     clip_frames: int | None = None  # of the clips that were encoded one by one; None where whole videos were
     has_std: bool = False  # whether the posterior's standard deviation is there too
     has_flips: bool = False  # whether the mirrored videos are there too
+    first_frame_alone: bool = False  # whether a video's first latent is its first frame alone
     text_fingerprint: str | None = None  # of the text encoder that made the captions' features; None where they are not there
+
+    def stored(self) -> dict[str, Any]:
+        """Return the facts as files hold them. Earlier versions do not know first_frame_alone, so it is there if true."""
+        return {name: value for name, value in asdict(self).items() if name != "first_frame_alone" or value}
 
     def latent_suffixes(self) -> list[str]:
         """Behind a video's name, of each of its latents."""
@@ -111,7 +117,7 @@ def find_shards(folder: Path) -> list[str]:
 
 def write_shard(folder: Path, file: str, facts: CacheFacts, entries: Sequence[Entry], tensors: Mapping[str, Tensor]) -> Shard:
     """Write one shard; no reader ever sees half of it."""
-    header = with_hashes({"format": FORMAT, "facts": asdict(facts), "entries": [asdict(entry) for entry in entries]}, tensors)
+    header = with_hashes({"format": FORMAT, "facts": facts.stored(), "entries": [asdict(entry) for entry in entries]}, tensors)
     write_whole(folder / file, lambda path: save_file(dict(tensors), path, {"lvdm": json.dumps(header)}))
     return Shard(file, (folder / file).stat().st_size, tuple(entries), header["hash"])
 
@@ -150,7 +156,7 @@ def check_shard(shard: safe_open, path: Path, names: Iterable[str], shard_hash: 
 def write_index(folder: Path, facts: CacheFacts, shards: Sequence[Shard]) -> None:
     """All shards, in order of their files: a resumed encoding gives the same index as one in a single go."""
     ordered = [asdict(shard) for shard in sorted(shards, key=lambda shard: shard.file)]
-    text = json.dumps(with_hashes({"format": FORMAT, "facts": asdict(facts), "shards": ordered})) + "\n"
+    text = json.dumps(with_hashes({"format": FORMAT, "facts": facts.stored(), "shards": ordered})) + "\n"
     write_whole(folder / INDEX, lambda path: path.write_text(text))
 
 

@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from lvdm import __version__
 from lvdm.checkpoints.model_file import read_info
 from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.solver import Solver
+from lvdm.version import __version__
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
 
@@ -65,7 +65,7 @@ class FakeSource:
     @staticmethod
     def of_model(origin: Origin, solver: Solver, *, guidance: float, seed: int) -> FakeSource:
         """Return what a result says of videos that a model sampled."""
-        how = {"sampler": solver.sampler, "steps": len(solver.grid), "eta": solver.eta, "guidance": guidance, "seed": seed}
+        how = {"sampler": solver.sampler.name, "steps": len(solver.grid), "eta": solver.eta, "guidance": guidance, "seed": seed}
         if isinstance(origin, WeightsInMemory):
             kind = "model" if origin.step is None else "run"
             return FakeSource(kind=kind, **asdict(origin), **how)

@@ -19,12 +19,13 @@ from lvdm.evaluation.sources.sampled import check_at_once, group_size, groups
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
+from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(SampleOptions):
     """How a model samples videos; None takes the model's own setting.
 
     Args:
@@ -32,10 +33,6 @@ class Sampling:
         batch_size: videos sampled at once.
     """
 
-    sampler: str | None = None
-    steps: int | None = None
-    eta: float | None = None
-    guidance: float | None = None
     seed: int = 0
     batch_size: int | None = None
 
@@ -64,7 +61,7 @@ class ModelSource:
         if self._is_long(span):
             self._long(span)
             return
-        self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
+        self.model.solver(how)
         if self.infill is not None:
             raise UserError(f"infill has no effect on {span} frames, which this model samples at once; leave it out")
         if how.guidance:
@@ -73,7 +70,7 @@ class ModelSource:
     def facts(self, protocol: EvalProtocol) -> FakeSource:
         """Return what a result says of where its clips came from."""
         settings, how = self.model.trained_settings(), self.sampling
-        solver = self.model.solver(sampler=how.sampler, steps=how.steps, eta=how.eta)
+        solver = self.model.solver(how)
         guidance = settings.guidance if how.guidance is None else how.guidance
         # short clips have nothing to be guided by
         guidance = guidance if self._is_long(_span(protocol)) else 0.0
@@ -104,7 +101,7 @@ class ModelSource:
 
     @property
     def _own_frames(self) -> int:
-        return self.model.trained_settings().latent_shape[1] * self.model.codec.temporal_factor
+        return self.model.codec.frames_of(self.model.trained_settings().latent_shape[1])
 
     def _group_size(self, count: int, frames: int) -> int:
         windows = -(-frames // self._own_frames)
@@ -118,15 +115,13 @@ class ModelSource:
             chunks = self._long(frames).videos(how.seed, numbers)
             yield from torch.cat([to_levels(chunk, quantise).permute(0, 2, 3, 4, 1).cpu() for chunk in chunks], dim=1)
             return
-        options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "seed": how.seed}
+        options = {**how.of_any(), "seed": how.seed}
         latents = self.model.sample_latents(len(numbers), first=numbers[0], batch_size=len(numbers), **options)
         for latent in latents.split(1):
             yield to_levels(self.model.codec.decode(latent)[0], quantise).permute(1, 2, 3, 0).cpu()
 
     def _long(self, frames: int) -> LongVideo:
-        how = self.sampling
-        options = {"sampler": how.sampler, "steps": how.steps, "eta": how.eta, "guidance": how.guidance}
-        return prepare_long_video(self.model, self.infill, LongOptions(frames=frames, **options))
+        return prepare_long_video(self.model, self.infill, LongOptions(frames=frames, **self.sampling.of_any()))
 
 
 def _span(protocol: EvalProtocol) -> int:

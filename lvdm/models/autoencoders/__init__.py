@@ -1,8 +1,8 @@
 """Video autoencoders: video (b, 3, t, h, w) in [-1, 1] <-> a posterior over latents; frozen inside a codec for diffusion.
 
-Each has encode, decode, temporal_factor, spatial_factor, latent_channels and decode_halo (latents of context on each side that
-make windowed decoding equal to whole decoding, None where none do), and last_layer, the weights that make pixels, for adversarial
-training, whose discriminators are here too. Imports lvdm.types only. Scale and shift are the codec's.
+Each keeps the contract `lvdm.types.VideoAutoencoder`. For adversarial training it also has last_layer, the weights of the pixels;
+the discriminators are here too. diffusers_vae is imported only where a config names it. Imports lvdm.types, lvdm.rules and
+models.layers only. Scale and shift are the codec's.
 """
 
 from lvdm.models.autoencoders.discriminators import ClipDiscriminator, FrameDiscriminator

@@ -1,6 +1,6 @@
-"""Discriminators of an autoencoder's adversarial training: for every patch of a video, is it real? (LVDM section 3.1; pix2pix.)
+"""Discriminators of an autoencoder's adversarial training: a logit for every patch of a video (LVDM section 3.1; pix2pix).
 
-Letters: b batch, t frames, h w. Logits are above 0 for real, below for made.
+Letters: b batch, t frames, h w. Logits are above 0 for real patches, below for reconstructed ones.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Convolution = Callable[[int, int, int, bool], nn.Module]  # (in, out, stride, bi
 
 
 class FrameDiscriminator(nn.Module):
-    """The published one: each frame alone, patches of 70 pixels with three layers.
+    """The published discriminator of single frames; patches are 70 pixels wide with three layers.
 
     Args:
         channels: width of the first convolution, doubled by each further one up to eight times.
         layers: convolutions that halve the sides.
-        norm: "batch" as published; "group" judges each frame by itself, so that batch size and processes change nothing; "none".
+        norm: "batch" as published; "group", which is independent of batch size and processes; or "none".
     """
 
     def __init__(self, *, channels: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
@@ -34,7 +34,7 @@ class FrameDiscriminator(nn.Module):
         def convolution(a: int, b: int, stride: int, bias: bool) -> nn.Module:
             return nn.Conv2d(a, b, 4, stride, padding=1, bias=bias)
 
-        self.main = _judge(convolution, nn.BatchNorm2d, channels, layers, norm)
+        self.main = _patch_network(convolution, nn.BatchNorm2d, channels, layers, norm)
 
     def forward(self, video: Tensor) -> Tensor:
         """(b, 3, t, h, w) -> (b t, 1, h', w')."""
@@ -42,7 +42,7 @@ class FrameDiscriminator(nn.Module):
 
 
 class ClipDiscriminator(nn.Module):
-    """Frames together, so that motion is judged too; arguments as of `FrameDiscriminator`, and time is halved with the sides."""
+    """A discriminator of whole clips and their motion. Arguments as in `FrameDiscriminator`; time is halved with the sides."""
 
     def __init__(self, *, channels: int = 64, layers: int = 3, norm: Norm = "batch") -> None:
         super().__init__()
@@ -50,17 +50,17 @@ class ClipDiscriminator(nn.Module):
         def convolution(a: int, b: int, stride: int, bias: bool) -> nn.Module:
             return VolumeConv(a, b, (3, 4, 4), stride, padding=(1, 1, 1), bias=bias)
 
-        self.main = _judge(convolution, nn.BatchNorm3d, channels, layers, norm)
+        self.main = _patch_network(convolution, nn.BatchNorm3d, channels, layers, norm)
 
     def forward(self, video: Tensor) -> Tensor:
         """(b, 3, t, h, w) -> (b, 1, t', h', w')."""
         return self.main(video)
 
 
-def _judge(
+def _patch_network(
     convolution: Convolution, batch_norm: Callable[[int], nn.Module], channels: int, layers: int, norm: Norm
 ) -> nn.Sequential:
-    """First convolution, `layers` - 1 that double, one that keeps the size, one logit. Weights begin as N(0, .02)."""
+    """Return a first convolution, `layers` - 1 that double, one that keeps the size, and one logit. Weights are N(0, .02)."""
     require(CHANNELS, channels=channels)
     require(integer(1, 16), layers=layers)
     require(one_of(*get_args(Norm)), norm=norm)
@@ -74,11 +74,11 @@ def _judge(
             parts.append(batch_norm(after) if norm == "batch" else nn.GroupNorm(min(32, after), after))
         parts.append(nn.LeakyReLU(0.2))
     made = nn.Sequential(*parts, convolution(widths[-1], 1, 1, True))
-    made.apply(_begin)
+    made.apply(_init_weights)
     return made
 
 
-def _begin(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.Conv3d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
     elif isinstance(module, (nn.BatchNorm2d, nn.BatchNorm3d)):

@@ -2,7 +2,7 @@
 
 Space-to-depth replaces strided convolutions, so every convolution runs at low resolution; a block is a spatial 3x3 and a temporal
 convolution of 3 (zero at start, hence the identity), each after LayerNorm over channels and SiLU, with a residual around both.
-Norms see one position alone, so a latent's frames depend on `decode_halo` neighbours on each side and on nothing farther.
+Norms see one position alone, so a latent's frames depend on `decode_halo` neighbours on each side only.
 
 Activations lie as (b, t, h, w, c): LayerNorm, patching and 1x1 maps work on the last axis, and both convolutions see
 channels-last memory through a permuted view. Measured fastest of seven layouts on a CPU (docs/benchmarks.md).
@@ -28,10 +28,10 @@ Patch = tuple[int, int, int]
 
 
 class PatchVAE3D(nn.Module):
-    """Light patch-first autoencoder; the defaults are 0.55 M parameters, factor 4 in time and 8 in space.
+    """A light autoencoder that starts with patches; the defaults have 0.55 M parameters, factor 4 in time and 8 in space.
 
     Args:
-        channels: width of each level, from the pixels inwards.
+        channels: width of each level, beginning at the pixels.
         patches: (frames, rows, columns) folded into channels on entering each level.
         blocks: residual blocks in each level, in the encoder and in the decoder.
         latent_channels: channels of the latent.
@@ -54,6 +54,7 @@ class PatchVAE3D(nn.Module):
         self.latent_channels = latent_channels
         self.temporal_factor = math.prod(frames for frames, _, _ in patches)
         self.spatial_factor = math.prod(rows for _, rows, _ in patches)
+        self.settings = {"patches": [list(patch) for patch in patches]}
         self.decode_halo = _halo([frames for frames, _, _ in patches], blocks)
         widths = [3, *channels]
         self.down = nn.ModuleList(
@@ -69,7 +70,7 @@ class PatchVAE3D(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weights that make pixels: an adversary's weight is found there."""
+        """Return the weights of the pixels; the weight of the adversarial loss is measured there."""
         return self.up[-1].patch.linear.weight
 
     def encode(self, video: Tensor) -> Posterior:
@@ -99,7 +100,7 @@ def _check_levels(channels: Sequence[int], patches: Sequence[Sequence[int]]) -> 
 
 
 def _halo(frames_per_patch: Sequence[int], blocks: int) -> int:
-    """Latents that can reach into another's frames: each block carries one position of its own level."""
+    """Return how many latents away a frame can depend on: each block reaches one position of its own level."""
     reach, positions_per_latent = 0.0, 1
     for frames in reversed(frames_per_patch):
         reach += blocks / positions_per_latent

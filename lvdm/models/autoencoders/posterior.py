@@ -1,4 +1,4 @@
-"""What an encoder gives: a diagonal Gaussian over latents, q(z|x) = N(mean, exp(logvar)) (VAE, appendix B).
+"""The output of an encoder: a diagonal Gaussian over latents, q(z|x) = N(mean, exp(logvar)) (VAE, appendix B).
 
 Letters: b batch, c channels, t frames, h w; z latent.
 """
@@ -25,7 +25,7 @@ class Posterior:
 
     @staticmethod
     def from_moments(moments: Tensor) -> Posterior:
-        """Mean and logvar lie one after the other on channels; logvar is clamped."""
+        """Split channels into mean and logvar; clamp logvar."""
         mean, logvar = moments.chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
@@ -33,27 +33,30 @@ class Posterior:
         return self.mean
 
     def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """`at` noise drawn on the generator's device (the latent's where there is none)."""
+        """Return a sample. Its noise is drawn on the generator's device, or on the latent's without one."""
         device = self.mean.device if generator is None else generator.device
         return self.at(torch.randn(self.mean.shape, generator=generator, device=device, dtype=torch.float32))
 
     def at(self, eps: Tensor) -> Tensor:
-        """z = mean + sigma * eps."""
+        """Return z = mean + sigma * eps."""
         return self.mean + torch.exp(0.5 * self.logvar) * eps.to(self.mean)
 
     def kl(self) -> Tensor:
-        """KL(q || N(0, 1)) in nats, summed over everything but the batch: (b,)."""
+        """Return KL(q || N(0, 1)) in nats, summed over everything but the batch: (b,)."""
         mean, logvar = self.mean.float(), self.logvar.float()
         return 0.5 * (mean.square() + logvar.exp() - 1.0 - logvar).flatten(1).sum(dim=1)
 
 
-def check_video_shape(shape: Sequence[int], *, temporal_factor: int, spatial_factor: int) -> None:
+def check_video_shape(
+    shape: Sequence[int], *, temporal_factor: int, spatial_factor: int, first_frame_alone: bool = False
+) -> None:
     """Refuse videos that do not divide into whole latents."""
     if len(shape) != 5 or shape[1] != 3:
         raise UserError(f"an autoencoder takes videos shaped (b, 3, t, h, w), this one is {tuple(shape)}")
     _, _, frames, height, width = shape
-    if frames % temporal_factor or height % spatial_factor or width % spatial_factor:
+    if frames < 1 or (frames - first_frame_alone) % temporal_factor or height % spatial_factor or width % spatial_factor:
+        after, plus = (" after a first frame alone", ", plus one frame") if first_frame_alone else ("", "")
         raise UserError(
-            f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames and "
-            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these"
+            f"{frames} frames of {height}x{width} do not divide into latents of {temporal_factor} frames{after} and "
+            f"{spatial_factor}x{spatial_factor} pixels; crop or resize to multiples of these{plus}"
         )

@@ -23,7 +23,7 @@ Stride = tuple[int, int, int]
 
 
 class VAE3D(nn.Module):
-    """Published autoencoder; the defaults are its published size, 19.4 M parameters.
+    """The published autoencoder; the defaults are its published size, 19.4 M parameters.
 
     Args:
         channels: width of the first convolution; doubled at every halving.
@@ -55,6 +55,7 @@ class VAE3D(nn.Module):
         self.latent_channels = latent_channels
         self.temporal_factor, self.spatial_factor = downsample[0], downsample[1]
         self.decode_halo = _halo([s[0] for s in strides]) if norm == "frame" else None
+        self.settings = {"downsample": list(downsample), "norm": norm}
         self.encoder = Encoder(channels, strides, z_channels, norm, checkpointing=checkpointing)
         self.decoder = Decoder(channels, strides, z_channels, norm, checkpointing=checkpointing)
         self.quant_conv = SameConv(2 * z_channels, 2 * latent_channels, 1)
@@ -62,7 +63,7 @@ class VAE3D(nn.Module):
 
     @property
     def last_layer(self) -> nn.Parameter:
-        """The weights that make pixels: an adversary's weight is found there."""
+        """Return the weights of the pixels; the weight of the adversarial loss is measured there."""
         return self.decoder.conv_out.conv.weight
 
     def encode(self, video: Tensor) -> Posterior:
@@ -76,7 +77,7 @@ class VAE3D(nn.Module):
 
 
 def _strides(downsample: Sequence[int]) -> list[Stride]:
-    """The stride of each block: 2 on the axes with halvings left; (4, 8, 8) -> (2,2,2), (2,2,2), (1,2,2)."""
+    """Return the stride of each block, 2 on the axes with halvings left: (4, 8, 8) -> (2,2,2), (2,2,2), (1,2,2)."""
     require(listed(integer(1, 256), 3, 3), downsample=downsample)
     if any(f & (f - 1) for f in downsample) or downsample[1] != downsample[2] or max(downsample) == 1:
         expected = "three powers of two, the last two equal and not all 1, e.g. [4, 8, 8]"
@@ -86,7 +87,7 @@ def _strides(downsample: Sequence[int]) -> list[Stride]:
 
 
 def _halo(time_strides: Sequence[int]) -> int:
-    """Latents that reach into the frames of another: the decoder's layers walked back from the frames of latent 0."""
+    """Return how many latents away a frame depends on, following the decoder's layers back from the frames of latent 0."""
     low, high = 0, math.prod(time_strides) - 1  # the frames of latent 0
     low, high = low - 1, high + 1  # conv_out, k3
     for s in reversed(time_strides):
@@ -98,7 +99,7 @@ def _halo(time_strides: Sequence[int]) -> int:
 
 
 def _same_padding(kernel: int, stride: int) -> tuple[int, int]:
-    """Before and after: kernel - stride in all, the odd one in front."""
+    """Return the padding before and after: kernel - stride in all, the odd one before."""
     total = kernel - stride
     return total - total // 2, total // 2
 

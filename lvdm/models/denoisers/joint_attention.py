@@ -1,4 +1,4 @@
-"""One attention over all frames and pixels at once, for low resolutions (not in LVDM; see the UNet's option).
+"""Attention over all frames and pixels at once, for low resolutions (not in LVDM; see the UNet's option).
 
 Letters: b batch, c channels, t frames, h w space.
 """

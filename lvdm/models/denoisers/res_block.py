@@ -21,8 +21,8 @@ def per_frame(x: Tensor) -> Tensor:
 class ResBlock(nn.Module):
     """x (b, c, t, h, w), emb (b, t, e) already through SiLU (once for all blocks) -> (b, out, t, h, w).
 
-    With `temporal_conv`, the block ends in x + TimeConv(silu(GN(x))): kernel 3 over frames, zero at start, so that the
-    network begins as one that treats frames alone; zero padding lets it feel the ends of the window.
+    With `temporal_conv`, the block ends in x + TimeConv(silu(GN(x))): kernel 3 over frames, zero at start. Its zero padding
+    shows the network the ends of the window.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from lvdm.models.layers.norms import GroupNorm32
 
 
 class Attention(nn.Module):
-    """Multi-head attention of tokens to `context`, or to themselves without one."""
+    """Multi-head attention of tokens to `context`, or to themselves if there is none."""
 
     def __init__(self, channels: int, num_heads: int, *, context_dim: int | None = None, dropout: float = 0.0) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class TextBlock(nn.Module):
     def _attend_text(self, x: Tensor, context: Tensor | None) -> Tensor:
         if context is None:
             return self.attn2(x)
-        return self.attn2(x.flatten(1, 2), context).view(x.shape)  # every pixel of the clip asks for itself
+        return self.attn2(x.flatten(1, 2), context).view(x.shape)  # every pixel of the clip is a query
 
 
 def over_time(attention: Attention, x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-TINY_SCORES = 32 * 32  # up to this many scores a head there is nothing to fuse, and the batch may pass a GPU kernel's 65,535
+TINY_SCORES = 32 * 32  # up to this many scores a head, fusing gains nothing, and the batch may exceed a GPU kernel's 65,535
 PLAIN_SCORES_CPU = 256 * 256  # up to this many, matmul and softmax beat the CPU's fused kernel (backward in bf16: 4 to 15 times)
 
 
@@ -24,7 +24,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias) v, by whichever way is faster here; (..., heads, n, d)."""
+    """Return softmax(q k^T / sqrt(d) + bias) v, (..., heads, n, d), by the faster way for this size and device."""
     scores = q.shape[-2] * k.shape[-2]
     if scores <= (PLAIN_SCORES_CPU if q.device.type == "cpu" else TINY_SCORES):
         return attend_plain(q, k, v, bias)
@@ -32,20 +32,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 def attend_plain(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The same, written out."""
+    """Return the same, written out."""
     return attention_weights(q, k, bias) @ v
 
 
 def attention_weights(q: Tensor, k: Tensor, bias: Tensor | None = None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias), softmax in float32; (..., heads, n, m) in q's dtype."""
+    """Return softmax(q k^T / sqrt(d) + bias), (..., heads, n, m) in q's dtype; the softmax is in float32."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if bias is not None:
         scores = scores + bias
-    return scores.softmax(dim=-1)  # its kernels compute in float32 whatever comes in
+    return scores.softmax(dim=-1)  # its kernels compute in float32 for any input
 
 
 class RelativePosition(nn.Module):
-    """R[i, j] = table[clip(j - i, -L, L) + L]: one vector for each distance in time, shared by the heads."""
+    """A vector for each distance in time, shared by the heads: R[i, j] = table[clip(j - i, -L, L) + L]."""
 
     def __init__(self, width: int, max_distance: int) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ class SpaceConv(nn.Conv3d):
 
 
 class TimeConv(nn.Conv3d):
-    """Conv3d with kernel (3, 1, 1), zero padding at both ends (so the ends are told apart), zero at start."""
+    """Conv3d with kernel (3, 1, 1), zero padding at both ends (which marks them), weights zero at start."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, (3, 1, 1), padding=(1, 0, 0))
@@ -49,8 +49,8 @@ class TimeConv(nn.Conv3d):
 
 
 class VolumeConv(nn.Conv3d):
-    """Conv3d, with two frames padded by hand: padded inside, a CPU's bf16 convolution of two frames leaves parts of the weight's
-    gradient unwritten, which is random memory (PyTorch 2.15, docs/log.md)."""
+    """Conv3d that pads two frames by itself. A CPU's bf16 convolution that pads them leaves parts of the weight's gradient
+    unwritten, which is random memory (PyTorch 2.15, docs/log.md)."""
 
     def forward(self, x: Tensor) -> Tensor:
         ends, rows, columns = self.padding
@@ -60,7 +60,7 @@ class VolumeConv(nn.Conv3d):
 
 
 class Downsample(nn.Module):
-    """Half the height and width by a strided convolution."""
+    """Halve height and width by a strided convolution."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Twice the height and width by nearest neighbours, then a convolution."""
+    """Double height and width by nearest neighbours, then convolve."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

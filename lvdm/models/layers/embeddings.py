@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lvdm.models.layers.init import zero_init
 
-INDEX_PERIOD = 64.0  # positions are small whole numbers: slower waves than this would hardly differ between them
+INDEX_PERIOD = 64.0  # positions are small whole numbers, between which slower waves hardly differ
 
 
 def sinusoidal_features(values: Tensor, width: int, *, max_period: float = 10000.0) -> Tensor:
@@ -25,7 +25,7 @@ def sinusoidal_features(values: Tensor, width: int, *, max_period: float = 10000
 
 
 class NumberEmbedding(nn.Sequential):
-    """Features of a number -> Linear, SiLU, Linear; `starts_at_zero` makes it a branch that begins silent."""
+    """Features of a number -> Linear, SiLU, Linear. With `starts_at_zero` the branch has no effect at the start of training."""
 
     def __init__(self, features: int, width: int, *, starts_at_zero: bool = False) -> None:
         last = nn.Linear(width, width)
@@ -36,7 +36,7 @@ class NumberEmbedding(nn.Sequential):
 
 
 class OptionalEmbedding(nn.Embedding):
-    """An Embedding to which a negative index (ABSENT) gives zeros, decided on the device without a host sync."""
+    """An Embedding that returns zeros for a negative index (ABSENT), without a host sync."""
 
     def forward(self, index: Tensor) -> Tensor:
         return super().forward(index.clamp(min=0)) * (index >= 0)[..., None]

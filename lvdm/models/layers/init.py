@@ -1,4 +1,4 @@
-"""How new branches begin: silent."""
+"""Initial weights of branches that have no effect at the start of training."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def zero_init(module: nn.Module) -> nn.Module:
-    """The same module with every parameter zero: a new branch then starts as if it were not there."""
+    """Return the module with every parameter set to zero, so that a new branch has no effect at the start."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)
     return module

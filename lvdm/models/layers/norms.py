@@ -15,7 +15,7 @@ GROUPS = 32
 
 
 class GroupNorm32(nn.GroupNorm):
-    """GroupNorm over (c / 32, everything after c), in float32 whatever comes in, given back in the input's dtype."""
+    """GroupNorm over (c / 32, everything after c), computed in float32 and returned in the input's dtype."""
 
     def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
         if channels % GROUPS:
@@ -30,5 +30,5 @@ class GroupNorm32(nn.GroupNorm):
         return out.contiguous(memory_format=torch.channels_last_3d) if x.ndim == 5 else out
 
     def tokens(self, x: Tensor) -> Tensor:
-        """The same over (n, tokens, c): statistics over (c / 32, tokens)."""
+        """Normalise (n, tokens, c) with statistics over (c / 32, tokens)."""
         return self(x.transpose(1, 2)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Fixed networks that turn captions into the context of a denoiser. Imports lvdm.types and the rest of lvdm.models only."""
+"""Frozen networks from captions to the context of a denoiser. Imports lvdm.types and the rest of lvdm.models only."""
 
 from lvdm.models.text.clip import ClipText
 

@@ -1,6 +1,7 @@
-"""CLIP's text transformer, frozen, through the `transformers` package (LVDM, text-to-video: ViT-L/14, 77 tokens of 768).
+"""CLIP's frozen text transformer from the `transformers` package (LVDM, text-to-video: ViT-L/14, 77 tokens of 768).
 
-The network is no part of the module that trains with it: its weights are in no checkpoint, model file, average or gradient sync.
+The network is not a part of the module that trains with it. Checkpoints, model files, averages and gradient syncs leave it out.
+It is not loaded by `from_pretrained`: keys of config.json can make that fetch code or kernels from a hub.
 Letters: b captions, n tokens, d width.
 """
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = "clip-vit-large-patch14"
 AT_ONCE = 32  # captions in the network
-TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets, and beside it
+TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))  # one of these sets, and next to it
 FILES = ("config.json", "model.safetensors")
 UNREADABLE = (
     OSError,
@@ -42,7 +43,7 @@ UNREADABLE = (
     ImportError,
     MemoryError,
 )
-HUB = ("attn_implementation", "dtype", "torch_dtype")  # the first may name code on a hub; the weights have their own type
+HUB = ("attn_implementation", "dtype", "torch_dtype")  # left out: the first may name code on a hub, weights have their own type
 PREFIX = "text_model."  # of the weights' names in files and in some versions of transformers
 
 
@@ -52,13 +53,12 @@ class _Loaded(NamedTuple):
 
 
 class ClipText:
-    """Captions to the last hidden state of CLIP's text transformer, float32 (b, n, d).
+    """A text encoder: captions to the last hidden state of CLIP's text transformer, float32 (b, n, d).
 
-    A caption is padded to n tokens and cut where it has more; the padding is attended to, as in the published models. Nothing is
-    read before the first use.
+    A caption is padded or cut to n tokens. The padding is attended to, as published. The files are read at first use.
 
     Args:
-        folder: of the published files: a path, or a folder's name in LVDM_WEIGHTS, where one that is not there is looked for too.
+        folder: path of the published files. If it does not exist, a folder of this name in LVDM_WEIGHTS is used.
     """
 
     def __init__(self, folder: str | Path = PUBLISHED) -> None:
@@ -70,23 +70,23 @@ class ClipText:
         tokenizer, network = self._loaded
         n = network.config.max_position_embeddings
         tokens = tokenizer(captions, padding="max_length", truncation=True, max_length=n, return_tensors="pt").input_ids
-        with torch.autocast(self.device.type, enabled=False):  # the same embedding wherever it is asked for
+        with torch.autocast(self.device.type, enabled=False):  # the same embedding under any autocast
             parts = [network(input_ids=part.to(self.device)).last_hidden_state for part in tokens.split(AT_ONCE)]
         return torch.cat(parts)
 
     def to(self, device: torch.device | str) -> ClipText:
-        """Compute there from now on."""
+        """Move the network to a device."""
         self.device = torch.device(device)
         if "_loaded" in vars(self):
             self._loaded.network.to(self.device)
         return self
 
     def fingerprint(self) -> str:
-        """Hash of weights, vocabulary and settings: equal ones give the same embeddings, whatever the version of transformers."""
+        """Return a hash of weights, vocabulary and settings: equal ones give the same embeddings."""
         return self._fingerprint
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ClipText:
-        """Itself: what is frozen need not be there twice, as in the averaged copy of a module."""
+        """Return itself: the averaged copy of a module shares the frozen encoder."""
         return self
 
     @cached_property
@@ -111,9 +111,9 @@ class ClipText:
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer  # slow to import, and few need it
 
         path = self._find()
-        with _one_sentence(path), torch.random.fork_rng(devices=[]):  # a network starts at random
+        with _one_sentence(path), torch.random.fork_rng(devices=[]):  # building a network draws random weights
             described = json.loads((path / "config.json").read_text())
-            described = described.get("text_config", described)  # of a whole CLIP, whose text part is wanted
+            described = described.get("text_config", described)  # a file of a whole CLIP: take the text part
             known = inspect.signature(CLIPTextConfig).parameters
             settings = CLIPTextConfig(**{name: described[name] for name in known if name in described and name not in HUB})
             weights = load_file(path / "model.safetensors")
@@ -127,14 +127,14 @@ class ClipText:
         return _Loaded(tokenizer, network.float().eval().requires_grad_(False).to(self.device))
 
     def _find(self) -> Path:
-        """The folder, with all that is needed in it."""
+        """Return the folder that has all files."""
         places = [self.folder, weights_folder() / self.folder.name]
         path = next((place for place in places if place.is_dir()), None)
         sets = " or ".join(" and ".join(each) for each in TOKENIZER_FILES)
         if path is None:
             raise UserError(
                 f"there is no folder {places[0]}, nor {places[1]}; put {', '.join(FILES)} and {sets} of the published "
-                f"{self.folder.name} into one of them, or name the folder around it by LVDM_WEIGHTS"
+                f"{self.folder.name} into one of them, or set LVDM_WEIGHTS to the folder that contains it"
             )
         missing = [file for file in FILES if not (path / file).is_file()]
         if not any(all((path / file).is_file() for file in files) for files in TOKENIZER_FILES):
@@ -158,7 +158,7 @@ def _one_sentence(path: Path) -> Iterator[None]:
 
 
 def _copy_weights(network: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """All of the network's, out of a file that may hold an image encoder too; a missing one must not stay random."""
+    """Copy all weights of the network. The file may hold an image encoder too; a missing weight is an error."""
     given = {name.removeprefix(PREFIX): weight for name, weight in weights.items()}
     wanted = {name.removeprefix(PREFIX): weight for name, weight in network.named_parameters()}
     wrong = [name for name, weight in wanted.items() if name not in given or given[name].shape != weight.shape]
