@@ -103,4 +103,4 @@ def _check_one_size(shapes: set[tuple[int, ...]]) -> None:
     """Refuse clips of several sizes, over all batches and processes alike."""
     if len(shapes) > 1:
         sizes = " and ".join(f"{width} x {height}" for _, height, width, _ in sorted(shapes))
-        raise UserError(f"clips are of several sizes, {sizes}; change the protocol to a resolution, with resize='crop, bilinear'")
+        raise UserError(f"clips are of several sizes, {sizes}; change the protocol to resolution=SIDE resize='crop, bilinear'")

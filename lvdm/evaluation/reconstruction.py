@@ -35,5 +35,5 @@ def check_side(side: int, names: list[str]) -> None:
     small = [name for name in names if side < LEAST_SIDE[name]]
     if small:
         needed = f"{LEAST_SIDE[small[0]]} pixels or more on each side"
-        how = "change the protocol to a larger resolution, with resize='crop, bilinear'"
+        how = "change the protocol to resolution=SIDE resize='crop, bilinear'"
         raise UserError(f"{small[0]} needs frames of {needed}, not {side}; {how}")
