@@ -22,7 +22,7 @@ import lvdm
 from lvdm.cli import train
 from lvdm.cli.eval import main as evaluate
 from lvdm.evaluation.results.result import Result, read_result
-from lvdm.evaluation.sources.model import weights_sha256
+from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import open_source
 from lvdm.jobs import evaluate_in_training as in_training
 from lvdm.training.checkpointing import SaveCheckpoints
@@ -168,7 +168,7 @@ def test_what_goes_wrong_in_an_evaluation_is_told_and_training_goes_on(made, tmp
 
     monkeypatch.setattr(in_training, "measure_fake", fails)
     assert train.main([write_config(tmp_path / "joint.yaml", config_of(made, tmp_path)), "trainer.max_steps=3"]) == 0
-    assert "cannot evaluate step 2 (a score came out as nan): training goes on" in caplog.text
+    assert "cannot evaluate step 2 (a score came out as nan): training continues" in caplog.text
     assert checkpoint(tmp_path / "joint")["global_step"] == 3
 
 
@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[str, Callable[[Config, Path], Any]]] = {
     "missing weights": ("i3d_pretrained_400.pt is not there and LVDM_OFFLINE=1 forbids", ask(features=None, feature_width=1.0)),
     "unknown extractor": ("evaluation: fvd cannot use the extractor 'i3'; did", ask(features="i3", feature_width=1.0)),
     "width of given weights": ("evaluation: ", ask(features="i3d-cover")),
-    "too few real clips": ("evaluation: 2048 real clips were asked for, but 4 videos hold 4", ask(fewer=None)),
+    "too few real clips": ("evaluation: 2048 real clips were requested, but 4 videos hold 4", ask(fewer=None)),
     "short real videos": ("but 4 videos hold 0", ask(set={**CHANGES, "frames": 41})),
     "frames of the extractor": ("takes clips of 9 or more frames, not 4", ask(set={**CHANGES, "frames": 4})),
     "clips the model cannot make": ("trained without given frames (its network takes no mask), so it", without_mask),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from tiny_evaluation import NARROW, result_of, saved, toys, values_of
 
-from lvdm.models.features import extractors
+from lvdm.models.features import EXTRACTORS, Frozen
 
 CLIPS = 24
 
@@ -72,8 +73,9 @@ def test_a_data_set_against_itself_scores_near_zero_at_2048_clips(tmp_path: Path
     """Two draws of a clip from each of 2048 videos, in a protocol's full numbers. I3D would take minutes, so here the features
     are cheap ones."""
     monkeypatch.setenv("LVDM_CACHE", str(tmp_path))
-    cheap = extractors.FrozenFeatures(ProjectedPixels(), lambda video: video / 127.5 - 1, name="projected", dim=12, min_frames=2)
-    monkeypatch.setitem(extractors.RANDOM, "random-i3d", lambda seed, width: cheap)
+    cheap = Frozen(ProjectedPixels(), lambda video: video / 127.5 - 1)
+    record = replace(EXTRACTORS["random-i3d"], load=lambda seed, width: cheap, dim=12, min_frames=2)
+    monkeypatch.setitem(EXTRACTORS, "random-i3d", record)
     data = toys(2048, frames=8)
     plain = ["runs=1", "frames=4", "resolution=null", "resize=none", "antialias=true", "fake_clips=one random a video"]
     arguments = ["--real", saved(tmp_path / "real.npy", data), "--protocol", "lvdm-fvd2048", "--features", "random"]
@@ -84,5 +86,5 @@ def test_a_data_set_against_itself_scores_near_zero_at_2048_clips(tmp_path: Path
     for metric in ("fvd", "kvd"):
         near, far = (abs(one["metrics"][metric]["value"]) for one in (itself, spoilt))
         assert 0 < near < 0.02 * far, (metric, near, far)
-    x = cheap(torch.from_numpy(data[:, :4]))
+    x = record.make()(torch.from_numpy(data[:, :4]))
     assert itself["metrics"]["fvd"]["value"] < 1e-3 * float(x.var(0).sum())

@@ -16,7 +16,6 @@ from tiny_training import AUTOENCODER, UNET
 
 from lvdm.checkpoints.model_file import read_model, save_model
 from lvdm.cli.eval import main
-from lvdm.cli.evaluate import distances
 from lvdm.config import instantiate
 from lvdm.evaluation import Moments, frechet_distance, polynomial_mmd
 from lvdm.evaluation.reconstruction import clip_scores
@@ -49,7 +48,7 @@ def at(tmp_path: Path, kept: Path, monkeypatch: pytest.MonkeyPatch, clips: np.nd
     """A working folder with the clips; their features are kept from test to test, and so is the network that makes them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LVDM_CACHE", str(kept))
-    monkeypatch.setattr(distances, "make_extractor", EXTRACTOR)
+    monkeypatch.setattr("lvdm.jobs.evaluate.make_extractor", EXTRACTOR)
     np.save("clips.npy", clips)
     return tmp_path
 
@@ -223,7 +222,7 @@ def test_real_clips_are_replayed_and_results_compared(at: Path, capsys: pytest.C
         (["frames=10"], "clips of 10 frames do not divide into latents of 4 frames; give --set frames=12"),
         (["resolution=13"], "frames of 13 x 13 do not divide into latents of 8 x 8 pixels; give --set resolution=8"),
         (["resolution=9"], "ssim needs frames of 11 pixels or more on each side, not 9"),
-        (["num_fake=3"], "--set num_fake has no effect on reconstructions"),
+        (["num_fake=3"], "num_fake has no effect on reconstructions"),
         (["runs=2"], "has 2 runs, and reconstructions are measured in one; give --set runs=1"),
     ],
 )
@@ -241,7 +240,7 @@ def test_fewer_clips_than_the_protocol_takes_need_to_be_allowed(at: Path, capsys
     model = write_codec(at / "ae.safetensors", offset=0.0)
     options = ["--model", str(model), "--real", "clips.npy", "--lpips", "none", *ALLOW]
     said = refused(capsys, *options, *(option for option in FAST if option != "--allow-fewer"))
-    assert "2048 real clips were asked for, but 4 videos hold 4" in said
+    assert "2048 real clips were requested, but 4 videos hold 4" in said
     named = values(measured(*options[:2], *ALLOW, "--set", "num_real=4"))
     assert set(named) == {"psnr_clip", "psnr_frame", "ssim", "r_fvd"}, "a protocol of 4 clips has them all"
 

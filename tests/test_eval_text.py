@@ -19,11 +19,10 @@ from lvdm.checkpoints.model_file import read_model, save_model
 from lvdm.cli.eval import main
 from lvdm.config import instantiate
 from lvdm.evaluation.protocols.named import PROTOCOLS
-from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, write_result
-from lvdm.evaluation.results.text_result import prompts_sha256, read_any_result
+from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, read_result
 from lvdm.evaluation.sources.model import Sampling
-from lvdm.evaluation.sources.prompted import PromptedModel, open_prompted, similarities
-from lvdm.models.features.clip import ClipSimilarity
+from lvdm.evaluation.text import PromptedModel, open_prompted, prompts_sha256, similarities
+from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.text import ClipText
 
 PROMPTS = ["a red disc", "clouds", "the sea at night"]
@@ -128,7 +127,7 @@ def test_the_prompts_of_other_videos_are_others(at: Path) -> None:
 def test_several_videos_of_a_prompt_stand_together_as_sample_short_writes_them(at: Path, capsys: Any) -> None:
     np.save("six.npy", np.load("videos.npy").repeat(2, axis=0))
     options = ["--fake", "six.npy", "--prompts", "prompts.txt"]
-    assert "6 videos came with 3 prompts and 1 videos of each; give --num 2" in refused(capsys, *options)
+    assert "6 videos came with 3 prompts and 1 videos of each; give num 2" in refused(capsys, *options)
     expected = cosines(np.load("videos.npy"), PROMPTS).mean()
     assert measured(*options, "--num", "2")["metrics"][KEY]["value"] == pytest.approx(expected, rel=1e-6)
 
@@ -164,7 +163,7 @@ def test_processes_and_batches_change_no_similarity(at: Path, text_model: Path, 
     """Each of two processes measures its part: of files, and of what a model makes of three prompts, two and one."""
     model, similarity = lvdm.load(text_model), ClipSimilarity()
     files = open_prompted(Path("videos.npy"), PROMPTS, each=None, workers=0)
-    made = [PromptedModel(text_model, model, model.text_encoder, Sampling(batch_size=size), PROMPTS) for size in (1, 2)]
+    made = [PromptedModel([text_model], model, model.text_encoder, Sampling(batch_size=size), PROMPTS) for size in (1, 2)]
     for videos, shares in ((files, [1, 2]), (made[0], [2, 1]), (made[1], [2, 1])):
         alone, _ = similarities(videos, ClipSimilarity(frames_at_once=5))
         parts = []
@@ -182,17 +181,17 @@ def test_results_of_one_measurement_are_compared_and_others_are_refused(at: Path
     np.save("other.npy", 255 - np.load("videos.npy"))
     a = measured("--fake", "videos.npy", "--prompts", "prompts.txt", "--out", "a.json")
     b = measured("--fake", "other.npy", "--prompts", "prompts.txt", "--out", "b.json")
-    assert json.loads(json.dumps(read_any_result("a.json").as_dict())) == json.loads(Path("a.json").read_text())
+    assert json.loads(json.dumps(read_result("a.json").as_dict())) == json.loads(Path("a.json").read_text())
     assert main(["compare", "a.json", "b.json", "--json", "c.json"]) == 0
     told = json.loads(Path("c.json").read_text())["differences"][KEY]["difference"]
     assert told == pytest.approx(b["metrics"][KEY]["value"] - a["metrics"][KEY]["value"])
     Path("turned.txt").write_text("\n".join(PROMPTS[::-1]))
     measured("--fake", "videos.npy", "--prompts", "turned.txt", "--out", "d.json")
     assert main(["compare", "a.json", "d.json"]) == 2
-    assert "cannot be compared, for they differ in prompts_sha256" in capsys.readouterr().err
+    assert "cannot be compared, because they differ in prompts_sha256" in capsys.readouterr().err
     real, network = RealSource("sky", "f00d", "12" * 32), ExtractorFacts("i3d", 400, True)
     values, clips = {"psnr_clip": Value(30.0)}, FakeSource("reconstruction", "ae", "34" * 32)
-    write_result("e.json", Result(PROTOCOLS["pvdm-fvd2048"], values, network, 2048, 2048, clips, real))
+    Result(PROTOCOLS["pvdm-fvd2048"], values, network, 2048, 2048, clips, real).save("e.json")
     assert main(["compare", "a.json", "e.json"]) == 2
     assert "they differ in kind: one is of prompts and the other of a protocol" in capsys.readouterr().err
     Path("f.json").write_text(Path("a.json").read_text().replace('"num_videos"', '"number"'))
@@ -202,11 +201,11 @@ def test_results_of_one_measurement_are_compared_and_others_are_refused(at: Path
 
 def test_what_cannot_be_measured_is_one_sentence(at: Path, text_model: Path, capsys: Any) -> None:
     with_prompts = ["--prompts", "prompts.txt"]
-    assert "videos.npy holds no prompts; give them by --prompts" in refused(capsys, "--fake", "videos.npy")
+    assert "videos.npy holds no prompts; give them as prompts" in refused(capsys, "--fake", "videos.npy")
     assert "has no caption in a metadata.jsonl of folder" in refused(capsys, "--fake", "folder")
     assert "--num counts the videos of each prompt" in refused(capsys, "--fake", "folder", "--num", "2")
     assert "--steps has no effect on videos that are there" in refused(capsys, "--fake", "folder", *with_prompts, "--steps", "2")
-    assert "makes videos of prompts; give them by --prompts" in refused(capsys, "--fake", str(text_model))
+    assert "a model samples videos of prompts; give prompts" in refused(capsys, "--fake", str(text_model))
     workers = ["--workers", "1", *with_prompts]
     assert "those of a model are not read; leave it out" in refused(capsys, "--fake", str(text_model), *workers)
     assert "it encodes videos but cannot sample any" in refused(capsys, "--fake", "ae.safetensors", *with_prompts)
@@ -217,6 +216,6 @@ def test_what_cannot_be_measured_is_one_sentence(at: Path, text_model: Path, cap
         capsys, "--fake", "folder", "--prompts", "two.txt"
     )
     Path("folder/test").mkdir()
-    assert "folder holds test; give the folder whose videos are meant, such as folder/test" in refused(capsys, "--fake", "folder")
+    assert "folder holds test; give the folder of the videos, such as folder/test" in refused(capsys, "--fake", "folder")
     assert "nowhere lacks config.json" in refused(capsys, "--fake", "videos.npy", *with_prompts, "--clip", "nowhere")
     assert not Path("results").exists()

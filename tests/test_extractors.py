@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lvdm.models.features import c3d, i3d, videomae
 from lvdm.models.features.c3d import C3D
-from lvdm.models.features.extractors import EXTRACTORS, RANDOM, TRAINED, make_extractor
+from lvdm.models.features.extractors import EXTRACTORS, make_extractor
 from lvdm.models.features.i3d import I3D
 from lvdm.models.features.random_networks import random_c3d, random_i3d
 from lvdm.models.features.videomae import WIDTH, VideoMAE
@@ -21,6 +21,8 @@ from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
 NARROW = 1 / 16
+RANDOM = {name for name, record in EXTRACTORS.items() if record.is_random}
+TRAINED = {name for name, record in EXTRACTORS.items() if record.weights}
 
 
 def clips(count: int = 2, frames: int = 16, height: int = 20, width: int = 28) -> Tensor:
@@ -72,7 +74,7 @@ def test_every_extractor_gives_what_it_says_and_no_two_share_a_name(folder):
     for name, extractor in made.items():
         features = extractor(clips())
         assert features.shape == (2, extractor.dim) and features.dtype == torch.float32 and not features.requires_grad
-        assert extractor.is_comparable == (name not in RANDOM) == (extractor.weights is not None)
+        assert extractor.is_comparable == (name not in RANDOM) and (extractor.weights is not None) == (name in TRAINED)
         if name in TRAINED:
             files = extractor.weights.split(" + ")
             assert extractor.sha256 == " + ".join(sha256_of(folder / file) for file in files)
@@ -159,7 +161,7 @@ def test_clips_that_do_not_fit_are_refused_in_a_sentence():
 
 
 def test_names_and_options_without_effect_are_refused(folder):
-    with pytest.raises(UserError, match="no extractor 'i3d-eps'; known are i3d, .*random-c3d"):
+    with pytest.raises(UserError, match="no extractor 'i3d-eps'; did you mean i3d-eps1e-3"):
         make_extractor("i3d-eps")
     with pytest.raises(UserError, match="the weights of i3d are given, so seed 1 and width 1 have no effect"):
         make_extractor("i3d", seed=1)
@@ -171,7 +173,7 @@ def test_names_and_options_without_effect_are_refused(folder):
 def test_without_weights_each_names_its_file_and_the_way_without(name, monkeypatch, tmp_path):
     monkeypatch.setenv("LVDM_WEIGHTS", str(tmp_path))
     monkeypatch.setenv("LVDM_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"is not there and LVDM_OFFLINE=1 .*LVDM_WEIGHTS, or take --features random"):
+    with pytest.raises(UserError, match=r"is not there and LVDM_OFFLINE=1 .*LVDM_WEIGHTS, or take random features"):
         make_extractor(name)
 
 

@@ -27,6 +27,7 @@ PUBLISHED = {
     ("tgan2-is", 1): "4e9ac21be106",
     ("styleganv-is", 1): "4e310277354b",
     ("pvdm-is", 1): "2dba5c107919",
+    ("motion2048", 1): "53c472753300",
 }
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from lvdm.evaluation.protocols.named import PROTOCOLS, get_protocol
 from lvdm.evaluation.results.report import compare, table_line
-from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, read_result, write_result
+from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, read_result
 from lvdm.types import UserError
 from lvdm.version import __version__
 
@@ -34,7 +34,7 @@ def inception(**changes: object) -> Result:
 
 @pytest.mark.parametrize("made", [result(), result(num_real=512, num_fake=512, extractor=RANDOM), inception(), result(fake=RUN)])
 def test_a_result_survives_its_file(tmp_path: Path, made: Result) -> None:
-    write_result(tmp_path / "runs" / "fvd.json", made)
+    made.save(tmp_path / "runs" / "fvd.json")
     assert read_result(tmp_path / "runs" / "fvd.json") == made
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["fvd.json"]
 

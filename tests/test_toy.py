@@ -11,7 +11,7 @@ from PIL import Image
 from scipy import ndimage
 
 from lvdm.cli import make_toy, score_toy
-from lvdm.evaluation import binned, mean_curves, write_chart, write_csv
+from lvdm.evaluation import binned, mean_curves, write_csv
 from lvdm.toys import clouds as cloud_data
 from lvdm.toys import discs as disc_data
 from lvdm.toys import score_clouds as toy_clouds
@@ -271,14 +271,6 @@ def test_bins_and_means_leave_out_what_was_not_measured(tmp_path):
     rows = list(csv.reader((tmp_path / "curves.csv").open()))
     assert rows[:3] == [["video", "frame", "speed"], ["a", "0", "1"], ["a", "1", ""]]
     assert rows[-3:] == [["mean", "0", "2"], ["mean", "1", "5"], ["mean", "2", "3"]]
-
-
-def test_a_chart_puts_the_line_where_the_values_are(tmp_path):
-    write_chart(tmp_path / "low.png", {"a": {"ok": np.r_[np.zeros(50), 0.9]}}, show={"ok": "right"}, frames_per_bin=1)
-    write_chart(tmp_path / "high.png", {"a": {"ok": np.full(50, 0.9)}}, show={"ok": "right"}, frames_per_bin=1)
-    blue = [(np.array(Image.open(tmp_path / name)).astype(int) @ [-1, 0, 1] > 100)[:, 70:600] for name in ("low.png", "high.png")]
-    low, high = (np.nonzero(mask.any(1))[0] for mask in blue)
-    assert low.max() > high.max() + 100 and high.max() - high.min() <= 3
 
 
 def test_the_command_scores_a_folder_and_draws_curves(tmp_path, capsys):

@@ -15,7 +15,7 @@ from tiny_text import write_whole_clip
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer, VideoMAEConfig, VideoMAEModel
 
-from lvdm.models.features.clip import ClipSimilarity
+from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.videomae import VideoMAE, load_videomae, positions
 from lvdm.types import UserError
 

@@ -1,12 +1,15 @@
-"""`scripts/eval.py`: to the part that is asked for; without a name, distances between real and generated videos."""
+"""`scripts/eval.py`: run the part of this name; without a name, distances between real and generated videos."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 
 from lvdm.cli import command
 from lvdm.cli.evaluate import distances, listing, long, reconstruction, text
+from lvdm.cli.evaluate.options import with_flags
+from lvdm.types import UserError
 
 PARTS = {
     "compare": listing.compare_command,
@@ -20,8 +23,15 @@ PARTS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
-    if words and words[0] in PARTS:
-        parse, work = PARTS[words[0]]()
+    is_named = bool(words) and words[0] in PARTS
+    parse, work = PARTS[words[0]]() if is_named else (distances.parser(), distances.run)
+    if is_named:
         parse.prog = f"{parse.prog} {words[0]}"
-        return command.run(parse, work, words[1:])
-    return command.run(distances.parser(), distances.run, words)
+
+    def run(args: argparse.Namespace) -> command.Report:
+        try:
+            return work(args)
+        except UserError as error:
+            raise UserError(with_flags(str(error), parse)) from error
+
+    return command.run(parse, run, words[1:] if is_named else words)

@@ -1,10 +1,12 @@
-"""Features of real clips, kept: found again by everything that decides them, so that the next model is measured without them.
+"""A cache of the features of real clips, so that they are extracted once for many models.
 
-A file of safetensors below LVDM_CACHE, else the user's cache folder, under the hash of extractor, source, clips and pixels.
+A file of safetensors below LVDM_CACHE, else the user's cache folder, under the hash of all that decides the features: extractor,
+source, clips and pixels.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -20,6 +22,7 @@ from lvdm.evaluation.features import Measured
 from lvdm.evaluation.protocols.clip_choice import Clip
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.sources.videos import Source
+from lvdm.files import write_whole
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 
@@ -28,15 +31,16 @@ FORMAT = 1
 
 
 def cache_folder() -> Path:
-    said = os.environ.get("LVDM_CACHE")
+    """Return the folder of cached features."""
+    own = os.environ.get("LVDM_CACHE")
     user = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return (Path(said).expanduser() if said else user / "lvdm") / "features"
+    return (Path(own).expanduser() if own else user / "lvdm") / "features"
 
 
-def kept(
+def cached(
     source: Source, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor, measure: Callable[[], Measured]
 ) -> Measured:
-    """Measured before, or now and kept; all processes decide alike."""
+    """Return cached features, or measure and cache them; all processes decide alike."""
     decides = {
         "format": FORMAT,
         "extractor": [extractor.name, extractor.sha256],
@@ -54,7 +58,7 @@ def kept(
 
 
 def _read(path: Path, count: int, dim: int) -> Measured | None:
-    """None where there is no whole file."""
+    """Return the content of a file, or None if there is no whole one."""
     try:
         with safe_open(path, framework="numpy") as file:
             features, hashes = file.get_tensor("features"), json.loads(file.metadata()["hashes"])
@@ -64,12 +68,8 @@ def _read(path: Path, count: int, dim: int) -> Measured | None:
 
 
 def _write(path: Path, measured: Measured) -> None:
-    """What cannot be kept is measured again; no reader sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    """Write features; those that cannot be written are measured again."""
+    features, hashes = np.ascontiguousarray(measured.features), {"hashes": json.dumps(measured.hashes)}
+    with contextlib.suppress(OSError, SafetensorError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        features = np.ascontiguousarray(measured.features)
-        save_file({"features": features}, temporary, {"hashes": json.dumps(measured.hashes)})
-        os.replace(temporary, path)
-    except (OSError, SafetensorError):
-        temporary.unlink(missing_ok=True)
+        write_whole(path, lambda new: save_file({"features": features}, new, hashes))

@@ -1,4 +1,4 @@
-"""Features of chosen clips: read by workers, brought to the protocol's pixels, through the extractor, in any number of processes.
+"""Features of chosen clips: read by workers, resized to the protocol's pixels, extracted in any number of processes.
 
 A clip's features depend on its pixels alone, so processes, workers and batch size change nothing but time.
 """
@@ -27,7 +27,7 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class Measured:
-    """Of clips in their order: features (n, d) and the hash of each one's pixels."""
+    """Features (n, d) of clips in their order, and the hash of each one's pixels."""
 
     features: np.ndarray
     hashes: list[str]
@@ -49,13 +49,13 @@ class ClipPixels(Dataset[tuple[np.ndarray, str]]):
         return pixels, pixels_sha256(pixels)
 
     def batches(self, size: int, *, workers: int) -> Iterator[tuple[Tensor, list[str]]]:
-        """In order: clips uint8 (b, t, h, w, 3), all of one size, and their hashes."""
+        """Yield clips in order, uint8 (b, t, h, w, 3), all of one size, and their hashes."""
         loaded = iter(DataLoader(self, batch_size=size, num_workers=workers, collate_fn=list))
         sizes: set[tuple[int, ...]] = set()
         while (batch := next_batch(loaded)) is not None:
             sizes.update(clip.shape for clip, _ in batch)
             _check_one_size(sizes)
-            yield torch.from_numpy(np.stack([clip for clip, _ in batch])), [told for _, told in batch]
+            yield torch.from_numpy(np.stack([clip for clip, _ in batch])), [pixels for _, pixels in batch]
 
 
 def measure(
@@ -68,7 +68,7 @@ def measure(
     batch_size: int,
     workers: int = 0,
 ) -> Measured:
-    """This process's part of the clips, then those of all."""
+    """Measure this process's part of the clips, and return those of all processes."""
     process = Process.this()
     share = process.share(len(clips))
     mine = ClipPixels(source, [clips[i] for i in share], protocol, of)
@@ -76,20 +76,20 @@ def measure(
     sizes: set[tuple[int, ...]] = set()
 
     def pixels() -> Iterator[Tensor]:
-        for batch, told in mine.batches(batch_size, workers=workers):
+        for batch, of_batch in mine.batches(batch_size, workers=workers):
             sizes.add(tuple(batch.shape[1:]))
-            hashes.extend(told)
+            hashes.extend(of_batch)
             yield batch
 
     features = extract(pixels(), extractor, total=len(mine), what=f"{of} clips")
     parts = gather((features, hashes, sizes))
     _check_one_size(set().union(*(found for *_, found in parts)))
-    return Measured(np.concatenate([part for part, *_ in parts]), [told for _, part, _ in parts for told in part])
+    return Measured(np.concatenate([part for part, *_ in parts]), [one for _, part, _ in parts for one in part])
 
 
 def extract(batches: Iterable[Tensor], extractor: Extractor, *, total: int, what: str) -> np.ndarray:
-    """(n, d) float32 of batches of uint8 clips (b, t, h, w, 3), clip by clip: in a batch, kernels are chosen by its size, and the
-    rounding of a clip would tell how many others there were."""
+    """Return features (n, d) float32 of batches of uint8 clips (b, t, h, w, 3), clip by clip: kernels are chosen by the size of a
+    batch, so in larger ones the rounding of a clip would depend on how many others there are."""
     made = [np.empty((0, extractor.dim), np.float32)]
     with tqdm(total=total, desc=what, unit="clip", delay=2.0, mininterval=1.0, disable=Process.this().rank > 0) as bar:
         for batch in batches:
@@ -100,7 +100,7 @@ def extract(batches: Iterable[Tensor], extractor: Extractor, *, total: int, what
 
 
 def _check_one_size(shapes: set[tuple[int, ...]]) -> None:
-    """Over all batches and processes alike."""
+    """Refuse clips of several sizes, over all batches and processes alike."""
     if len(shapes) > 1:
         sizes = " and ".join(f"{width} x {height}" for _, height, width, _ in sorted(shapes))
-        raise UserError(f"clips are of several sizes, {sizes}; give --set resolution=SIDE resize='crop, bilinear'")
+        raise UserError(f"clips are of several sizes, {sizes}; change the protocol to resolution=SIDE resize='crop, bilinear'")

@@ -1,20 +1,21 @@
-"""A measurement: the clips of a protocol from both sources, their features, scores and all they depend on, in one result."""
+"""Measure a protocol: the clips of both sources, their features, the scores and all they depend on, in one result."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from lvdm.evaluation.feature_cache import kept
+from lvdm.evaluation.feature_cache import cached
 from lvdm.evaluation.features import Measured, measure
 from lvdm.evaluation.metrics.scores import ScoreOptions, scores
 from lvdm.evaluation.protocols.clip_choice import Clip, Side, choose_clips, most_clips
 from lvdm.evaluation.protocols.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result
+from lvdm.evaluation.results.provenance import ExtractorFacts, FakeSource, RealSource
+from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import ModelSource
 from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
@@ -26,14 +27,15 @@ LEAST = 2  # clips of which there is a covariance, or a mean of pairs
 
 @dataclass(frozen=True)
 class Settings:
-    """How it is measured, which no number depends on, but for `replay` and `fewer`.
+    """How a protocol is measured. No number depends on it, except on `replay` and `fewer`.
 
     Args:
-        batch_size, workers: of reading.
-        fewer: at most so many clips of each where the sources have less than the protocol takes; 0 takes all there are, None is
-            not allowed.
+        batch_size: clips that are read at once.
+        workers: processes that read.
+        fewer: measure at most so many clips of each if the sources have less than the protocol takes; 0 takes all there are;
+            None allows no fewer.
         replay: the manifest whose real clips are taken.
-        is_cached: whether features of real clips are kept.
+        is_cached: whether features of real clips are cached.
     """
 
     batch_size: int = 8
@@ -45,16 +47,14 @@ class Settings:
     def __post_init__(self) -> None:
         if self.batch_size < 1 or self.workers < 0:
             counts = f"{self.batch_size} clips at once and {self.workers} workers"
-            raise UserError(f"{counts} were asked for; give at least 1 clip at once, and no workers below 0")
+            raise UserError(f"{counts} were requested; give at least 1 clip at once, and no workers below 0")
         if self.fewer is not None and self.fewer != 0 and self.fewer < LEAST:
-            raise UserError(
-                f"--allow-fewer {self.fewer}: no score can be told of less than {LEAST} clips; give more, or no number"
-            )
+            raise UserError(f"{self.fewer} clips have no score; allow {LEAST} or more, or 0, which takes all there are")
 
 
 @dataclass(frozen=True)
 class RealSide:
-    """The real clips of a protocol, measured: models are held against them, one or one after another."""
+    """The real clips of a protocol, measured; one model or several are compared with them."""
 
     source: RealSource
     manifest: Manifest
@@ -62,23 +62,23 @@ class RealSide:
     num_clips: int  # of a run
 
 
-def evaluate(
+def measure_protocol(
     protocol: EvalProtocol,
     real: Source | None,
     fake: Source | ModelSource,
     extractor: Extractor,
     options: ScoreOptions,
     settings: Settings,
-) -> tuple[Result, Manifest | None]:
-    """Every process takes its share and comes to the same result."""
+) -> Result:
+    """Return the result of both sources; every process takes its share and returns the same."""
     check_counts(protocol, real, fake, options, extractor, settings)
     side = None if real is None else measure_real(protocol, real, extractor, settings)
     result = measure_fake(protocol, side, fake, extractor, options, settings)
-    return result, None if side is None else side.manifest
+    return result if side is None else replace(result, manifest=side.manifest)
 
 
 def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSide:
-    """The first half, which is the same for every model; the clips of a replay have the pixels that they had."""
+    """Measure the first half, which is the same for every model; the pixels of a replay are checked."""
     runs, count = choose_real(protocol, real, settings)
     found = [_measure_real(real, clips, protocol, extractor, settings) for clips in runs]
     manifest = _manifest(protocol, real, runs, found)
@@ -96,7 +96,7 @@ def measure_fake(
     options: ScoreOptions,
     settings: Settings,
 ) -> Result:
-    """The second half: generated clips against the real ones, where there are any."""
+    """Measure the second half: generated clips against the real ones, if there are any."""
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
     found: dict[tuple[Clip, ...], np.ndarray] = {}
     for clips in fake_clips:
@@ -116,6 +116,7 @@ def measure_fake(
 
 
 def facts_of(extractor: Extractor) -> ExtractorFacts:
+    """Return what a result says of an extractor."""
     return ExtractorFacts(**{key: getattr(extractor, key) for key in ("name", "dim", "is_comparable", "weights", "sha256")})
 
 
@@ -130,21 +131,21 @@ def check_counts(
     extractor: Extractor,
     settings: Settings,
 ) -> None:
-    """Too few clips are told of before anything is measured."""
+    """Refuse too few clips before anything is measured."""
     of_real = [] if real is None else [choose_real(protocol, real, settings)[1]]
     counts = [*of_real, _fake_clips(protocol, fake, settings)[1]]
     options.check_counts(protocol, min(counts), extractor.dim)
 
 
 def _count(wanted: int, most: int, settings: Settings) -> int:
-    """How many clips are taken; `choose_clips` says what is wrong where that is too many."""
+    """Return how many clips are taken; `choose_clips` refuses too many."""
     if settings.fewer is None or most < LEAST:
         return wanted
     return min(wanted, most, settings.fewer or wanted)
 
 
 def choose_real(protocol: EvalProtocol, real: Source, settings: Settings) -> tuple[list[list[Clip]], int]:
-    """The real clips of every run, and how many a run has."""
+    """Return the real clips of every run, and how many a run has."""
     if settings.replay is not None:
         replayed = read_manifest(settings.replay)
         replayed.check_protocol(protocol)
@@ -158,7 +159,7 @@ def _fake_clips(protocol: EvalProtocol, fake: Source | ModelSource, settings: Se
     if not isinstance(fake, ModelSource):
         return _chosen(fake.lengths, protocol, "fake", protocol.num_fake, settings)
     if settings.fewer == 0:
-        raise UserError("--allow-fewer needs a number with a model, which makes as many as it is asked for: --allow-fewer 256")
+        raise UserError("a model samples any number of clips, so 0 has no meaning; allow fewer by a number, such as 256")
     lengths = fake.lengths(_count(protocol.num_fake, protocol.num_fake, settings) * runs, protocol)
     return _chosen(lengths, protocol, "fake", protocol.num_fake, settings)
 
@@ -171,13 +172,13 @@ def _chosen(
 
 
 def _replayed_count(counts: Sequence[int], protocol: EvalProtocol, settings: Settings) -> int:
-    """Of each run."""
+    """Return the clips of each run."""
     held = " and ".join(map(str, sorted(set(counts))))
-    told = f"the manifest holds {held} clips a run, and {protocol.name} takes {protocol.num_real}"
+    counted = f"the manifest holds {held} clips a run, and {protocol.name} takes {protocol.num_real}"
     if len(set(counts)) > 1 or not LEAST <= counts[0] <= protocol.num_real:
-        raise UserError(f"{told}; it was changed by hand: measure anew")
+        raise UserError(f"{counted}; it was changed by hand: measure again")
     if settings.fewer is None and counts[0] < protocol.num_real:
-        raise UserError(f"{told}; give --allow-fewer, which renames the metric")
+        raise UserError(f"{counted}; allow fewer, which renames the metric")
     return counts[0]
 
 
@@ -199,7 +200,7 @@ def _measure_real(
         return measure(real, clips, protocol, "real", extractor, batch_size=settings.batch_size, workers=settings.workers)
 
     is_cached = settings.is_cached and settings.replay is None  # a replay looks at the pixels
-    return kept(real, clips, protocol, extractor, now) if is_cached else now()
+    return cached(real, clips, protocol, extractor, now) if is_cached else now()
 
 
 def _measure_fake(
@@ -214,14 +215,14 @@ def _manifest(
     protocol: EvalProtocol, real: Source, runs: Sequence[Sequence[Clip]], measured_runs: Sequence[Measured]
 ) -> Manifest:
     lines = [
-        measured(clip, real.names[clip.video], told, protocol, run=run)
+        measured(clip, real.names[clip.video], pixels, protocol, run=run)
         for run, (clips, found) in enumerate(zip(runs, measured_runs, strict=True))
-        for clip, told in zip(clips, found.hashes, strict=True)
+        for clip, pixels in zip(clips, found.hashes, strict=True)
     ]
     return Manifest(protocol, real.fingerprint(), tuple(lines))
 
 
 def _check_replay(before: Manifest, now: Manifest) -> None:
     for run in range(before.protocol.runs):
-        for then, line in zip(before.of_run(run), now.of_run(run), strict=True):
-            check_clip(then, line.sha256)
+        for earlier, line in zip(before.of_run(run), now.of_run(run), strict=True):
+            check_clip(earlier, line.sha256)

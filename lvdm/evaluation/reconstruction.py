@@ -1,4 +1,4 @@
-"""What is left of clips after a codec: each clip's scores of pixels and of LPIPS, under the names by which they are told.
+"""How well a codec keeps clips: each clip's scores of pixels and of LPIPS, by name.
 
 Letters: b clips, c channels, t frames, h w; videos and reconstructions are floats in [-1, 1], the reconstructions clamped, and
 neither is rounded to levels.
@@ -14,23 +14,26 @@ from lvdm.models.features import lpips_of_clips, psnr, psnr_per_frame, ssim
 from lvdm.types import UserError
 
 PIXELS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr_clip": psnr, "psnr_frame": psnr_per_frame, "ssim": ssim}
-LEAST = {"ssim": 11, "lpips_vgg": 16, "lpips_alex": 31}  # pixels: the window of SSIM, what the trunks' pools leave something of
+# Each score and the least pixels on a side: the window of SSIM, what the trunks' pools leave something of.
+LEAST_SIDE = {"psnr_clip": 1, "psnr_frame": 1, "ssim": 11, "lpips_vgg": 16, "lpips_alex": 31}
 
 
 def score_names(perceptual: Mapping[str, nn.Module]) -> list[str]:
+    """Return the names of the scores, in their order."""
     return [*PIXELS, *perceptual]
 
 
 def clip_scores(video: Tensor, reconstruction: Tensor, perceptual: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """(b,) of each score, from (b, 3, t, h, w) twice; `perceptual` are LPIPS distances under their names."""
+    """Return (b,) of each score, from (b, 3, t, h, w) twice; `perceptual` are LPIPS distances under their names."""
     made = reconstruction.float().clamp(-1, 1)
     of_pixels = {name: score(video, made) for name, score in PIXELS.items()}
     return of_pixels | {name: lpips_of_clips(distance, video, made) for name, distance in perceptual.items()}
 
 
 def check_side(side: int, names: list[str]) -> None:
-    """Whether frames are large enough for these scores."""
-    small = [name for name in names if side < LEAST.get(name, 1)]
+    """Refuse frames that are too small for these scores."""
+    small = [name for name in names if side < LEAST_SIDE[name]]
     if small:
-        needed = f"{LEAST[small[0]]} pixels or more on each side"
-        raise UserError(f"{small[0]} needs frames of {needed}, not {side}; give --set resolution=SIDE resize='crop, bilinear'")
+        needed = f"{LEAST_SIDE[small[0]]} pixels or more on each side"
+        how = "change the protocol to resolution=SIDE resize='crop, bilinear'"
+        raise UserError(f"{small[0]} needs frames of {needed}, not {side}; {how}")

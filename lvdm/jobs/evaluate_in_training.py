@@ -1,7 +1,6 @@
 """`evaluation:` of a training config: a protocol at validations, on the averaged weights, measured by all processes together.
 
-Nothing of training depends on it: no random number of training's is drawn, and a run ends with the weights that it would have
-without.
+Training does not depend on it: no random number of training is drawn, and a run ends with the same weights without it.
 """
 
 from __future__ import annotations
@@ -25,12 +24,14 @@ from lvdm.evaluation.metrics.scores import ScoreOptions
 from lvdm.evaluation.protocols.manifest import write_manifest
 from lvdm.evaluation.protocols.named import changed_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.evaluation.results.result import Result, write_result
-from lvdm.evaluation.sources.model import ModelSource, RunningModel, Sampling, weights_sha256
+from lvdm.evaluation.results.provenance import Origin, WeightsInMemory
+from lvdm.evaluation.results.result import Result
+from lvdm.evaluation.sources.model import ModelSource, Sampling
+from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import Source, open_source, videos_of
 from lvdm.jobs.run_config import Evaluation
 from lvdm.jobs.run_folder import RunFolder
-from lvdm.models.features.extractors import FrozenFeatures, make_extractor
+from lvdm.models.features.extractors import Extractor, check_frames, make_extractor
 from lvdm.processes import gather
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import AutoencoderTraining
@@ -48,11 +49,11 @@ LEAST = {"fewer": 2, "every": 1, "seed": 0, "batch_size": 1}
 
 @dataclass(frozen=True)
 class Planned:
-    """An evaluation that can be done: what stays the same from one to the next."""
+    """What stays the same from one evaluation of a run to the next."""
 
     protocol: EvalProtocol
     real: Source | None
-    extractor: FrozenFeatures
+    extractor: Extractor
     settings: Settings
     sampling: Sampling
     every: int  # validations
@@ -61,8 +62,8 @@ class Planned:
 class EvaluateInTraining(Callback):
     """Logs eval/<metric> and writes evaluations/step=N.json, and once evaluations/real.manifest.jsonl.
 
-    It stands before the averaging callback, which gives the trained weights back when validation ends. What goes wrong in an
-    evaluation is told of, and training goes on.
+    It stands before the averaging callback, which gives the trained weights back when validation ends. An error in an
+    evaluation is logged, and training continues.
     """
 
     def __init__(self, planned: Planned, folder: RunFolder, config: Config) -> None:
@@ -70,7 +71,7 @@ class EvaluateInTraining(Callback):
         self._real: RealSide | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure the real clips before the first step: what is wrong with them is said then."""
+        """Measure the real clips before the first step, so that an error comes then."""
         self._prepare(trainer, pl_module)
 
     @isolate_rng()
@@ -96,9 +97,9 @@ class EvaluateInTraining(Callback):
             for name, value in result.metrics.items():
                 pl_module.log(f"eval/{name}", value.value, sync_dist=True)
             if trainer.is_global_zero:
-                write_result(self.folder.evaluations / f"step={trainer.global_step}.json", result)
+                result.save(self.folder.evaluations / f"step={trainer.global_step}.json")
         except UserError as error:
-            logger.error("cannot evaluate step %d (%s): training goes on", trainer.global_step, error)
+            logger.error("cannot evaluate step %d (%s): training continues", trainer.global_step, error)
 
     @isolate_rng()
     def _measure(self, module: pl.LightningModule, step: int) -> Result:
@@ -106,10 +107,10 @@ class EvaluateInTraining(Callback):
         its = self.planned
         whole = full_state(module.denoiser.state_dict())  # of a denoiser in parts by all, for the first process
         weights = weights_sha256(module.codec, whole) if module.global_rank == 0 else ""
-        running = RunningModel(
-            run=self.folder.path.name,
+        running = WeightsInMemory(
+            name=self.folder.path.name,
             step=step,
-            weights_sha256=gather(weights)[0],
+            sha256=gather(weights)[0],
             config_sha256=hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest(),
             is_ema=self.config["average"] != 0,
         )
@@ -118,8 +119,8 @@ class EvaluateInTraining(Callback):
 
 
 def validations_so_far(trainer: pl.Trainer) -> int:
-    """How many were due, this one among them: counted by where training is and not by what this process has seen, for a run that
-    goes on from a checkpoint of a step goes on behind that step's validation."""
+    """Return how many validations were due, this one included. They are counted by the position in training: a
+    resumed run starts after the validation of its checkpoint's step."""
     batches = int(trainer.val_check_batch)
     if trainer.check_val_every_n_epoch is None:
         return (trainer.fit_loop.total_batch_idx + 1) // batches
@@ -131,79 +132,79 @@ def validations_so_far(trainer: pl.Trainer) -> int:
 
 
 def check_evaluation(config: Config, module: AutoencoderTraining | LatentDiffusion) -> None:
-    """What can be refused without a look at the disk."""
+    """Refuse what can be refused without reading the disk."""
     if config["evaluation"] is None:
         return
-    with _told():
+    with _about_evaluation():
         if not isinstance(module, LatentDiffusion):
             raise UserError(
-                "an autoencoder makes no videos, and val/psnr and val/ssim tell how well it keeps given ones; leave it out"
+                "an autoencoder makes no videos, and val/psnr and val/ssim show how well it keeps given ones; leave it out"
             )
         if module.reads_text:
             raise UserError("clips are sampled without captions, and the denoiser reads some; leave it out")
         if config["data"]["params"].get("val") is None or config["trainer"].get("limit_val_batches") == 0:
             raise UserError("it is a part of validation, and there is none; give data.params.val, or leave it out")
-        asked = Evaluation(**config["evaluation"])
+        wanted = Evaluation(**config["evaluation"])
         for key, least in LEAST.items():
-            number = getattr(asked, key)
+            number = getattr(wanted, key)
             if number is not None and number < least:
                 raise UserError(f"{key} is {number}, expected {least} or more")
-        if asked.every > 1 and isinstance(config["trainer"].get("val_check_interval"), (str, dict)):
+        if wanted.every > 1 and isinstance(config["trainer"].get("val_check_interval"), (str, dict)):
             raise UserError("every counts validations that come every so many batches, and these come by time; leave it out")
-        _source(Path("model.safetensors"), module, config, _sampling(asked)).check(_protocol(asked))
+        _source([Path("model.safetensors")], module, config, _sampling(wanted)).check(_protocol(wanted))
 
 
 @isolate_rng()
 def planned(config: Config, module: LatentDiffusion, data: VideoData, *, allow: Sequence[str]) -> Planned | None:
-    """What `check_evaluation` let through, once the real videos are found and the extractor has its weights."""
+    """Return the evaluation that `check_evaluation` accepted, with its real videos and its extractor."""
     if config["evaluation"] is None:
         return None
-    asked = Evaluation(**config["evaluation"])
-    with _told():
-        protocol, sampling = _protocol(asked), _sampling(asked)
-        real = _real(asked, protocol, data, allow)
-        settings = Settings(asked.batch_size or Settings.batch_size, data.num_workers, asked.fewer)
-        extractor = make_extractor(protocol.extractor, seed=asked.feature_seed, width=asked.feature_width)
-        extractor.check_frames(protocol.frames)
-        source = _source(Path("model.safetensors"), module, config, sampling)
+    wanted = Evaluation(**config["evaluation"])
+    with _about_evaluation():
+        protocol, sampling = _protocol(wanted), _sampling(wanted)
+        real = _real(wanted, protocol, data, allow)
+        settings = Settings(wanted.batch_size or Settings.batch_size, data.num_workers, wanted.fewer)
+        extractor = make_extractor(protocol.extractor, seed=wanted.feature_seed, width=wanted.feature_width)
+        check_frames(extractor, protocol.frames)
+        source = _source([Path("model.safetensors")], module, config, sampling)
         check_counts(protocol, real, source, ScoreOptions(protocol.metrics), extractor, settings)
-    return Planned(protocol, real, extractor, settings, sampling, asked.every)
+    return Planned(protocol, real, extractor, settings, sampling, wanted.every)
 
 
 @contextmanager
-def _told() -> Iterator[None]:
-    """A user's error says that it is about evaluation."""
+def _about_evaluation() -> Iterator[None]:
+    """Let a user's error say that it is about evaluation."""
     try:
         yield
     except UserError as error:
         raise UserError(f"evaluation: {error}") from error
 
 
-def _protocol(asked: Evaluation) -> EvalProtocol:
-    """The one asked for; the videos of data.val are the test part of the data, and the protocol says so."""
-    protocol = changed_protocol(asked.protocol, asked.set, asked.features)
-    if asked.real is not None or not protocol.uses_real or protocol.split == "test":
+def _protocol(wanted: Evaluation) -> EvalProtocol:
+    """Return the requested protocol; the videos of data.val are the test part of the data, and the protocol says so."""
+    protocol = changed_protocol(wanted.protocol, wanted.set, wanted.features)
+    if wanted.real is not None or not protocol.uses_real or protocol.split == "test":
         return protocol
-    if "split" in asked.set:
+    if "split" in wanted.set:
         raise UserError(f"split {protocol.split} has no effect on the videos of data.params.val; leave it out, or name real ones")
-    return changed_protocol(asked.protocol, {**asked.set, "split": "test"}, asked.features)
+    return changed_protocol(wanted.protocol, {**wanted.set, "split": "test"}, wanted.features)
 
 
-def _sampling(asked: Evaluation) -> Sampling:
-    return Sampling(steps=asked.steps, seed=asked.seed, batch_size=asked.batch_size)
+def _sampling(wanted: Evaluation) -> Sampling:
+    return Sampling(steps=wanted.steps, seed=wanted.seed, batch_size=wanted.batch_size)
 
 
-def _source(origin: Path | RunningModel, module: LatentDiffusion, config: Config, sampling: Sampling) -> ModelSource:
+def _source(origin: Origin, module: LatentDiffusion, config: Config, sampling: Sampling) -> ModelSource:
     return ModelSource(origin, video_model(module, SamplingSettings(**config["sampling"])), sampling)
 
 
-def _real(asked: Evaluation, protocol: EvalProtocol, data: VideoData, allow: Sequence[str]) -> Source | None:
+def _real(wanted: Evaluation, protocol: EvalProtocol, data: VideoData, allow: Sequence[str]) -> Source | None:
     if not protocol.uses_real:
-        if asked.real is not None:
+        if wanted.real is not None:
             raise UserError(f"{protocol.name} looks at no real videos; leave real out")
         return None
-    if asked.real is not None:
-        return open_source(Path(asked.real), split=protocol.split, allow=allow)
+    if wanted.real is not None:
+        return open_source(Path(wanted.real), split=protocol.split, allow=allow)
     if not isinstance(data.val, VideoFolder):
         kind = type(data.val).__name__
         raise UserError(f"{protocol.name} compares with real videos, and data.params.val is {kind}; name some as evaluation.real")

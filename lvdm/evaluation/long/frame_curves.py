@@ -1,6 +1,6 @@
 """What a long video shows frame by frame, without any network: flicker, motion, drift, and how far it keeps its scene.
 
-Letters: t frames, I the grey of a frame, 0 to 255. A curve is one number a frame, NaN where it cannot be measured (the first
+Letters: t frames, I the grey of a frame, 0 to 255. A curve is one number a frame, NaN if it cannot be measured (the first
 frame has none before it; a frame of one colour has neither edges nor a layout). Frames are read one at a time.
 """
 
@@ -37,11 +37,11 @@ class FrameFacts:
 
     @staticmethod
     def joined(pieces: Sequence[FrameFacts]) -> FrameFacts:
-        """Of pieces in their order."""
+        """Return the facts of pieces in their order."""
         return FrameFacts(*(np.concatenate([getattr(one, f.name) for one in pieces]) for f in fields(FrameFacts)))
 
     def curves(self) -> dict[str, np.ndarray]:
-        """Every curve by name, (t,) each, if the facts begin with the video."""
+        """Return every curve by name, (t,) each, if the facts begin with the video."""
         color = drift(self.colors)
         return {
             "change": self.change,
@@ -55,7 +55,7 @@ class FrameFacts:
 
 
 def frame_facts(frames: Iterable[np.ndarray], *, before: np.ndarray | None = None) -> FrameFacts:
-    """Of the uint8 frames (h, w, 3) of a video, or of a piece of it that comes after the frame `before`."""
+    """Return the facts of the uint8 frames (h, w, 3) of a video, or of a piece of it that comes after the frame `before`."""
     change, motion, colors, layouts = [], [], [], []
     for number, frame in enumerate(frames):
         _check(frame, number, before)
@@ -70,17 +70,17 @@ def frame_facts(frames: Iterable[np.ndarray], *, before: np.ndarray | None = Non
 
 
 def frame_curves(frames: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
-    """Every curve, (t,) each, of the uint8 frames (h, w, 3) of one video: an array (t, h, w, 3) or an iterator."""
+    """Return every curve, (t,) each, of the uint8 frames (h, w, 3) of one video: an array (t, h, w, 3) or an iterator."""
     return frame_facts(frames).curves()
 
 
 def frame_change(before: np.ndarray, after: np.ndarray) -> float:
-    """Mean absolute difference, of 255. (255 - it) / 255 is VBench's temporal flickering, which is meant for still scenes."""
+    """Return the mean absolute difference, of 255. (255 - it) / 255 is VBench's temporal flickering, meant for still scenes."""
     return float(np.abs(after.astype(np.int16) - before).mean())
 
 
 def normal_flow(before: np.ndarray, after: np.ndarray) -> float:
-    """How far edges must have moved to make the change, pixels: mean |dI/dt| over mean |grad I| (Horn and Schunck 1981, eq. 1).
+    """Return how far edges must have moved, in pixels: mean |dI/dt| over mean |grad I| (Horn and Schunck 1981, eq. 1).
 
     The change alone would grow with contrast; this does not, nor with a change of the whole frame's brightness, which is taken
     off. It sees motion across edges only, a lower bound of speed, and no more than about the size of what moves; where nothing is
@@ -95,7 +95,7 @@ def normal_flow(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def layout(frame: np.ndarray) -> np.ndarray:
-    """(768,) means of 16x16 blocks, less the frame's mean colour: what is where, whatever the tint."""
+    """Return (768,) means of 16x16 blocks, less the frame's mean colour: what is where, whatever the tint."""
     rows, columns = (np.linspace(0, size, COARSE + 1).astype(int) for size in frame.shape[:2])
     sums = np.add.reduceat(np.add.reduceat(frame, rows[:-1], axis=0, dtype=np.int64), columns[:-1], axis=1)
     blocks = sums / np.outer(np.diff(rows), np.diff(columns))[..., None]
@@ -103,12 +103,12 @@ def layout(frame: np.ndarray) -> np.ndarray:
 
 
 def drift(values: np.ndarray) -> np.ndarray:
-    """(t, c) how far values (t, c) are from their mean over the first frames."""
+    """Return (t, c), how far values (t, c) are from their mean over the first frames."""
     return values - values[:FIRST].mean(axis=0)
 
 
 def cosines(features: np.ndarray, *, to_previous: bool = False) -> np.ndarray:
-    """(t,) cosine of each row of features (t, d) with the first, or with the one before it; NaN where either has no length."""
+    """Return (t,) cosines of each row of features (t, d) with the first or the previous one; NaN if either has no length."""
     length = np.linalg.norm(features, axis=1, keepdims=True)
     unit = np.divide(features, length, out=np.full(features.shape, np.nan), where=length > 1e-6)
     if not to_previous:
@@ -117,8 +117,8 @@ def cosines(features: np.ndarray, *, to_previous: bool = False) -> np.ndarray:
 
 
 def consistency(features: np.ndarray) -> np.ndarray:
-    """(t,) VBench's formula for subject and background, on any features (t, d): the mean of the cosines, 0 at least, with the
-    frame before and with the first. VBench takes DINO's and CLIP's; numbers of other features are not comparable with its own."""
+    """Return (t,) VBench's formula for subject and background, on any features (t, d): the mean of the cosines, 0 at least, with
+    the previous frame and with the first. VBench takes DINO's and CLIP's; numbers of others are not comparable with its own."""
     return (np.maximum(cosines(features, to_previous=True), 0) + np.maximum(cosines(features), 0)) / 2
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from lvdm.evaluation.long.frame_curves import TITLES
 from lvdm.evaluation.results.curves import Curves, mean_curves, stacked_curves, write_chart, write_csv
 
-CHUNK = 16  # frames, over which curves are told where nothing else says it
+CHUNK = 16  # frames over which curves are summarised without a protocol
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Slope:
 
 
 def slope(values: np.ndarray, frames: np.ndarray) -> Slope:
-    """Least squares of the values at these frames, without the NaN; the error is that of points scattered about the line."""
+    """Return the least-squares line of the values at these frames, without the NaN; its error is that of scattered points."""
     known = np.isfinite(values)
     x, y = frames[known] / 100, values[known]
     if len(x) < 2:
@@ -40,7 +40,7 @@ def slope(values: np.ndarray, frames: np.ndarray) -> Slope:
 
 
 def mean_slope(curves: np.ndarray) -> Slope:
-    """Of curves (n, t): each video's slope, their mean, and its error over the videos, whose frames hang together."""
+    """Return the mean slope of curves (n, t), and its error over the videos, because frames of one video are correlated."""
     found = [slope(curve, np.arange(len(curve))).per_100_frames for curve in curves]
     slopes = np.array([one for one in found if one is not None])
     if len(slopes) == 0:
@@ -51,7 +51,7 @@ def mean_slope(curves: np.ndarray) -> Slope:
 def distance_over_time(
     distance: Callable[[np.ndarray, np.ndarray], float], real: Sequence[np.ndarray], chunks: Sequence[np.ndarray]
 ) -> np.ndarray:
-    """(r, k): of the real clips (N, d) of every run and the i-th chunks (n, d) of all videos."""
+    """Return distances (r, k) of the real clips (N, d) of every run and the i-th chunks (n, d) of all videos."""
     return np.array([[distance(clips, chunk) for chunk in chunks] for clips in real]).reshape(len(real), len(chunks))
 
 
@@ -68,7 +68,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class DistanceOverTime:
-    """Distances of the chunks by the names that they may be told by, such as fvd_n512.
+    """Distances of the chunks by the names under which they may be published, such as fvd_n512.
 
     Args:
         chunk: frames from one chunk to the next.
@@ -81,23 +81,23 @@ class DistanceOverTime:
     about: str = ""
 
     def starts(self) -> np.ndarray:
-        """(k,) first frames of the chunks."""
+        """Return (k,) first frames of the chunks."""
         return self.chunk * np.arange(next(iter(self.runs.values())).shape[1])
 
     def summary(self) -> dict[str, Summary]:
-        """Of the mean over runs. The chunks are of the same videos, so the slope's error is a rough one."""
-        told = {}
+        """Return the summary of the mean over runs. The chunks are of the same videos, so the slope's error is a rough one."""
+        found = {}
         for name, runs in self.runs.items():
             mean = runs.mean(axis=0)
             line = slope(mean, self.starts())
-            told[name] = Summary(float(mean.mean()), float(mean[0]), float(mean[-1]), line.per_100_frames, line.standard_error)
-        return told
+            found[name] = Summary(float(mean.mean()), float(mean[0]), float(mean[-1]), line.per_100_frames, line.standard_error)
+        return found
 
     def curves(self, frames: int) -> dict[str, np.ndarray]:
-        """The mean over runs at each of `frames` frames, and the deviation of several; NaN behind the last chunk."""
-        told = {name: runs.mean(axis=0) for name, runs in self.runs.items()}
-        told |= {f"{name}_std": runs.std(axis=0) for name, runs in self.runs.items() if len(runs) > 1}
-        return {name: _to(np.repeat(values, self.chunk), frames) for name, values in told.items()}
+        """Return the mean over runs at each of `frames` frames, and the deviation of several; NaN after the last chunk."""
+        found = {name: runs.mean(axis=0) for name, runs in self.runs.items()}
+        found |= {f"{name}_std": runs.std(axis=0) for name, runs in self.runs.items() if len(runs) > 1}
+        return {name: _to(np.repeat(values, self.chunk), frames) for name, values in found.items()}
 
     def titles(self) -> dict[str, str]:
         return {name: f"{name} of {self.chunk} frames{self.about}" for name in self.runs}
@@ -111,17 +111,17 @@ class LongVideoReport:
     over_time: DistanceOverTime | None = None
 
     def summary(self) -> dict[str, Summary]:
-        """Of the distances and of each curve: the mean over the videos of what each is over its own length."""
-        told = self.over_time.summary() if self.over_time else {}
+        """Return the summaries of the distances and of each curve, the mean over videos, each over its own length."""
+        found = self.over_time.summary() if self.over_time else {}
         for name, rows in stacked_curves(self.videos).items():
             lines = [curves[name] for curves in self.videos.values()]
             line = mean_slope(rows)
             parts = (lines, [one[:CHUNK] for one in lines], [one[-CHUNK:] for one in lines])
-            told[name] = Summary(*map(_mean_of_means, parts), line.per_100_frames, line.standard_error)
-        return told
+            found[name] = Summary(*map(_mean_of_means, parts), line.per_100_frames, line.standard_error)
+        return found
 
     def write(self, folder: Path) -> list[Path]:
-        """`over_time.csv`, a row per video and chunk and the mean with the distances last; `over_time.png`, a panel a curve."""
+        """Write `over_time.csv`, a row per video and chunk, the mean with the distances last, and `over_time.png`."""
         chunk = self.over_time.chunk if self.over_time else CHUNK
         table, chart = folder / "over_time.csv", folder / "over_time.png"
         write_csv(table, self._with_distances(self.videos), frames_per_bin=chunk)
@@ -130,7 +130,7 @@ class LongVideoReport:
         return [table, chart]
 
     def _with_distances(self, videos: Mapping[str, Curves]) -> dict[str, Curves]:
-        """Distances are of all videos together: they stand at the mean, and nowhere else."""
+        """Return the curves with the distances, which are of all videos together and so belong to their mean."""
         mean = mean_curves(self.videos)
         frames = len(next(iter(mean.values())))
         distances = self.over_time.curves(frames) if self.over_time else {}
@@ -140,7 +140,7 @@ class LongVideoReport:
 
 
 def _spread(videos: Mapping[str, Curves]) -> dict[str, Curves]:
-    """Below and above which a tenth of the videos lie; nothing for one video."""
+    """Return the curves below and above which a tenth of the videos lie; nothing for one video."""
     if len(videos) < 2:
         return {}
     curves = stacked_curves(videos)
@@ -166,6 +166,6 @@ def _to(curve: np.ndarray, frames: int) -> np.ndarray:
 
 
 def _mean_of_means(curves: Sequence[np.ndarray]) -> float | None:
-    """Without what could not be measured; None where nothing could."""
+    """Return the mean over curves of what could be measured; None if nothing could."""
     means = [np.nanmean(curve) for curve in curves if np.isfinite(curve).any()]
     return float(np.mean(means)) if means else None

@@ -18,7 +18,7 @@ from lvdm.evaluation.protocols.protocol import EvalProtocol
 
 
 def chunks(frames: int, protocol: EvalProtocol) -> list[range]:
-    """The frames of each clip of the protocol, one clip behind the other; what is left over at the end is in none."""
+    """Return the frames of each clip of the protocol, one clip after the other; frames left over at the end are in none."""
     length = protocol.frames * protocol.fake_stride
     return [range(start, start + length, protocol.fake_stride) for start in range(0, frames - length + 1, length)]
 
@@ -31,7 +31,7 @@ class VideoClips:
     clips: Sequence[range]
 
     def pick(self, frames: Tensor, first: int) -> Tensor:
-        """Of a piece of the video, uint8 (t, h, w, 3) from frame `first` on: the frames of clips, with the protocol's pixels."""
+        """Return the frames of clips, with the protocol's pixels, in a piece of the video, uint8 (t, h, w, 3) from `first` on."""
         wanted = [frame - first for clip in self.clips for frame in clip if first <= frame < first + len(frames)]
         return prepare(frames[wanted], self.protocol) if wanted else frames[:0]
 
@@ -50,7 +50,7 @@ class ClipFeatures:
         self._done: list[np.ndarray] = []
 
     def add(self, picked: Tensor) -> None:
-        """The next frames, uint8 (t, h, w, 3); there may be none."""
+        """Add the next frames, uint8 (t, h, w, 3), if there are any."""
         for frame in picked:
             self._waiting.append(frame)
             if len(self._waiting) == self.frames:
@@ -58,6 +58,6 @@ class ClipFeatures:
                 self._waiting.clear()
 
     def features(self) -> np.ndarray:
-        """(k, d) float32, when all frames have come."""
+        """Return features (k, d) float32, once all frames have been added."""
         assert not self._waiting, f"{len(self._waiting)} frames of a clip of {self.frames}"
         return np.concatenate(self._done)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,13 +23,14 @@ from lvdm.evaluation.long.frame_curves import FrameFacts, frame_facts
 from lvdm.evaluation.long.video_clips import ClipFeatures, VideoClips
 from lvdm.evaluation.protocols.pixels import to_levels
 from lvdm.evaluation.results.curves import Curves
-from lvdm.evaluation.results.result import FakeSource
-from lvdm.evaluation.sources.sampled import group_size, groups, how_sampled, model_facts
+from lvdm.evaluation.results.provenance import FakeSource, Origin
+from lvdm.evaluation.sources.sampled import group_size, groups
 from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import Process, gather
 from lvdm.sampling.long_pipeline import LongVideo
 from lvdm.sampling.pipeline import to_uint8
+from lvdm.types import UserError
 
 PIECE = 128  # frames of a file that are read at once
 
@@ -68,7 +68,7 @@ class LongSource(Protocol):
 
 
 def watch(source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor]) -> dict[str, Watched]:
-    """All videos of the source by name, each process its part; an extractor for each protocol that looks at them."""
+    """Return all videos of the source by name, after each process has watched its part; each protocol has an extractor."""
     seen: dict[str, Watched] = {}
     begun: dict[int, _Video] = {}
     watched_by_one = sum(source.lengths) // Process.this().count
@@ -121,11 +121,24 @@ class FileVideos:
         return self.source.names[video]
 
     def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """Yield the pieces of this process's videos."""
         videos = Process.this().share(len(self.lengths))
         mine = _FilePieces(self, videos, looked_at)
         loaded = iter(DataLoader(mine, batch_size=None, num_workers=self.workers, collate_fn=_as_it_is))
         while (piece := next_batch(loaded)) is not None:
             yield piece
+
+
+def long_files(source: Source, count: int, frames: int | None, *, workers: int) -> FileVideos:
+    """Return the first `frames` frames of the first videos of a source, or all their frames."""
+    lengths = list(source.lengths[:count])
+    if frames is not None:
+        short = [name for name, length in zip(source.names, lengths, strict=False) if length < frames]
+        if short:
+            what = f"{len(short)} of {count} videos have fewer, such as {short[0]}"
+            raise UserError(f"frames is {frames}, but {what}; give a smaller number, or leave those out")
+        lengths = [frames] * count
+    return FileVideos(source, lengths, workers)
 
 
 class _FilePieces(Dataset[Piece]):
@@ -158,26 +171,25 @@ class ModelVideos:
     """Videos 0 ... count - 1 of a seed, watched while they are made.
 
     Args:
-        path: the model file; infill: that of the model which fills gaps.
+        origin: where the model came from, and the one that fills gaps.
         made: how their long videos are made.
         at_once: videos made at once; None takes as many as are useful.
     """
 
-    path: Path
+    origin: Origin
     made: LongVideo
     frames: int
     count: int
     seed: int
     at_once: int | None = None
-    infill: Path | None = None
 
     @property
     def lengths(self) -> list[int]:
         return [self.frames] * self.count
 
     def facts(self) -> FakeSource:
-        keys, files = self.made.keys, [self.path] if self.infill is None else [self.path, self.infill]
-        return model_facts(files, how_sampled(keys.solver, guidance=keys.guidance, seed=self.seed))
+        keys = self.made.keys
+        return FakeSource.of_model(self.origin, keys.solver, guidance=keys.guidance, seed=self.seed)
 
     def plan(self) -> dict[str, Any]:
         return self.made.describe()
@@ -192,7 +204,7 @@ class ModelVideos:
             yield from (piece for piece in self._pieces_of(videos, looked_at) if piece.video < self.count)
 
     def _pieces_of(self, videos: range, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
-        """The curves are those of the frames as `sample_long` writes them; each protocol has its own levels."""
+        """Yield the pieces of videos that are sampled together. Curves are of frames as `sample_long` writes them."""
         done = 0
         before: list[np.ndarray | None] = [None] * len(videos)
         for chunk in self.made.videos(self.seed, videos):  # (v, 3, t, h, w)
@@ -210,5 +222,5 @@ class ModelVideos:
 
 
 def _levels(video: Tensor, quantise: str) -> Tensor:
-    """(v, 3, t, h, w) in [-1, 1] -> uint8 (v, t, h, w, 3)."""
+    """Return the levels uint8 (v, t, h, w, 3) of videos (v, 3, t, h, w) in [-1, 1]."""
     return to_levels(video, quantise).permute(0, 2, 3, 4, 1).contiguous().cpu()

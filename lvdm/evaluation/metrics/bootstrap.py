@@ -29,7 +29,7 @@ class Interval:
 def interval(
     statistic: Callable[..., float], *samples: np.ndarray, resamples: int = 200, seed: int = 0, level: float = 0.95
 ) -> Interval:
-    """Of `statistic(*samples)`, each sample an array whose first axis is the clips; samples are drawn apart from each other.
+    """Return the interval of `statistic(*samples)`, arrays whose first axis is the clips; each is resampled on its own.
 
     Sets that belong together row by row, as originals and reconstructions, go in as one array.
     """

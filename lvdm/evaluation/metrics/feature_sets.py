@@ -11,7 +11,7 @@ from lvdm.types import UserError
 
 
 def checked_features(features: np.ndarray, *, least: int = 1) -> np.ndarray:
-    """The features as float64, if they are finite, (n, d), and of `least` clips or more."""
+    """Return the features as float64, once they are finite, (n, d), and of `least` clips or more."""
     if features.ndim != 2:
         raise UserError(f"features of clips are (n, d), a row a clip; got {features.shape}, so flatten each clip's to one row")
     if len(features) < least:
@@ -26,6 +26,6 @@ def checked_features(features: np.ndarray, *, least: int = 1) -> np.ndarray:
 
 
 def require_same_dim(x_dim: int, y_dim: int) -> None:
-    """Two sets can be compared only if one network made their features."""
+    """Refuse two sets of features that do not come from one network."""
     if x_dim != y_dim:
         raise UserError(f"the two sets have {x_dim} and {y_dim} features a clip; take both from one extractor")

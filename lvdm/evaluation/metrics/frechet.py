@@ -7,11 +7,12 @@ different n are not comparable; `extrapolated` follows that line to its end (Cho
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from lvdm.evaluation.metrics.feature_sets import checked_features, require_same_dim
+from lvdm.evaluation.metrics.metric import METRICS, Metric
 from lvdm.seeding import numpy_generator
 from lvdm.types import UserError
 
@@ -29,7 +30,7 @@ class Moments:
 
     @staticmethod
     def of(features: np.ndarray) -> Moments:
-        """Of features (n, d)."""
+        """Return the moments of features (n, d)."""
         x = checked_features(features)
         return Moments(count=len(x), total=x.sum(axis=0), outer=x.T @ x)
 
@@ -46,14 +47,14 @@ class Moments:
         return self.total / self.count
 
     def covariance(self, ddof: int) -> np.ndarray:
-        """(d, d), divided by count - ddof: 0 as StyleGAN-V, 1 as TATS and LVDM."""
+        """Return (d, d), divided by count - ddof: 0 as StyleGAN-V, 1 as TATS and LVDM."""
         if self.count <= ddof:
             raise UserError(f"a covariance with ddof {ddof} needs more than {ddof} clips, got {self.count}; give more videos")
         return (self.outer - np.outer(self.total, self.mean)) / (self.count - ddof)
 
 
 def frechet_distance(a: Moments, b: Moments, *, ddof: int) -> float:
-    """Squared, as every FVD is; defined for singular covariances too (n <= d), though far too large there."""
+    """Return the squared distance, as every FVD is. For singular covariances (n <= d) it is defined, but far too large."""
     require_same_dim(a.dim, b.dim)
     S1, S2 = a.covariance(ddof), b.covariance(ddof)
     offset = a.mean - b.mean
@@ -80,7 +81,7 @@ class Extrapolation:
 
 
 def extrapolated(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int, points: int = POINTS) -> Extrapolation:
-    """The Fréchet distance freed of its bias: random subsets, as many clips of either set, and the line in 1/n through them.
+    """Return the Fréchet distance without its bias: a line in 1/n through those of random subsets of both sets.
 
     Chong and Forsyth hold the real set fixed, and with it the bias that it brings; here both shrink together, and both biases go.
     """
@@ -97,7 +98,7 @@ def extrapolated(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int, po
 
 
 def require_enough(most: int, dim: int) -> None:
-    """Whether the line can be drawn through sets of `most` clips and fewer."""
+    """Refuse too few clips for the line."""
     if int(most * SMALLEST) <= dim:
         need = int(dim / SMALLEST) + 2
         raise UserError(f"the line in 1/n is straight only where n is above the {dim} features: give {need} clips, not {most}")
@@ -108,9 +109,34 @@ def _some(features: np.ndarray, n: int, rng: np.random.Generator) -> Moments:
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
-    """Least squares: value at 0, slope, standard error of the value."""
+    """Return the least-squares value at 0, the slope, and the standard error of the value."""
     design = np.stack([np.ones_like(x), x], axis=1)
     inverse = np.linalg.inv(design.T @ design)
     value, slope = inverse @ design.T @ y
     residual = y - design @ (value, slope)
     return float(value), float(slope), float(np.sqrt(residual @ residual / (len(x) - 2) * inverse[0, 0]))
+
+
+# The metrics -------------------------------------------------------------------------------------------------------------
+
+
+def _between(real: np.ndarray, fake: np.ndarray, *, ddof: int) -> float:
+    return frechet_distance(Moments.of(real), Moments.of(fake), ddof=ddof)
+
+
+def _at_infinity(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int) -> float:
+    return extrapolated(real, fake, ddof=ddof, seed=seed).value
+
+
+FRECHET = Metric(
+    name="fvd",
+    what="Fréchet video distance: of I3D's logits (Unterthiner et al. 2018)",
+    kind="distance",
+    compute=_between,
+    random="random-i3d",
+    reads=("ddof",),
+    at_infinity=_at_infinity,
+    needs_covariance=True,
+)
+METRICS.add(FRECHET)
+METRICS.add(replace(FRECHET, name="cdfvd", what="content-debiased FVD: of VideoMAE's features (Ge et al. 2024)", random=None))

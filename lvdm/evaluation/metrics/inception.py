@@ -6,48 +6,37 @@ Letters: n clips, c classes, p(y|x) a row of probabilities, p(y) their mean: exp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from lvdm.evaluation.metrics.metric import METRICS, Metric
+from lvdm.evaluation.metrics.splits import SplitScore, in_splits
 from lvdm.types import UserError
 
 
-@dataclass(frozen=True)
-class InceptionScore:
-    mean: float  # over the splits
-    std: float  # over the splits; 0 where there is one
-    whole: float  # of all clips as one split
-    clips_per_split: int  # the smallest split's
-
-
-def inception_score(probabilities: np.ndarray, *, splits: int, shuffle_seed: int | None, eps: float) -> InceptionScore:
-    """Of probabilities (n, c), a row a clip.
+def inception_score(probabilities: np.ndarray, *, splits: int, shuffle_seed: int | None, eps: float) -> SplitScore:
+    """Return the score of probabilities (n, c), a row a clip, over splits.
 
     Args:
-        splits: parts that are scored apart; 1 as TGANv2, 10 as StyleGAN-V.
-        shuffle_seed: of the order before splitting, drawn as StyleGAN-V does (42 there); None keeps the order.
+        splits, shuffle_seed: as `in_splits` has them.
         eps: added within the logarithms: 1e-20 as TGANv2; 0 takes the limit, 0 log 0 = 0.
     """
-    p = _checked(probabilities)
-    if not 1 <= splits <= len(p):
-        raise UserError(f"{len(p)} clips cannot be scored in {splits} splits; take 1 to {len(p)}")
-    if shuffle_seed is not None:
-        p = p[np.random.RandomState(shuffle_seed).permutation(len(p))]
-    edges = [i * len(p) // splits for i in range(splits + 1)]
-    scores = [_score(p[start:end], eps) for start, end in zip(edges[:-1], edges[1:], strict=True)]
-    return InceptionScore(
-        mean=float(np.mean(scores)), std=float(np.std(scores)), whole=_score(p, eps), clips_per_split=len(p) // splits
-    )
+    return in_splits(partial(_score, eps=eps), _checked(probabilities), splits=splits, shuffle_seed=shuffle_seed)
 
 
-def _score(p: np.ndarray, eps: float) -> float:
+def inception_score_of_all(probabilities: np.ndarray, *, eps: float) -> float:
+    """Return the score of probabilities (n, c) in one split."""
+    return _score(_checked(probabilities), eps=eps)
+
+
+def _score(p: np.ndarray, *, eps: float) -> float:
     divergence = p * (_log(p + eps) - _log(p.mean(axis=0) + eps))
     return float(np.exp(divergence.sum(axis=1).mean()))
 
 
 def _log(p: np.ndarray) -> np.ndarray:
-    return np.log(p, out=np.zeros_like(p), where=p > 0)  # where p is 0, its factor is 0 too
+    return np.log(p, out=np.zeros_like(p), where=p > 0)  # if p is 0, its factor is 0 too
 
 
 def _checked(probabilities: np.ndarray) -> np.ndarray:
@@ -57,3 +46,15 @@ def _checked(probabilities: np.ndarray) -> np.ndarray:
     if not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1, atol=1e-3)):  # NaN fails too
         raise UserError("rows of probabilities must be 0 or more and sum to 1; give the network's softmax, not its logits")
     return p
+
+
+METRICS.add(
+    Metric(
+        name="is",
+        what="inception score: of C3D's class probabilities (Saito et al. 2020)",
+        kind="score",
+        compute=inception_score_of_all,
+        random="random-c3d",
+        reads=("eps",),
+    )
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from lvdm.evaluation.metrics.feature_sets import checked_features, require_same_dim
+from lvdm.evaluation.metrics.metric import METRICS, Metric
 
 BLOCK = 1024  # clips a side of the part of the kernel matrix that is held at a time: 8 MB
 
@@ -17,7 +18,7 @@ BLOCK = 1024  # clips a side of the part of the kernel matrix that is held at a 
 def polynomial_mmd(
     x: np.ndarray, y: np.ndarray, *, degree: int = 3, gamma: float | None = None, coef0: float = 1.0, block: int = BLOCK
 ) -> float:
-    """Of features (n, d) and (m, d); `gamma` is 1/d where it is not given."""
+    """Return the distance of features (n, d) and (m, d); `gamma` is 1/d by default."""
     x, y = checked_features(x, least=2), checked_features(y, least=2)
     require_same_dim(x.shape[1], y.shape[1])
     scale = 1 / x.shape[1] if gamma is None else gamma
@@ -33,3 +34,14 @@ def polynomial_mmd(
         return (total(a, a) - float(kernel((a * a).sum(axis=1)).sum())) / (len(a) * (len(a) - 1))
 
     return mean_of_pairs(x) + mean_of_pairs(y) - 2 * total(x, y) / (len(x) * len(y))
+
+
+METRICS.add(
+    Metric(
+        name="kvd",
+        what="kernel video distance: of I3D's logits (Unterthiner et al. 2018)",
+        kind="distance",
+        compute=polynomial_mmd,
+        random="random-i3d",
+    )
+)

@@ -35,13 +35,13 @@ def stride_of(protocol: EvalProtocol, of: Side) -> int:
 
 
 def frame_numbers(clip: Clip, protocol: EvalProtocol, of: Side) -> range:
-    """The frames of its video that a clip takes."""
+    """Return the frames of its video that a clip takes."""
     stride = stride_of(protocol, of)
     return range(clip.start, clip.start + protocol.frames * stride, stride)
 
 
 def choose_clips(lengths: Sequence[int], protocol: EvalProtocol, *, of: Side, count: int, run: int = 0) -> list[Clip]:
-    """`count` clips of the real or generated videos that have these numbers of frames.
+    """Return `count` clips of the real or generated videos that have these numbers of frames.
 
     One clip a video or every window, each at most once in a run; a video that is too short has none. `most_clips` says how
     many a run can have.
@@ -60,12 +60,12 @@ def choose_clips(lengths: Sequence[int], protocol: EvalProtocol, *, of: Side, co
 
 
 def most_clips(lengths: Sequence[int], protocol: EvalProtocol, *, of: Side) -> int:
-    """How many clips every run can have."""
+    """Return how many clips every run can have."""
     return _count_clips(lengths, protocol, of) // (protocol.runs if _takes_new_videos(protocol, of) else 1)
 
 
 def _takes_new_videos(protocol: EvalProtocol, of: Side) -> bool:
-    """Without real clips, runs differ by the generated ones: each takes the next."""
+    """Return whether each run takes the next generated videos, as runs without real clips do."""
     return of == "fake" and not protocol.uses_real
 
 
@@ -79,7 +79,7 @@ def _needed(protocol: EvalProtocol, of: Side) -> int:
 
 
 def _starts(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> np.ndarray:
-    """(videos,) how many first frames a clip of each video can have; 0 where the video is too short."""
+    """Return (videos,), how many first frames a clip of each video can have; 0 if the video is too short."""
     given = np.asarray(lengths, dtype=np.int64)
     starts = given - clip_span(protocol.frames, stride_of(protocol, of)) + 1
     return np.where(given >= _needed(protocol, of), starts, 0)
@@ -91,13 +91,13 @@ def _count_clips(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> in
 
 
 def _order(total: int, protocol: EvalProtocol, of: Side, run: int) -> np.ndarray:
-    """(total,) in which order videos or windows are taken."""
+    """Return (total,), the order in which videos or windows are taken."""
     is_shuffled = of == "real" and protocol.order == "shuffled"
     return _stream(protocol, run, _ORDER).permutation(total) if is_shuffled else np.arange(total)
 
 
 def _first_frames(lengths: Sequence[int], protocol: EvalProtocol, of: Side, run: int) -> np.ndarray:
-    """(videos,) where the one clip of each video begins; a draw belongs to its video, whichever others are long enough."""
+    """Return (videos,) first frames of the one clip of each video; a draw belongs to its video, whichever others are usable."""
     if _clips(protocol, of) == "first frames":
         return np.zeros(len(lengths), dtype=np.int64)
     is_kept = of == "fake" and protocol.uses_real  # over all runs
@@ -121,6 +121,6 @@ def _too_few(lengths: Sequence[int], protocol: EvalProtocol, of: Side, count: in
     a_run = f" in each of {protocol.runs} runs" if _takes_new_videos(protocol, of) and protocol.runs > 1 else ""
     wanted = f"{count} {'real' if of == 'real' else 'generated'} clips{a_run}"
     return (
-        f"{wanted} were asked for, but {len(lengths)} videos hold {most}{a_run} ({short} have fewer than "
+        f"{wanted} were requested, but {len(lengths)} videos hold {most}{a_run} ({short} have fewer than "
         f"{_needed(protocol, of)} frames); give more videos, or allow fewer, which renames the metric"
     )

@@ -1,4 +1,4 @@
-"""The manifest of a measurement: which clips of the real set were measured, and the hash of each one's pixels, to be replayed.
+"""The manifest of a measurement: which real clips were measured, with the hash of each one's pixels, so that it can be replayed.
 
 A file of JSON lines. The first says the protocol, the data set's fingerprint and how many clips follow; then one line a clip:
 file, first frame, stride, frames, run, and the sha256 of its uint8 pixels after all preprocessing, before the extractor.
@@ -18,7 +18,7 @@ import numpy as np
 from lvdm.evaluation.protocols.clip_choice import Clip, frame_numbers
 from lvdm.evaluation.protocols.named import read_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol, differences
-from lvdm.evaluation.results.records import read_whole, record, write_whole
+from lvdm.evaluation.results.records import read_whole, record, write_content
 from lvdm.types import UserError
 
 FORMAT = 1
@@ -51,7 +51,7 @@ class Manifest:
         return [clip for clip in self.clips if clip.run == run]
 
     def sha256(self) -> str:
-        """Of the clips' lines: equal where the same pixels were measured in the same order."""
+        """Return the hash of the clips' lines, equal if the same pixels were measured in the same order."""
         return hashlib.sha256(self._lines().encode()).hexdigest()
 
     def text(self) -> str:
@@ -59,42 +59,42 @@ class Manifest:
         return f"{json.dumps(header, ensure_ascii=False)}\n{self._lines()}"
 
     def check_protocol(self, protocol: EvalProtocol) -> None:
-        """A manifest is replayed under the protocol that made it."""
-        if told := differences(self.protocol, protocol):
-            raise UserError(f"the manifest was made under another protocol: {'; '.join(told)}; replay it under its own")
+        """Refuse to replay a manifest under another protocol than its own."""
+        if found := differences(self.protocol, protocol):
+            raise UserError(f"the manifest was made under another protocol: {'; '.join(found)}; replay it under its own")
 
     def _lines(self) -> str:
         return "".join(json.dumps(asdict(clip), ensure_ascii=False) + "\n" for clip in self.clips)
 
 
 def measured(clip: Clip, file: str, sha256: str, protocol: EvalProtocol, *, run: int = 0) -> ManifestClip:
-    """The line of a chosen clip of the real set, with the hash of its pixels as the extractor gets them."""
+    """Return the line of a chosen real clip, with the hash of its pixels as the extractor gets them."""
     return ManifestClip(file, clip.start, frame_numbers(clip, protocol, "real").step, protocol.frames, sha256, run)
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
-    """Of uint8 (t, h, w, 3), shape and all."""
+    """Return the hash of uint8 (t, h, w, 3) and its shape."""
     pixels = np.asarray(pixels)
     assert pixels.dtype == np.uint8 and pixels.ndim == 4, f"pixels {pixels.dtype} {pixels.shape}, expected uint8 (t, h, w, 3)"
     return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
 def check_clip(clip: ManifestClip, found: str) -> None:
-    """Whether the pixels of a replayed clip have the hash of those that were measured."""
+    """Refuse a replayed clip whose pixels do not have the hash of those that were measured."""
     if found != clip.sha256:
         raise UserError(
             f"{clip.file} from frame {clip.start} has other pixels than the manifest says (sha256 {found[:12]}, expected "
-            f"{clip.sha256[:12]}): the file, its decoder or the resizing has changed; use those of the manifest or measure anew"
+            f"{clip.sha256[:12]}): the file, its decoder or the resizing has changed; use those of the manifest or measure again"
         )
 
 
 def write_manifest(path: str | Path, manifest: Manifest) -> None:
-    """The whole file or nothing of it."""
-    write_whole(path, manifest.text())
+    """Write a manifest, whole or not at all."""
+    write_content(path, manifest.text())
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """A manifest that is whole and fits its own protocol; what is wrong is told with its line."""
+    """Return a manifest that is whole and fits its own protocol; an error names its line."""
     lines = read_whole(path).splitlines()
     header = _json(path, 1, lines[0] if lines else "")
     if not isinstance(header, dict) or header.get("lvdm_manifest") != FORMAT:
@@ -103,9 +103,9 @@ def read_manifest(path: str | Path) -> Manifest:
         protocol = read_protocol(header["protocol"])
         data, count = header["data"], header["clips"]
     except (KeyError, UserError) as error:
-        raise UserError(f"{path}, line 1: the header does not hold a protocol and its data ({error}); make it anew") from error
+        raise UserError(f"{path}, line 1: the header does not hold a protocol and its data ({error}); make it again") from error
     if len(lines) - 1 != count:
-        raise UserError(f"{path} holds {len(lines) - 1} clips and its header says {count}; it was cut short: make it anew")
+        raise UserError(f"{path} holds {len(lines) - 1} clips and its header says {count}; it was cut short: make it again")
     clips = (_clip(path, number, line, protocol) for number, line in enumerate(lines[1:], 2))
     return Manifest(protocol, data, tuple(clips))
 
@@ -114,10 +114,10 @@ def _clip(path: str | Path, number: int, line: str, protocol: EvalProtocol) -> M
     where = f"{path}, line {number}"
     clip = record(ManifestClip, _json(path, number, line), where)
     if (clip.frames, clip.stride) != (protocol.frames, protocol.stride):
-        asked = f"{protocol.frames} frames at stride {protocol.stride}"
-        raise UserError(f"{where}: {clip.frames} frames at stride {clip.stride}, but its protocol takes {asked}; make it anew")
+        wanted = f"{protocol.frames} frames at stride {protocol.stride}"
+        raise UserError(f"{where}: {clip.frames} frames at stride {clip.stride}, but its protocol takes {wanted}; make it again")
     if clip.start < 0 or not 0 <= clip.run < protocol.runs or not re.fullmatch("[0-9a-f]{64}", clip.sha256):
-        raise UserError(f"{where}: start, run or sha256 is none that a measurement writes; make the manifest anew")
+        raise UserError(f"{where}: start, run or sha256 is not what a measurement writes; make the manifest again")
     return clip
 
 

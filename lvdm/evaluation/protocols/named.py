@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from lvdm.evaluation.protocols.protocol import EvalProtocol, differences, hint
+from lvdm.evaluation.metrics import frechet, inception, kernel, motion  # a new metric stands here
+from lvdm.evaluation.metrics.metric import METRICS
+from lvdm.evaluation.protocols.protocol import PROTOCOLS, EvalProtocol, differences
+from lvdm.models.features.registry import hint
 from lvdm.types import UserError
 
 __all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "changed_protocol", "differences", "get_protocol", "read_protocol"]
 
-RANDOM = {"fvd": "random-i3d", "kvd": "random-i3d", "is": "random-c3d"}  # what `--features random` takes
+SHIPPED = (frechet, kernel, inception, motion)  # modules that add their metrics when they are imported
 CUSTOM_BASE = "lvdm-fvd2048"  # what a protocol that is only called "custom" starts from
 
 _STYLEGANV = EvalProtocol(
@@ -161,32 +164,28 @@ _PVDM_IS = EvalProtocol(
     notes="Inferred: 10 splits, for what the published deviation is over is not told; the value without splits is told too.",
 )
 
-PROTOCOLS: dict[str, EvalProtocol] = {
-    protocol.name: protocol
-    for protocol in (
-        _STYLEGANV,
-        replace(_STYLEGANV, name="styleganv-fvd2048-128f", frames=128),
-        replace(_STYLEGANV, name="styleganv-fvd2048-128f-sub8", stride=8, fake_stride=8),
-        _LVDM,
-        _PVDM,
-        _TATS,
-        _LATTE,
-        _CDFVD,
-        _TGAN2_IS,
-        _STYLEGANV_IS,
-        _PVDM_IS,
-    )
-}
+for _protocol in (
+    _STYLEGANV,
+    replace(_STYLEGANV, name="styleganv-fvd2048-128f", frames=128),
+    replace(_STYLEGANV, name="styleganv-fvd2048-128f-sub8", stride=8, fake_stride=8),
+    _LVDM,
+    _PVDM,
+    _TATS,
+    _LATTE,
+    _CDFVD,
+    _TGAN2_IS,
+    _STYLEGANV_IS,
+    _PVDM_IS,
+):
+    PROTOCOLS.add(_protocol)
 
 
-def get_protocol(name: str, /, **overrides: Any) -> EvalProtocol:
-    """The named protocol, or with anything changed in it a custom one that says what it was made from.
+def get_protocol(name: str | EvalProtocol, /, **overrides: Any) -> EvalProtocol:
+    """Return the protocol, or, if anything is changed in it, a custom one that says what it was made from.
 
-    "custom" starts from CUSTOM_BASE. An override that says what the protocol says already changes nothing.
+    "custom" starts from CUSTOM_BASE. An override that equals what the protocol has changes nothing.
     """
-    if name not in PROTOCOLS and name != "custom":
-        raise UserError(f"there is no protocol {name!r}; {hint(name, [*PROTOCOLS, 'custom'])}")
-    base = PROTOCOLS[CUSTOM_BASE if name == "custom" else name]
+    base = _base(name)
     open_to_change = [f.name for f in fields(EvalProtocol) if f.name not in ("name", "version", "source", "notes")]
     for key in overrides:
         if key not in open_to_change:
@@ -203,28 +202,35 @@ def get_protocol(name: str, /, **overrides: Any) -> EvalProtocol:
     return base
 
 
+def _base(name: str | EvalProtocol) -> EvalProtocol:
+    if isinstance(name, EvalProtocol):
+        return name
+    return PROTOCOLS[CUSTOM_BASE] if name == "custom" else PROTOCOLS.find(name, "custom")
+
+
 def read_protocol(said: Mapping[str, Any]) -> EvalProtocol:
-    """What `as_dict` described; under the name and version of a named protocol it must be that one."""
+    """Return the protocol that `as_dict` described; under the name and version of a registered one it must be that one."""
     read = EvalProtocol.from_dict(said)
     named = PROTOCOLS.get(read.name)
-    if named is not None and named.version == read.version and (told := differences(named, read)):
-        raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(told)}; it was changed by hand")
+    if named is not None and named.version == read.version and (found := differences(named, read)):
+        raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(found)}; it was changed by hand")
     return read
 
 
-def changed_protocol(name: str, changes: Mapping[str, Any], features: str | None) -> EvalProtocol:
-    """`features` is what --features says."""
+def changed_protocol(name: str | EvalProtocol, changes: Mapping[str, Any], features: str | None) -> EvalProtocol:
+    """Return a protocol with some fields changed, and with other features: "random", or the name of an extractor."""
     if features is None:
         return get_protocol(name, **changes)
     if "extractor" in changes:
-        raise UserError(f"--features {features} and --set extractor={changes['extractor']} say the same; give one")
+        raise UserError(f"features {features} and a changed extractor, {changes['extractor']}, say the same; give one")
     return get_protocol(name, **{**changes, "extractor": _random(name, changes) if features == "random" else features})
 
 
-def _random(name: str, changes: Mapping[str, Any]) -> str:
-    """The random extractor of the metrics that are to be measured."""
-    asked = changes.get("metrics") or get_protocol(CUSTOM_BASE if name == "custom" else name).metrics
-    metric = str(asked[0] if isinstance(asked, list | tuple) else asked)
-    if metric not in RANDOM:
-        raise UserError(f"{metric} has no random features, which are those of {', '.join(RANDOM)}; leave --features out")
-    return RANDOM[metric]
+def _random(name: str | EvalProtocol, changes: Mapping[str, Any]) -> str:
+    """Return the random extractor of the metrics that are to be measured."""
+    metrics = changes.get("metrics") or _base(name).metrics
+    metric = METRICS.find(str(metrics[0] if isinstance(metrics, list | tuple) else metrics))
+    if metric.random is None:
+        known = ", ".join(one.name for one in METRICS.values() if one.random)
+        raise UserError(f"{metric.name} has no random features, which are those of {known}; take its own")
+    return metric.random

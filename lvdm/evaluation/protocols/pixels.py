@@ -18,7 +18,7 @@ WHOLE = 1 / 1024  # what float noise left this little below a whole level is tha
 
 
 def prepare(frames: Tensor, protocol: EvalProtocol) -> Tensor:
-    """Frames of any size (t, h, w, c) as the protocol measures them; those of its size, or without one, as they are.
+    """Return frames of any size (t, h, w, c) as the protocol measures them; frames of its size, or without one, stay as they are.
 
     Sizes and crops are torchvision's: the long side is rounded down, an odd pixel of the crop is left to half to even.
     """
@@ -36,7 +36,7 @@ def prepare(frames: Tensor, protocol: EvalProtocol) -> Tensor:
 
 
 def to_levels(video: Tensor, quantise: str) -> Tensor:
-    """Floats in [-1, 1] as levels 0 to 255: 127.5 (x + 1) cut off, or with one half added before."""
+    """Return floats in [-1, 1] as levels 0 to 255: 127.5 (x + 1) cut off, or with one half added before."""
     return _as_uint8(127.5 * (video.float() + 1), quantise)
 
 

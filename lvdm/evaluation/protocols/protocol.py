@@ -6,17 +6,13 @@ else. Fields that the metrics of a protocol do not use keep their default, so th
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
+from lvdm.evaluation.metrics.metric import METRICS
+from lvdm.models.features.registry import Registry, hint
 from lvdm.types import UserError
-
-I3D = ("i3d", "i3d-cover", "i3d-eps1e-3", "i3d-tf1", "i3d-torchscript", "random-i3d")
-C3D = ("c3d", "c3d-torchscript", "random-c3d")
-EXTRACTORS_OF = {"fvd": I3D, "kvd": I3D, "is": C3D, "cdfvd": ("videomae",)}  # metric -> what may stand in `extractor`
-FRECHET = ("fvd", "cdfvd")
 
 CHOICES = {
     "resize": ("none", "crop, bilinear", "bilinear, crop", "crop, lanczos", "lanczos, crop"),
@@ -30,7 +26,7 @@ CHOICES = {
 }
 LEAST = {"version": 1, "frames": 1, "stride": 1, "fake_stride": 1, "num_fake": 2, "runs": 1, "splits": 1, "eps": 0}
 SEEDS = 2**32  # how many numpy's RandomState has
-IS_FIELDS = ("splits", "split_seed", "eps")
+METRIC_FIELDS = ("splits", "split_seed", "eps", "ddof")  # what only some metrics depend on
 REAL_FIELDS = ("stride", "real_clips", "order", "num_real", "split")
 TYPES = {
     str: (str, "a text"),
@@ -50,7 +46,7 @@ class EvalProtocol:
     Args:
         name: of the protocol; "custom (from NAME)" where something was changed.
         version: counted up whenever a field of a named protocol changes, for its numbers change with it.
-        metrics: of "fvd", "kvd", "is", "cdfvd"; one extractor serves them all.
+        metrics: names in METRICS; one extractor serves them all.
         extractor: name of the frozen network that turns a clip into features.
         frames: of a clip, real or generated.
         num_fake: generated clips of a run.
@@ -71,10 +67,10 @@ class EvalProtocol:
             those of frames * stride frames.
         split: part of the real data set that is read.
         seed: of every draw of clips.
-        runs: repetitions, of which mean and standard deviation are told: FVD and KVD draw the real clips anew and keep the
+        runs: repetitions, with their mean and standard deviation: FVD and KVD draw other real clips in each and keep the
             generated ones; IS, which has no real ones, takes the next num_fake generated ones.
         ddof: covariances divide by N - ddof.
-        splits: of the Inception score, of which mean and standard deviation are told.
+        splits: parts in which the Inception score is computed, with their mean and standard deviation.
         split_seed: shuffles the clips before they are split; None leaves their order.
         eps: added to each probability before its logarithm.
         source: where all this is published.
@@ -125,33 +121,33 @@ class EvalProtocol:
 
     @property
     def uses_real(self) -> bool:
-        """Whether any metric looks at real clips."""
-        return self.metrics != ("is",)
+        """Return whether any metric looks at real clips."""
+        return any(METRICS[metric].kind == "distance" for metric in self.metrics)
 
     @property
     def is_drawn(self) -> bool:
-        """Whether chance has a part in which clips are taken."""
+        """Return whether clips are drawn at random."""
         real = self.uses_real and (self.order == "shuffled" or self.real_clips == "one random a video")
         return real or self.fake_clips == "one random a video"
 
     @property
     def based_on(self) -> str:
-        """The named protocol that this one is or was made from."""
+        """Return the name of the protocol that this one is or was made from."""
         return self.name.removeprefix("custom (from ").removesuffix(")")
 
     def label(self) -> str:
-        """For a line of a table: name, version and what catches the eye."""
+        """Return a line for a table: name, version, frames, clips and runs."""
         counts = f"{self.num_real} real, {self.num_fake} generated" if self.uses_real else f"{self.num_fake} generated"
         runs = f", {self.runs} runs" if self.runs > 1 else ""
         return f"{self.name} v{self.version}: {self.frames} frames, {counts}{runs}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; `from_dict` takes it back."""
+        """Return plain data for JSON, which `from_dict` reads."""
         return asdict(self) | {"metrics": list(self.metrics)}
 
     @staticmethod
     def from_dict(said: Mapping[str, Any]) -> EvalProtocol:
-        """The protocol that `as_dict` described, all fields of it."""
+        """Return the protocol that `as_dict` described with all its fields."""
         names = [f.name for f in fields(EvalProtocol)]
         if strange := [key for key in said if key not in names]:
             raise UserError(f"{strange[0]} is no field of a protocol; {hint(strange[0], names)}")
@@ -162,16 +158,9 @@ class EvalProtocol:
 
 
 def differences(a: EvalProtocol, b: EvalProtocol) -> list[str]:
-    """Every field in which they differ, with both values, the prose left out; empty for protocols that measure the same."""
+    """Return every field in which they differ, with both values, except the prose; nothing if they measure the same."""
     names = [f.name for f in fields(EvalProtocol) if f.name not in PROSE]
     return [f"{key} {getattr(a, key)!r} and {getattr(b, key)!r}" for key in names if getattr(a, key) != getattr(b, key)]
-
-
-def hint(name: str, options: Iterable[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest valid one, or else all there are (some hold a comma)."""
-    options = list(options)
-    close = difflib.get_close_matches(name.lower(), options, n=1)
-    return f"did you mean {close[0]}?" if close else f"choose one of {'; '.join(options)}"
 
 
 def _check_types(protocol: EvalProtocol) -> None:
@@ -184,13 +173,11 @@ def _check_types(protocol: EvalProtocol) -> None:
 
 def _check_metrics(protocol: EvalProtocol) -> None:
     if not protocol.metrics or len(set(protocol.metrics)) < len(protocol.metrics):
-        raise UserError(f"metrics is {list(protocol.metrics)}; give one or more of {', '.join(EXTRACTORS_OF)}, each once")
-    for metric in protocol.metrics:
-        if metric not in EXTRACTORS_OF:
-            raise UserError(f"there is no metric {metric!r}; {hint(str(metric), EXTRACTORS_OF)}")
-        if protocol.extractor not in EXTRACTORS_OF[metric]:
-            known = EXTRACTORS_OF[metric]
-            raise UserError(f"{metric} cannot use the extractor {protocol.extractor!r}; {hint(protocol.extractor, known)}")
+        raise UserError(f"metrics is {list(protocol.metrics)}; give one or more of {', '.join(METRICS)}, each once")
+    for name in protocol.metrics:
+        usable = METRICS.find(name).usable_extractors()
+        if protocol.extractor not in usable and "." not in protocol.extractor:  # a user's own is the user's choice
+            raise UserError(f"{name} cannot use the extractor {protocol.extractor!r}; {hint(protocol.extractor, usable)}")
 
 
 def _check_pixels(protocol: EvalProtocol) -> None:
@@ -204,10 +191,10 @@ def _check_pixels(protocol: EvalProtocol) -> None:
 
 
 def _check_effects(protocol: EvalProtocol) -> None:
-    """What no metric of the protocol reads must stand at its default."""
-    unread = () if "is" in protocol.metrics else IS_FIELDS
+    """Refuse a field that no metric of the protocol reads and that is not at its default."""
+    read = {field for metric in protocol.metrics for field in METRICS[metric].fields}
+    unread = tuple(field for field in METRIC_FIELDS if field not in read)
     unread += () if protocol.uses_real else REAL_FIELDS
-    unread += () if set(FRECHET) & set(protocol.metrics) else ("ddof",)
     unread += () if protocol.is_drawn else ("seed",)
     default = {f.name: f.default for f in fields(EvalProtocol)}
     for key in unread:
@@ -219,3 +206,6 @@ def _check_effects(protocol: EvalProtocol) -> None:
     is_same_in_each_run = protocol.uses_real and protocol.order == "sorted" and protocol.real_clips != "one random a video"
     if protocol.runs > 1 and is_same_in_each_run:
         raise UserError(f"{protocol.runs} runs would take the same real clips each; shuffle their order or ask for 1 run")
+
+
+PROTOCOLS: Registry[EvalProtocol] = Registry("protocol")

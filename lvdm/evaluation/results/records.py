@@ -1,4 +1,4 @@
-"""Frozen records to JSON files and back: written whole or not at all, read with every field checked."""
+"""Write frozen records to JSON files, whole or not at all, and read them back with every field checked."""
 
 from __future__ import annotations
 
@@ -9,30 +9,25 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from lvdm.evaluation.protocols.protocol import hint
-from lvdm.files import why_not_written
+from lvdm.files import why_not_written, write_whole
+from lvdm.models.features.registry import hint
 from lvdm.types import UserError
 
 Record = TypeVar("Record")
 
 
-def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Write under a temporary name, then rename: a reader sees the old file or the whole new one."""
+def write_content(path: str | Path, content: str | bytes) -> None:
+    """Write a file whole or not at all, and the folders above it; an error is one sentence."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_whole(path, lambda new: new.write_bytes(content.encode() if isinstance(content, str) else content))
     except OSError as error:
         raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another folder") from error
 
 
 def require_writable(path: str | Path) -> None:
-    """A sentence now where `write_whole` would have one after hours of work; makes nothing."""
+    """Refuse a path now that `write_content` would refuse after hours of work; nothing is created."""
     path = Path(path).absolute()
     nearest = next(folder for folder in path.parents if folder.exists())
     if path.is_dir() or not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
@@ -41,6 +36,7 @@ def require_writable(path: str | Path) -> None:
 
 
 def read_whole(path: str | Path) -> str:
+    """Return the text of a file."""
     try:
         return Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -49,7 +45,7 @@ def read_whole(path: str | Path) -> str:
 
 
 def record(kind: type[Record], said: Any, where: str) -> Record:
-    """The dataclass that plain data describe; lists become tuples. `where` begins the sentence about what is wrong."""
+    """Return the dataclass that plain data describe; lists become tuples. `where` begins the sentence about an error."""
     hints = get_type_hints(kind)
     if not isinstance(said, Mapping):
         raise UserError(f"{where} is {said!r}, expected the fields {', '.join(hints)}")
@@ -67,7 +63,7 @@ def record(kind: type[Record], said: Any, where: str) -> Record:
 
 
 def _plain_types(annotation: Any) -> tuple[type, ...]:
-    """tuple[float, float] | None -> (tuple, NoneType); a float may be written as a whole number."""
+    """Return the types of a field: tuple[float, float] | None -> (tuple, NoneType); a float may be written as an integer."""
     parts = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
     plain = [get_origin(part) or part for part in parts]
     return tuple(dict.fromkeys([*plain, *([int] if float in plain else [])]))

@@ -1,4 +1,4 @@
-"""Results told: a row for a paper's table, and two results compared, if they may be.
+"""A result as a row for a paper's table, and the comparison of two results of equal conditions.
 
 Letters: a, b two results; l, h the ends of an interval.
 """
@@ -9,8 +9,8 @@ import math
 from dataclasses import dataclass, fields
 
 from lvdm.evaluation.protocols.protocol import differences
-from lvdm.evaluation.results.result import NOT_COMPARABLE, ExtractorFacts, Result, Value
-from lvdm.evaluation.results.text_result import TextResult
+from lvdm.evaluation.results.provenance import ExtractorFacts
+from lvdm.evaluation.results.result import NOT_COMPARABLE, Result, Value
 from lvdm.types import UserError
 
 DIGITS = 4  # of a number in a table, all of those before its point
@@ -37,9 +37,9 @@ class Difference:
     level: float | None
 
 
-def table_line(result: Result | TextResult, label: str) -> TableLine:
-    """Metrics by the names they may be told by, then what they depend on; `label` says what was measured."""
-    facts = _text_facts(result) if isinstance(result, TextResult) else _facts(result)
+def table_line(result: Result, label: str) -> TableLine:
+    """Return the metrics, by the names they may be published by, then what they depend on; `label` says what was measured."""
+    facts = _facts(result)
     notes = ["" if result.is_comparable(name) else f" ({NOT_COMPARABLE})" for name in result.values]
     numbers = [_number(value) + note for value, note in zip(result.values.values(), notes, strict=True)]
     columns = ("", *result.metrics, *facts)
@@ -50,7 +50,10 @@ def table_line(result: Result | TextResult, label: str) -> TableLine:
 
 
 def _facts(result: Result) -> dict[str, str]:
-    """By the heads of their columns."""
+    """Return what numbers depend on, by the heads of the columns."""
+    if result.protocol is None or result.prompts is not None:
+        first, last = result.prompts.frames
+        return {"videos": f"{result.num_fake}", "frames": f"{first}" if first == last else f"{first} to {last}"}
     protocol = {"protocol": f"{result.protocol.name} v{result.protocol.version}", "extractor": result.extractor.name}
     if not result.protocol.uses_real:
         return {"clips": f"{result.num_fake}"} | protocol
@@ -58,35 +61,31 @@ def _facts(result: Result) -> dict[str, str]:
     return {f"clips, real / {made}": f"{result.num_real} / {result.num_fake}"} | protocol
 
 
-def _text_facts(result: TextResult) -> dict[str, str]:
-    first, last = result.frames
-    return {"videos": f"{result.num_videos}", "frames": f"{first}" if first == last else f"{first} to {last}"}
-
-
-def compare(a: Result | TextResult, b: Result | TextResult) -> dict[str, Difference]:
-    """b - a for every metric that both have; two results of different conditions are refused."""
-    if told := _conditions(a, b):
-        raise UserError(f"these results cannot be compared, for they differ in {'; '.join(told)}; measure both in one way")
+def compare(a: Result, b: Result) -> dict[str, Difference]:
+    """Return b - a for every metric that both have; two results of different conditions are refused."""
+    if found := _conditions(a, b):
+        raise UserError(f"these results cannot be compared, because they differ in {'; '.join(found)}; measure both in one way")
     shared = [name for name in a.metrics if name in b.metrics]
     if not shared:
         what = f"{', '.join(a.metrics) or 'nothing'} and {', '.join(b.metrics) or 'nothing'}"
-        raise UserError(f"these results share no metric, for they hold {what}; measure the same one for both")
+        raise UserError(f"these results share no metric: they hold {what}; measure the same one for both")
     return {name: _difference(a.metrics[name], b.metrics[name]) for name in shared}
 
 
-def _conditions(a: Result | TextResult, b: Result | TextResult) -> list[str]:
-    """All in which two results differ that makes their numbers different ones."""
-    if isinstance(a, TextResult) and isinstance(b, TextResult):
-        return [f"{what}: {_short(x)} and {_short(y)}" for what, x, y in a.conditions(b)]
-    if isinstance(a, TextResult) or isinstance(b, TextResult):
+def _conditions(a: Result, b: Result) -> list[str]:
+    """Return all conditions in which two results differ, so that their numbers mean different things."""
+    if (a.protocol is None) != (b.protocol is None):
         return ["kind: one is of prompts and the other of a protocol"]
-    told = [f"protocol: {what}" for what in differences(a.protocol, b.protocol)]
+    changed = differences(a.protocol, b.protocol) if a.protocol is not None and b.protocol is not None else []
     pairs = [(f"extractor {f.name}", getattr(a.extractor, f.name), getattr(b.extractor, f.name)) for f in fields(ExtractorFacts)]
     pairs += [(key, getattr(a, key), getattr(b, key)) for key in ("num_real", "num_fake", "video_frames")]
+    if a.prompts is not None and b.prompts is not None:
+        pairs += [("frames", a.prompts.frames, b.prompts.frames), ("prompts_sha256", a.prompts.sha256, b.prompts.sha256)]
     if a.real is not None and b.real is not None:
         pairs.append(("fingerprint of the real videos", a.real.fingerprint, b.real.fingerprint))
         pairs.append(("pixels of the real clips (manifest)", a.real.manifest_sha256, b.real.manifest_sha256))
-    return told + [f"{what}: {_short(x)} and {_short(y)}" for what, x, y in pairs if x != y]
+    found = [f"{what}: {_short(x)} and {_short(y)}" for what, x, y in pairs if x != y]
+    return [f"protocol: {what}" for what in changed] + found
 
 
 def _difference(a: Value, b: Value) -> Difference:
@@ -102,7 +101,7 @@ def _difference(a: Value, b: Value) -> Difference:
 
 
 def _number(value: Value) -> str:
-    """95.23 ± 1.31 [93.02, 97.80]: all parts with the decimals that give the value four digits."""
+    """Return 95.23 ± 1.31 [93.02, 97.80], all parts with the decimals that give the value four digits."""
     size = math.floor(math.log10(abs(value.value))) if value.value else 0
     decimals = min(max(DIGITS - 1 - size, 0), 9)
     spread = "" if value.std is None else f" ± {value.std:.{decimals}f}"
@@ -115,5 +114,5 @@ def _escaped(text: str) -> str:
 
 
 def _short(value: object) -> str:
-    """A hash by its beginning."""
+    """Return a value for a sentence, a hash by its beginning."""
     return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

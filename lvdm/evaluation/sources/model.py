@@ -1,11 +1,9 @@
-"""Clips that a model makes while they are measured, never stored: video i of a seed is the same for any number of processes."""
+"""Clips that a model samples while they are measured, never stored: video i of a seed is the same in any number of processes."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,9 +14,8 @@ from lvdm.evaluation.protocols.clip_choice import Clip
 from lvdm.evaluation.protocols.manifest import pixels_sha256
 from lvdm.evaluation.protocols.pixels import prepare, to_levels
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.evaluation.results.result import FakeSource
-from lvdm.evaluation.sources.sampled import check_at_once, group_size, groups, how_sampled, model_facts
-from lvdm.models.codec import Codec
+from lvdm.evaluation.results.provenance import FakeSource, Origin
+from lvdm.evaluation.sources.sampled import check_at_once, group_size, groups
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
@@ -29,7 +26,12 @@ from lvdm.types import UserError, clip_span
 
 @dataclass(frozen=True)
 class Sampling(SampleOptions):
-    """How videos are sampled; None takes the model's own."""
+    """How a model samples videos; None takes the model's own setting.
+
+    Args:
+        guidance: weight w: against the pass without given frames in long videos, against the empty prompt in others.
+        batch_size: videos sampled at once.
+    """
 
     seed: int = 0
     batch_size: int | None = None
@@ -39,57 +41,43 @@ class Sampling(SampleOptions):
 
 
 @dataclass(frozen=True)
-class RunningModel:
-    """A model that is no file yet, for it is in training."""
-
-    run: str
-    step: int
-    weights_sha256: str  # that of `weights_sha256`
-    config_sha256: str
-    is_ema: bool
-
-
-@dataclass(frozen=True)
 class ModelSource:
-    """A model as a source; clips longer than its window are made as long videos."""
+    """A model as a source; clips longer than its window are sampled as long videos."""
 
-    origin: Path | RunningModel
+    origin: Origin
     model: VideoModel
     sampling: Sampling
     infill: VideoModel | None = None
 
     def lengths(self, count: int, protocol: EvalProtocol) -> list[int]:
-        """Of so many videos, each long enough for one clip and no longer."""
+        """Return the lengths of so many videos, each long enough for one clip and no longer."""
         return [protocol.frames * protocol.fake_stride] * count
 
     def check(self, protocol: EvalProtocol) -> None:
-        """What cannot be sampled, or would have no effect, in a sentence before anything is measured."""
+        """Refuse what cannot be sampled, or would have no effect, before anything is measured."""
         how, span = self.sampling, _span(protocol)
         if protocol.fake_clips != "first frames":
-            raise UserError(f"fake_clips {protocol.fake_clips!r} has no effect on a model, which makes each clip; leave it out")
+            raise UserError(f"fake_clips {protocol.fake_clips!r} has no effect on a model, which samples each clip; leave it out")
         if self._is_long(span):
             self._long(span)
             return
         self.model.solver(how)
         if self.infill is not None:
-            raise UserError(f"--infill has no effect on {span} frames, which this model makes at once; leave it out")
+            raise UserError(f"infill has no effect on {span} frames, which this model samples at once; leave it out")
         if how.guidance:
             raise UserError(f"guidance {how.guidance:g} has no effect on clips without label or text; leave it out")
 
     def facts(self, protocol: EvalProtocol) -> FakeSource:
-        """What a result says of where its clips came from."""
+        """Return what a result says of where its clips came from."""
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(how)
         guidance = settings.guidance if how.guidance is None else how.guidance
         # short clips have nothing to be guided by
-        told = how_sampled(solver, guidance=guidance if self._is_long(_span(protocol)) else 0.0, seed=how.seed)
-        if isinstance(self.origin, RunningModel):
-            run = asdict(self.origin)
-            return FakeSource("run", run.pop("run"), run.pop("weights_sha256"), **run, **told)
-        return model_facts([self.origin] if self.infill is None else [self.origin, Path(self.infill.name)], told)
+        guidance = guidance if self._is_long(_span(protocol)) else 0.0
+        return FakeSource.of_model(self.origin, solver, guidance=guidance, seed=how.seed)
 
     def measure(self, clips: Sequence[Clip], protocol: EvalProtocol, extractor: Extractor) -> Measured:
-        """This process's groups of videos, then those of all."""
+        """Measure this process's groups of videos, and return those of all processes."""
         assert [clip.video - clips[0].video for clip in clips] == list(range(len(clips))), "a clip of each video, in order"
         span, count = _span(protocol), len(clips)
         mine = groups(count, self._group_size(count, span))
@@ -106,7 +94,7 @@ class ModelSource:
         total = sum(len(range(rows.start, min(rows.stop, count))) for rows in mine)
         features = extract(pixels(), extractor, total=total, what="generated clips")
         parts = gather((features, hashes))
-        return Measured(np.concatenate([part for part, _ in parts]), [told for _, part in parts for told in part])
+        return Measured(np.concatenate([part for part, _ in parts]), [one for _, part in parts for one in part])
 
     def _is_long(self, frames: int) -> bool:
         return frames > self._own_frames
@@ -121,7 +109,7 @@ class ModelSource:
         return group_size(self.sampling.batch_size, count, elements, self.model.device)
 
     def _videos(self, numbers: Sequence[int], frames: int, quantise: str) -> Iterator[Tensor]:
-        """uint8 (t, h, w, 3) of each."""
+        """Yield uint8 (t, h, w, 3) of each video."""
         how = self.sampling
         if self._is_long(frames):
             chunks = self._long(frames).videos(how.seed, numbers)
@@ -136,17 +124,8 @@ class ModelSource:
         return prepare_long_video(self.model, self.infill, LongOptions(frames=frames, **self.sampling.of_any()))
 
 
-def weights_sha256(codec: Codec, denoiser: Mapping[str, Tensor]) -> str:
-    """Of the codec and of a denoiser's tensors by name: those of a model in training and of its model file are equal."""
-    digest = hashlib.sha256(codec.fingerprint().encode())
-    for name, weight in sorted(denoiser.items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
 def _span(protocol: EvalProtocol) -> int:
-    """Frames from the first to the last of a clip, both counted."""
+    """Return the frames from the first to the last of a clip, both counted."""
     return clip_span(protocol.frames, protocol.fake_stride)
 
 

@@ -1,6 +1,6 @@
-"""Where clips come from: videos on disk, arrays, the data of a config. Models are a source of their own (model_source.py).
+"""Where clips come from: videos on disk, arrays, the data of a config. Models are a source of their own (model.py).
 
-A source knows how long each of its videos is and reads frames of one; which frames are measured, the protocol says.
+A source knows how long each of its videos is and reads frames of one. The protocol says which frames are measured.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any, Protocol
 from zipfile import BadZipFile
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from lvdm.config import check, instantiate, load_config
 from lvdm.data import VideoData, VideoFolder
@@ -23,19 +25,20 @@ from lvdm.data.layouts.listing import Video, fingerprint
 from lvdm.data.probing.usable import UsableVideos, find_usable
 from lvdm.data.reading.locations import Location, image_files, stamp
 from lvdm.data.reading.options import ReadingOptions
+from lvdm.evaluation.protocols.pixels import to_levels
 from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
 MAX_BROKEN = 0.2
 PARTS = {"train": ("train",), "test": ("test",), "train+test": ("train", "test")}  # folders of a split
-ANY = "a folder of videos, an npy or npz file, or the YAML of a data set; a model file is one for --fake alone"
+ANY = "a folder of videos, an npy or npz file, or the YAML of a data set; only generated videos may come from a model file"
 SHAPE = "uint8 (n, t, h, w, 3)"
 DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError, OverflowError)  # of what numpy reads
 
 
 class Source(Protocol):
-    """Videos, each by its number; `names` are relative, `fingerprint` is of their content as far as names and sizes tell it."""
+    """Videos, each by its number. `names` are relative; `fingerprint` is of their content, as far as names and sizes show it."""
 
     kind: str  # "videos" or "array", as results call it
     name: str
@@ -46,7 +49,7 @@ class Source(Protocol):
 
     def fingerprint(self) -> str: ...
 
-    def stamps(self) -> str: ...  # changes when a file is written anew: what was measured before is measured again
+    def stamps(self) -> str: ...  # changes when a file is written again: its cached features are stale then
 
 
 @dataclass(frozen=True)
@@ -79,17 +82,17 @@ class VideoSource:
         return fingerprint(self.videos, self.names)
 
     def stamps(self) -> str:
-        told = repr([(name, _stamps(video.location)) for name, video in zip(self.names, self.videos, strict=True)])
-        return hashlib.sha256(told.encode()).hexdigest()
+        stamps = repr([(name, _stamps(video.location)) for name, video in zip(self.names, self.videos, strict=True)])
+        return hashlib.sha256(stamps.encode()).hexdigest()
 
 
 def _stamps(location: Location) -> list[list[int]]:
-    """A folder's own stamp does not change when one of its images is written anew in its place."""
+    """Return the stamps of a video's files; a folder's own does not change when one of its images is written again."""
     return [_stamp(file) for file in (image_files(location) if isinstance(location, Path) and location.is_dir() else [location])]
 
 
 def _stamp(location: Location) -> list[int]:
-    """Nothing of a file that cannot be asked, such as an image that is a link to nowhere: reading it tells."""
+    """Return the stamp of a file, or nothing if it has none, such as a link to nowhere: reading it will say so."""
     try:
         return stamp(location)
     except (OSError, UserError):
@@ -98,20 +101,20 @@ def _stamp(location: Location) -> list[int]:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """uint8 (n, t, h, w, 3) of an npy or npz file."""
+    """uint8 (n, t, h, w, 3), in memory or of an npy or npz file."""
 
-    path: Path
     videos: np.ndarray
+    path: Path | None = None
 
     kind = "array"
 
     @property
     def name(self) -> str:
-        return self.path.name
+        return "array" if self.path is None else self.path.name
 
     @property
     def names(self) -> list[str]:
-        return [f"{self.path.name}[{video}]" for video in range(len(self.videos))]
+        return [f"{self.name}[{video}]" for video in range(len(self.videos))]
 
     @property
     def lengths(self) -> list[int]:
@@ -121,19 +124,50 @@ class ArraySource:
         return np.array(self.videos[video, frames.start : frames.stop : frames.step])
 
     def fingerprint(self) -> str:
-        return sha256_of(self.path)
+        return self._sha256 if self.path is None else sha256_of(self.path)
+
+    @cached_property
+    def _sha256(self) -> str:
+        digest = hashlib.sha256(str(self.videos.shape).encode())
+        for video in self.videos:
+            digest.update(np.ascontiguousarray(video))
+        return digest.hexdigest()
 
     def stamps(self) -> str:
         return self.fingerprint()
 
 
-def open_source(path: Path, *, split: str, allow: Sequence[str] = ()) -> Source:
-    """A folder of videos or of folders of images, an npy or npz file, or the YAML of a data set; `split` is the protocol's.
+def array_source(videos: np.ndarray | Tensor, *, quantise: str) -> ArraySource:
+    """Return the source of videos in memory: uint8 (n, t, h, w, 3), or floats in [-1, 1] (n, 3, t, h, w), which become levels."""
+    found = np.asarray(videos.detach().float().cpu() if isinstance(videos, Tensor) and videos.is_floating_point() else videos)
+    if np.issubdtype(found.dtype, np.floating) and found.ndim == 5 and found.shape[1] == 3 and found.size:
+        low, high = float(found.min()), float(found.max())
+        if not -1.01 <= low <= high <= 1.01:  # NaN fails too
+            raise UserError(f"videos are floats from {low:g} to {high:g}; expected -1 to 1")
+        levels = to_levels(torch.from_numpy(np.array(found, np.float32)), quantise)
+        found = levels.permute(0, 2, 3, 4, 1).numpy()
+    if found.dtype != np.uint8 or found.ndim != 5 or found.shape[-1] != 3 or 0 in found.shape:
+        raise UserError(f"videos are {found.dtype} {found.shape}; expected {SHAPE}, or floats in [-1, 1] (n, 3, t, h, w)")
+    return ArraySource(found)
+
+
+def open_source(
+    videos: str | Path | np.ndarray | Tensor, *, split: str, quantise: str = "truncate", allow: Sequence[str] = ()
+) -> Source:
+    """Return the source of an array, a folder of videos or of folders of images, an npy or npz file, or the YAML of a data set.
 
     A folder that holds `train` or `test` is read by its split; any other one is read whole.
+
+    Args:
+        split: the protocol's.
+        quantise: how floats become levels, the protocol's.
+        allow: packages of the user's whose classes a YAML may name.
     """
+    if not isinstance(videos, str | Path):
+        return array_source(videos, quantise=quantise)
+    path = Path(videos)
     if path.suffix in (".npy", ".npz"):
-        return ArraySource(path, _array(path))
+        return ArraySource(_array(path), path)
     if path.suffix in (".yaml", ".yml"):
         return _of_config(path, split=split, allow=allow)
     if not path.exists():
@@ -144,7 +178,7 @@ def open_source(path: Path, *, split: str, allow: Sequence[str] = ()) -> Source:
         return VideoSource(path.name, (_found(path),), ("",))
     missing = [part for part in PARTS[split] if not (path / part).is_dir()]
     if missing:
-        raise UserError(f"{path} has no {missing[0]}, and the protocol reads {split}; add that folder, or give --set split=...")
+        raise UserError(f"{path} has no {missing[0]}, and the protocol reads {split}; add that folder, or change the split")
     return VideoSource(f"{path.name} ({split})", tuple(_found(path / part) for part in PARTS[split]), PARTS[split])
 
 
@@ -154,7 +188,7 @@ def _found(root: Path) -> UsableVideos:
 
 
 def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
-    """The videos that `data.params.train` and `.val` of a training config read, and nothing else of it."""
+    """Return the videos that `data.params.train` and `.val` of a training config read, and nothing else of it."""
     node = load_config([str(path)], []).get("data")
     if node is None:
         raise UserError(f"{path} has no `data`; give a config that training takes, or the folder itself")
@@ -173,7 +207,7 @@ def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
 
 
 def videos_of(name: str, parts: Mapping[str, VideoFolder]) -> VideoSource:
-    """The videos of data sets, whole and as they lie on the disk, whatever clips the data sets cut from them."""
+    """Return the videos of data sets, whole and as they are on disk, whatever clips the data sets cut from them."""
     found = tuple(_usable(videos) for videos in parts.values())
     return VideoSource(name, found, tuple(parts) if len(parts) > 1 else ("",))
 
@@ -184,13 +218,13 @@ class _DataConfig:
 
 
 def _usable(videos: VideoFolder) -> UsableVideos:
-    """All that it could read, be it too short for its own clips."""
+    """Return all videos of a data set, even if they are too short for its own clips."""
     options = {"max_broken": videos.max_broken, "reading": videos.reading}
     return find_usable(videos.root, videos.layout, videos.split, num_frames=1, stride=1, **options)
 
 
 def _array(path: Path) -> np.ndarray:
-    """Mapped into memory where the file lets us."""
+    """Return the array of a file, mapped into memory if the file allows it."""
     try:
         check_arrays(path)
         loaded: Any = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -201,7 +235,7 @@ def _array(path: Path) -> np.ndarray:
         raise UserError(f"cannot read {path} ({reason}): it is cut short or another file; expected {SHAPE}") from error
     if not isinstance(found, np.ndarray):
         held = ", ".join(names) or "nothing"
-        raise UserError(f"{path} holds {held}, and one array was expected: {SHAPE}, under any name such as arr_0")
+        raise UserError(f"{path} holds {held}; expected one array, {SHAPE}, under any name such as arr_0")
     if found.dtype != np.uint8 or found.ndim != 5 or found.shape[-1] != 3 or 0 in found.shape:
         raise UserError(f"{path} holds {found.dtype} {found.shape}; expected {SHAPE}")
     return found

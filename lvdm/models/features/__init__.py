@@ -1,11 +1,11 @@
-"""Fixed networks that others trained, for losses and metrics: where their weights lie, how they are read, what they see.
+"""Fixed networks that others trained, for losses and metrics: where their weights are, how they are read, what they see.
 
-Imports lvdm.types only. Weights are files named as published, under LVDM_WEIGHTS where that is set; of no file is anything but
-tensors unpickled, and TorchScript files run only where their hash has been named.
+Imports lvdm.types and lvdm.files only. Weights are files named as published, in the folder LVDM_WEIGHTS if that is set. Nothing
+but tensors is unpickled, and TorchScript files run only if their hash has been named.
 """
 
-from lvdm.models.features.clip import ClipSimilarity
-from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
+from lvdm.models.features.clip_similarity import ClipSimilarity
+from lvdm.models.features.extractors import EXTRACTORS, Extractor, ExtractorRecord, Frozen, FrozenFeatures, make_extractor
 from lvdm.models.features.perceptual import lpips_distance, lpips_of_clips
 from lvdm.models.features.pixels import psnr, psnr_per_frame, ssim
 from lvdm.models.features.weights import KNOWN, WeightsFile, find_weights, read_tensors, sha256_of, weights_folder
@@ -14,6 +14,9 @@ __all__ = [
     "EXTRACTORS",
     "ClipSimilarity",
     "Extractor",
+    "ExtractorRecord",
+    "Frozen",
+    "FrozenFeatures",
     "KNOWN",
     "WeightsFile",
     "find_weights",

@@ -24,7 +24,7 @@ MAGIC = {b"\x93NUMPY\x01": 2, b"\x93NUMPY\x02": 4, b"\x93NUMPY\x03": 4}  # with 
 
 
 def check_arrays(path: Path) -> None:
-    """ValueError, OSError or BadZipFile if the file declares more than it holds, or more than this machine can hold."""
+    """Raise ValueError, OSError or BadZipFile for a file that declares more than it holds or than this machine can hold."""
     if not path.is_file():
         raise ValueError("it is not there" if not path.exists() else "it is no file")
     with path.open("rb") as file:
@@ -45,7 +45,7 @@ def check_arrays(path: Path) -> None:
 
 
 def _check_header(file: BinaryIO, size: int) -> None:
-    """The header must declare as many bytes as follow it."""
+    """Refuse a header that declares another number of bytes than follow it."""
     magic = file.read(8)  # the last byte is the minor version
     width = MAGIC.get(magic[:7])
     if width is None:

@@ -1,7 +1,7 @@
 """C3D fine-tuned on UCF-101 (Tran et al. 2015; TGANv2's weights), whose class probabilities the inception score needs.
 
 The weights come from Caffe through Chainer, so pools round up at the far end, colours are in the order BGR, and a mean clip is
-subtracted, of which rows and columns 8 to 120 of 128 x 171 are taken: the columns are not the middle ones, and must not be.
+subtracted, of which rows and columns 8 to 120 of 128 x 171 are taken; as in the published code, the columns are not the middle.
 Letters: b batch, c channels, t frames, h w.
 """
 
@@ -78,7 +78,7 @@ def prepared(video: Tensor, mean: Tensor) -> Tensor:
 
 
 def load_c3d(path: Path) -> C3D:
-    """Frozen, from TGANv2's npz: conv1a/W, conv1a/b to fc8/W, fc8/b."""
+    """Return the frozen network of TGANv2's npz: conv1a/W, conv1a/b to fc8/W, fc8/b."""
     with torch.device("meta"):  # all of it comes from the file
         network = C3D()
     kinds = {"W": "weight", "b": "bias"}
@@ -91,7 +91,7 @@ def load_c3d(path: Path) -> C3D:
 
 
 def load_mean(path: Path) -> Tensor:
-    """The part (3, 16, 112, 112) of TGANv2's mean clip that is subtracted."""
+    """Return the part (3, 16, 112, 112) of TGANv2's mean clip that is subtracted."""
     mean = read_tensors(path).get("mean", torch.empty(0)).float()
     mean = mean.squeeze(0) if mean.ndim == 5 else mean
     if mean.shape != MEAN_SHAPE:

@@ -86,7 +86,7 @@ def _check(part: Path, check: Callable[[Path], object]) -> None:
 
 
 def _receive(url: str, part: Path, limits: Limits) -> None:
-    """Bring what is missing into the part; one of a file that has changed on the server since is dropped."""
+    """Download what is missing of the part; drop a part if the file has changed on the server since."""
     known = _known(part)
     have = part.stat().st_size if known is not None and known.url == url and part.exists() else 0
     if have and known.size == have:
@@ -144,13 +144,13 @@ def _copy(answer: HTTPResponse, part: Path, start: int, source: _Source, limits:
             bar.update(out.write(block))
             if time.monotonic() > end:
                 raise OSError(
-                    f"it took more than {limits.minutes:g} minutes; what came stays, start again to go on, or raise "
+                    f"it took more than {limits.minutes:g} minutes; the part is kept: start again to resume, or raise "
                     "LVDM_DOWNLOAD_MINUTES"
                 )
         out.flush()
         os.fsync(out.fileno())
     if source.size is not None and size < source.size:
-        raise OSError(f"only {size} of {source.size} bytes came; what came stays, start again to go on")
+        raise OSError(f"only {size} of {source.size} bytes came; the part is kept: start again to resume")
     if source.size is not None and size > source.size:
         raise BadContent(f"{size} bytes came of a file of {source.size}")
 
@@ -165,7 +165,7 @@ def _bar(part: Path, start: int, size: int | None) -> tqdm:
 
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
-    """One process at a time, so that many that start together fetch a file once."""
+    """Lock a file, so that many processes that start together download it once."""
     lock = part.with_name(f"{part.name}.lock")
     while True:
         with lock.open("w") as file:

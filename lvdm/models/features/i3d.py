@@ -37,7 +37,7 @@ Size = tuple[int, int, int]  # along t, h, w
 
 
 def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after, so that ceil(size / stride) windows fit: TensorFlow's SAME."""
+    """Return the zeros before and after, so that ceil(size / stride) windows fit: TensorFlow's SAME."""
     total = max(kernel - (size % stride or stride), 0)
     return total // 2, total - total // 2
 
@@ -49,7 +49,7 @@ def pad_same(x: Tensor, kernel: Size, stride: Size) -> Tensor:
 
 
 class SamePool(nn.Module):
-    """The largest of each window; zeros are no maximum that was not there, for what is pooled is 0 or more. One axis after the
+    """The largest of each window; the zeros of the padding change none, because inputs are 0 or more. One axis after the
     other, as the larger of shifted copies: PyTorch's pool gives the same numbers and makes all of I3D take half as long again."""
 
     def __init__(self, kernel: Size, stride: Size) -> None:
@@ -148,7 +148,7 @@ class I3D(nn.Module):
 
 
 def load_i3d(path: Path, *, eps: float) -> I3D:
-    """Frozen, from a state dict of 287 tensors, of 344 with what its batch norms counted, or with the older names."""
+    """Return the frozen network of a state dict: 287 tensors, 344 with the counts of batch norms, or older names."""
     with torch.device("meta"):  # all of it comes from the file
         network = I3D(eps=eps)
     tensors = {published_name(name): value for name, value in read_tensors(path).items()}
@@ -172,12 +172,12 @@ def published_name(name: str) -> str:
 
 
 def stretched(video: Tensor, *, side: int = SIDE) -> Tensor:
-    """Each frame to a square whatever its shape, bilinear, without antialias: TATS, LVDM, content-debiased FVD."""
+    """Return each frame resized to a square, bilinear, without antialias: TATS, LVDM, content-debiased FVD."""
     return _bilinear(video, (side, side))
 
 
 def covered(video: Tensor, *, side: int = SIDE) -> Tensor:
-    """The shorter side to 224 and the middle of the longer one, bilinear, without antialias: VideoGPT, DIGAN, PVDM."""
+    """Return the middle of frames whose shorter side is resized to 224, bilinear, without antialias: VideoGPT, DIGAN, PVDM."""
     height, width = video.shape[-2:]
     shorter = min(height, width)
     tall, wide = (math.ceil(length * side / shorter) for length in (height, width))
@@ -186,7 +186,7 @@ def covered(video: Tensor, *, side: int = SIDE) -> Tensor:
 
 
 def tensorflow_stretched(video: Tensor, *, side: int = SIDE) -> Tensor:
-    """As `stretched`, on the grid of TensorFlow 1: pixel i of n lies at i * length / n, not at the middle of its share."""
+    """Return the same as `stretched`, on the grid of TensorFlow 1: pixel i of n is at i * length / n."""
     for axis in (-2, -1):
         length = video.shape[axis]
         at = torch.arange(side, dtype=torch.float64, device=video.device) * (length / side)

@@ -16,11 +16,11 @@ TRUNKS = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 
 
 def lpips_distance(net: str = "vgg", *, without: str = "leave LPIPS out", with_weights: bool = True) -> nn.Module:
-    """(b, 3, h, w) twice, in [-1, 1] -> (b, 1, 1, 1); frozen. Without weights it has the same size and says nothing.
+    """Return a frozen network: (b, 3, h, w) twice, in [-1, 1] -> (b, 1, 1, 1). Without weights its values mean nothing.
 
     Args:
         net: the trunk, one of TRUNKS.
-        without: how to do without the trunk's file, said where it cannot be had.
+        without: what to do without the trunk's file, for the error if it is missing.
     """
     import lpips  # slow to import, and few need it
 
@@ -42,12 +42,12 @@ def lpips_distance(net: str = "vgg", *, without: str = "leave LPIPS out", with_w
 
 
 def lpips_of_clips(distance: nn.Module, video: Tensor, reconstruction: Tensor, *, frames_at_once: int = 16) -> Tensor:
-    """Mean over the frames of each clip: (b, 3, t, h, w) twice, in [-1, 1] -> (b,)."""
+    """Return (b,), the mean over the frames of each clip, from (b, 3, t, h, w) twice, in [-1, 1]."""
     frames, made = (v.transpose(1, 2).flatten(0, 1).float() for v in (video, reconstruction.clamp(-1, 1)))
     tiles = zip(made.split(frames_at_once), frames.split(frames_at_once), strict=True)
     return torch.cat([distance(*tile).flatten() for tile in tiles]).view(len(video), -1).mean(1)
 
 
 def _in_torchvision(name: str) -> str:
-    """slice2.5.weight -> features.5.weight."""
+    """Return the name in torchvision: slice2.5.weight -> features.5.weight."""
     return f"features.{name.split('.', 1)[1]}"

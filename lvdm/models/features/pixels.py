@@ -11,7 +11,7 @@ HIGHEST = 100.0  # dB, of a frame that is equal
 
 
 def psnr(video: Tensor, reconstruction: Tensor) -> Tensor:
-    """Peak signal to noise in dB from the squared error over the whole clip, as PVDM reports it: (b,)."""
+    """Return (b,) peak signal to noise in dB, from the squared error over the whole clip, as PVDM reports it."""
     error = (video.float() - reconstruction.float().clamp(-1, 1)).square().flatten(1).mean(1)
     return 10 * torch.log10(4 / error.clamp(min=1e-10))
 

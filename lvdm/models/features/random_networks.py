@@ -1,6 +1,6 @@
 """I3D and C3D with fixed random weights, a function of the seed alone, for pipelines and tests without trained weights.
 
-So many layers of plain random weights show every video the same way. Here the norms, or the last layer where there are none, are
+So many layers of plain random weights show every video the same way. Here the norms, or the last layer if there are none, are
 first measured on smooth noise; after that, videos that differ have features that differ.
 """
 
@@ -19,7 +19,7 @@ LOGITS_SPREAD = 2.0  # standard deviation: neither one class for all, nor all cl
 
 @torch.no_grad()
 def random_i3d(seed: int, *, width: float = 1.0) -> I3D:
-    """Frozen, with `width` times the published channels."""
+    """Return the frozen network with `width` times the published channels."""
     with torch.device("meta"):
         network = I3D(width=width)
     generator = torch.Generator().manual_seed(seed)
@@ -36,7 +36,7 @@ def random_i3d(seed: int, *, width: float = 1.0) -> I3D:
 
 @torch.no_grad()
 def random_c3d(seed: int, *, width: float = 1.0) -> C3D:
-    """Frozen, with `width` times the published channels."""
+    """Return the frozen network with `width` times the published channels."""
     with torch.device("meta"):
         network = C3D(width=width)
     generator = torch.Generator().manual_seed(seed)
@@ -53,13 +53,13 @@ def random_c3d(seed: int, *, width: float = 1.0) -> C3D:
 
 
 def smooth_noise(generator: torch.Generator) -> Tensor:
-    """A few clips in [-1, 1] that change slowly in space and time: (b, 3, 16, 112, 112)."""
+    """Return a few clips (b, 3, 16, 112, 112) in [-1, 1] that change slowly in space and time."""
     coarse = torch.rand(CLIPS, 3, 4, 7, 7, generator=generator) * 2 - 1
     return F.interpolate(coarse, (FRAMES, SIDE, SIDE), mode="trilinear", align_corners=True)
 
 
 def _fill(network: nn.Module, generator: torch.Generator) -> None:
-    """Weights that keep the size of what passes through ReLUs (He et al. 2015), norms that change nothing, no biases."""
+    """Draw weights that keep the size of activations through ReLUs (He et al. 2015); norms change nothing, biases are 0."""
     network.to_empty(device="cpu")
     for name, parameter in network.named_parameters():
         if parameter.ndim > 1:

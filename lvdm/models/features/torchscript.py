@@ -20,7 +20,7 @@ TRUST = "LVDM_TRUST_TORCHSCRIPT"
 
 
 def load_torchscript(path: Path, *, instead: str) -> nn.Module:
-    """On the CPU, as it stands in evaluation; `instead` says how to do without."""
+    """Return the network on the CPU, in evaluation mode; `instead` says what to do without the file."""
     digest = sha256_of(path)
     known = KNOWN[path.name].sha256 if path.name in KNOWN else None
     if digest not in {known, *os.environ.get(TRUST, "").replace(",", " ").split()}:

@@ -107,7 +107,7 @@ def positions(grid: tuple[int, int, int], width: int, *, times: int) -> Tensor:
 
 
 def load_videomae(path: Path) -> VideoMAE:
-    """Frozen, from the published file."""
+    """Return the frozen network of the published file."""
     with torch.device("meta"):  # all of it comes from the file
         network = VideoMAE()
     tensors = {name: value for name, value in read_tensors(path).items() if not name.startswith("head.")}

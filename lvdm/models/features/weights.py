@@ -48,7 +48,7 @@ class WeightsFile:
 
     @property
     def sources(self) -> str:
-        """Where it can be had, for a sentence."""
+        """Return where the file can be found, for a sentence."""
         return " or ".join([*self.urls, *([self.by_hand] if self.by_hand else [])])
 
 
@@ -101,15 +101,16 @@ KNOWN = {file.name: file for file in _FILES}
 
 
 def weights_folder() -> Path:
-    said = os.environ.get("LVDM_WEIGHTS")
-    return Path(said).expanduser() if said else Path(torch.hub.get_dir()) / "checkpoints"
+    """Return the folder of weights."""
+    own = os.environ.get("LVDM_WEIGHTS")
+    return Path(own).expanduser() if own else Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def find_weights(name: str, *, without: str, check: Callable[[Path], object] | None = None) -> Path:
-    """The file of a known name, fetched where it is missing, with the known hash.
+    """Return the file of a known name, downloaded if it is missing, once its hash is the known one.
 
     Args:
-        without: how to do without it, for a sentence.
+        without: what to do without it, for a sentence.
         check: reads a file whose hash is not known, before it takes its place, and raises UserError if it is another one.
     """
     known, path = KNOWN[name], weights_folder() / name
@@ -129,7 +130,7 @@ def find_weights(name: str, *, without: str, check: Callable[[Path], object] | N
 
 
 def _fetch_any(known: WeightsFile, path: Path, read: Callable[[Path], object]) -> str:
-    """Why no address gave the file; empty where one did."""
+    """Return why the file could not be downloaded from any address; empty if it was."""
     if not known.urls:
         return "has no address to be fetched from"
     if os.environ.get("LVDM_OFFLINE") == "1":
@@ -145,7 +146,7 @@ def _fetch_any(known: WeightsFile, path: Path, read: Callable[[Path], object]) -
 
 
 def _check_content(known: WeightsFile, path: Path, read: Callable[[Path], object]) -> None:
-    """By the hash if it is known, else by the sums in the archive and by reading it."""
+    """Check the content by its hash if that is known, else by the sums in the archive and by reading it."""
     if known.sha256 is not None:
         if not _is_published(known, path):
             raise UserError(f"its sha256 is {sha256_of(path)}, not {known.sha256}")
@@ -171,7 +172,7 @@ def _is_published(known: WeightsFile, path: Path) -> bool:
 
 
 def sha256_of(path: str | Path) -> str:
-    """The hash of a file's content, computed again only when its size or time have changed."""
+    """Return the hash of a file's content, computed again only if its size or time have changed."""
     path = Path(path).resolve()
     stat = path.stat()
     return _sha256(path, stat.st_size, stat.st_mtime_ns)
@@ -187,7 +188,7 @@ def _sha256(path: Path, size: int, mtime: int) -> str:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU: of .npz, of .safetensors, else of a state dict that PyTorch saved."""
+    """Return the tensors of a file, on the CPU: .npz, .safetensors, else a state dict that PyTorch saved."""
     path = Path(path)
     try:
         if path.suffix == ".npz":
@@ -215,7 +216,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def load_published(network: nn.Module, tensors: dict[str, Tensor], *, path: Path, what: str) -> None:
     """Make these the weights of a network, which may lie on the meta device; the first name or shape that does not fit is one
-    sentence. What batch norms count in training is not asked for, since published files leave it out."""
+    sentence. The counts of batch norms are not needed, because published files leave them out."""
     wanted = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTED)}
     given = {name: value for name, value in tensors.items() if not name.endswith(COUNTED)}
     for name in [*wanted, *given]:

@@ -69,11 +69,11 @@ class ClipSimilarity:
         return torch.einsum("btd,bd->bt", images.unflatten(0, (len(videos), -1)), texts).mean(1).float().cpu()
 
     def _pixels(self, frames: Tensor) -> Tensor:
-        """uint8 (n, h, w, 3) resized, cropped and scaled as the folder's own settings say."""
+        """Return frames uint8 (n, h, w, 3) resized, cropped and scaled by the folder's own settings."""
         shown = self.images(list(frames.permute(0, 3, 1, 2).cpu()), return_tensors="pt")
         return shown["pixel_values"].to(self.device)
 
 
 def _unit(features: Tensor | object) -> Tensor:
-    """Of length 1; newer transformers put the features into `pooler_output`."""
+    """Return features of length 1; newer transformers put them into `pooler_output`."""
     return F.normalize(features if isinstance(features, Tensor) else features.pooler_output, dim=-1)

@@ -1,7 +1,9 @@
-"""Videos with a prompt each, from files or from a text-to-video model, and how well each shows its prompt."""
+"""Measure videos with a prompt each, from files or from a text-to-video model: how well each shows its prompt, by CLIP."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,14 +16,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lvdm.data.loading import next_batch
+from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over
 from lvdm.evaluation.protocols.pixels import to_levels
-from lvdm.evaluation.results.result import FakeSource
+from lvdm.evaluation.results.provenance import ExtractorFacts, FakeSource, Origin, Prompts
+from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import Sampling
-from lvdm.evaluation.sources.sampled import group_size, groups, how_sampled, model_facts
+from lvdm.evaluation.sources.sampled import group_size, groups
 from lvdm.evaluation.sources.videos import PARTS, Source, VideoSource, open_source
-from lvdm.models.features.clip import ClipSimilarity
+from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.extractors import full_precision
-from lvdm.processes import Process, gather
+from lvdm.processes import Process, gather, machine
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import TextEncoder, UserError
 
@@ -74,7 +78,7 @@ class _Whole(Dataset[np.ndarray]):
 class PromptedModel:
     """Video i of a seed shows prompt i; it is never stored."""
 
-    path: Path
+    origin: Origin
     model: VideoModel
     text_encoder: TextEncoder
     sampling: Sampling
@@ -95,11 +99,32 @@ class PromptedModel:
         settings, how = self.model.trained_settings(), self.sampling
         solver = self.model.solver(how)
         guidance = settings.guidance if how.guidance is None else how.guidance
-        return model_facts([self.path], how_sampled(solver, guidance=guidance, seed=how.seed))
+        return FakeSource.of_model(self.origin, solver, guidance=guidance, seed=how.seed)
+
+
+def measure_text(videos: Prompted, similarity: ClipSimilarity, *, resamples: int = 0) -> Result:
+    """Return the mean similarity of videos and their prompts; every process takes its share and returns the same."""
+    scores, frames = similarities(videos, similarity)
+    folder = similarity.name.removeprefix("clip ")
+    return Result(
+        protocol=None,
+        values={f"clip_similarity_{folder.removeprefix('clip-')}": mean_over(scores, ScoreOptions((), resamples), over="videos")},
+        extractor=ExtractorFacts(similarity.name, similarity.model.config.projection_dim, True, folder, similarity.sha256),
+        num_real=0,
+        num_fake=len(scores),
+        fake=videos.facts(),
+        machine=machine() | {"processes": Process.this().count},
+        prompts=Prompts(prompts_sha256(videos.prompts), (min(frames), max(frames))),
+    )
+
+
+def prompts_sha256(prompts: Sequence[str]) -> str:
+    """Return the hash of the prompts in their order."""
+    return hashlib.sha256(json.dumps(list(prompts), ensure_ascii=False).encode()).hexdigest()
 
 
 def similarities(videos: Prompted, similarity: ClipSimilarity) -> tuple[np.ndarray, list[int]]:
-    """(n,) of all videos, and how many frames each has. One goes through CLIP at a time, so that they may differ in size."""
+    """Return the similarities (n,) of all videos, and how many frames each has; CLIP sees one at a time, of any size."""
     found: list[tuple[int, float, int]] = []
     process = Process.this()
     total = len(process.share(len(videos.prompts)))
@@ -112,37 +137,41 @@ def similarities(videos: Prompted, similarity: ClipSimilarity) -> tuple[np.ndarr
     return np.array([score for _, score, _ in everything]), [frames for _, _, frames in everything]
 
 
-def open_prompted(path: Path, prompts: Sequence[str], *, each: int | None, workers: int) -> PromptedFiles:
-    """Videos of a folder or an array with `each` videos of every prompt in turn; without prompts, with a folder's captions."""
-    below = [part for part in PARTS["train+test"] if (path / part).is_dir()]
-    if below:
-        raise UserError(f"{path} holds {' and '.join(below)}; give the folder whose videos are meant, such as {path / below[-1]}")
-    if path.suffix in (".yaml", ".yml"):
-        raise UserError(f"{path} is a config; give the folder of its videos, whose metadata.jsonl holds the captions")
-    source = open_source(path, split="train")
+def open_prompted(
+    videos: str | Path | np.ndarray | Tensor, prompts: Sequence[str], *, each: int | None, workers: int
+) -> PromptedFiles:
+    """Return videos of a folder or an array, `each` videos of every prompt in turn; without prompts, with a folder's captions."""
+    if isinstance(videos, str | Path):
+        path = Path(videos)
+        below = [part for part in PARTS["train+test"] if (path / part).is_dir()]
+        if below:
+            raise UserError(f"{path} holds {' and '.join(below)}; give the folder of the videos, such as {path / below[-1]}")
+        if path.suffix in (".yaml", ".yml"):
+            raise UserError(f"{path} is a config; give the folder of its videos, whose metadata.jsonl holds the captions")
+    source = open_source(videos, split="train", quantise=QUANTISE)
     found = [video for part in source.parts for video in part.listed] if isinstance(source, VideoSource) else []
     if not prompts:
         return PromptedFiles(source, _captions(source), workers)
-    names = [video.name for video in found] or source.names  # of broken ones too, for they have their prompts
+    names = [video.name for video in found] or source.names  # of broken ones too, which have their prompts
     prompt_of = dict(zip(names, spread(prompts, 1 if each is None else each, len(names)), strict=True))
     return PromptedFiles(source, [prompt_of[name] for name in source.names], workers)
 
 
 def spread(prompts: Sequence[str], each: int, count: int | None = None) -> list[str]:
-    """Every prompt `each` times in turn, for `count` videos where that is known."""
+    """Return every prompt `each` times in turn, for `count` videos if that is known."""
     if each < 1:
-        raise UserError(f"--num is {each}; give the number of videos of each prompt, 1 or more")
+        raise UserError(f"num is {each}; give the number of videos of each prompt, 1 or more")
     if count is not None and count != each * len(prompts):
         many, rest = divmod(count, len(prompts))
-        how = f"give --num {many}" if many and not rest else "give a prompt for each video, or its number of videos by --num"
+        how = f"give num {many}" if many and not rest else "give a prompt for each video, or num, the videos of each prompt"
         raise UserError(f"{count} videos came with {len(prompts)} prompts and {each} videos of each; {how}")
     return [prompt for prompt in prompts for _ in range(each)]
 
 
 def _captions(source: Source) -> list[str]:
     if not isinstance(source, VideoSource):
-        raise UserError(f"{source.name} holds no prompts; give them by --prompts, one a line")
+        raise UserError(f"{source.name} holds no prompts; give them as prompts")
     without = [video.name for video in source.videos if not video.description.caption]
     if without:
-        raise UserError(f"{without[0]} has no caption in a metadata.jsonl of {source.name}; add it, or give --prompts FILE")
+        raise UserError(f"{without[0]} has no caption in a metadata.jsonl of {source.name}; add it, or give prompts")
     return [video.description.caption or "" for video in source.videos]

@@ -1,0 +1,139 @@
+"""What the parts of `scripts/eval.py` share: options that are read into records, refusals by flags, a printed result."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lvdm.cli import command
+from lvdm.cli.sampling_options import SAMPLER, WITH_ETA
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.report import table_line
+from lvdm.evaluation.results.result import Result
+from lvdm.evaluation.sources.model import Sampling
+from lvdm.jobs.evaluate import EvalSettings
+from lvdm.models.features.extractors import EXTRACTORS
+from lvdm.types import UserError
+
+Record = TypeVar("Record")
+OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch")
+ON_FILES = "on videos that are there already; leave it out or give a model as --fake"
+FLAGS = (  # what the library says, and the flag for it
+    ("change the protocol to ", "give --set "),
+    ("take random features", "take --features random"),
+    ("allow fewer", "give --allow-fewer"),
+    ("leave LPIPS out", "give --lpips none"),
+    ("allow its package by name", "allow its package by --allow-module NAME"),
+)
+
+
+def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = True) -> None:
+    """Add how clips are measured; with `chooses_metrics`, some of the protocol's metrics can be left out or extrapolated."""
+    group = parse.add_argument_group("measuring", argument_default=argparse.SUPPRESS)
+    if chooses_metrics:
+        group.add_argument("--metrics", metavar="LIST", type=_words, help="only these of the protocol's, such as fvd,kvd")
+        group.add_argument("--extrapolate", action="store_true", help="also FVD at infinitely many clips, free of bias")
+    group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
+                       help="change the protocol, which then is called custom: frames=32 split=train+test ...")  # fmt: skip
+    group.add_argument("--features", metavar="NAME", help="random, which needs no weights and is not comparable; or one of "
+                       f"{', '.join(EXTRACTORS)}; or your own, as mypackage.MyExtractor")  # fmt: skip
+    group.add_argument("--feature-width", type=float, metavar="W", help="of random ones: a fraction of the channels")
+    group.add_argument("--feature-seed", type=int, metavar="K", help="of random ones (default 0)")
+    group.add_argument("--allow-fewer", nargs="?", type=int, const=0, metavar="N", dest="fewer",
+                       help="measure on fewer clips than the protocol takes, at most N of each; renames the metric")  # fmt: skip
+    group.add_argument("--replay", type=Path, metavar="MANIFEST", help="take just these real clips, and check their pixels")
+    group.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals from N resamples")
+    group.add_argument("--batch-size", type=int, metavar="B", help="clips that are read at once (default 8)")
+    group.add_argument("--workers", type=int, metavar="N", help="processes that read videos (default 0)")
+    group.add_argument("--no-cache", action="store_false", dest="is_cached",
+                       help="neither read nor write cached features of real clips (LVDM_CACHE)")  # fmt: skip
+    group.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
+    command.add_allow_module(group)
+
+
+def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> None:
+    """Add how a model samples; with `is_long`, videos may be longer than the model's window."""
+    group = parse.add_argument_group(
+        "a model as --fake (the model file says what is best for it)", argument_default=argparse.SUPPRESS
+    )
+    if is_long:
+        group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
+    group.add_argument("--sampler", metavar="NAME", help=SAMPLER)
+    group.add_argument("--steps", type=int, help="sampling steps")
+    group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
+    against = "of long videos, against the pass that is given no frames" if is_long else "against the empty prompt"
+    group.add_argument("--guidance", type=float, metavar="W", help=against)
+    group.add_argument("--seed", type=int, help="video i of a seed is always the same (default 0)")
+    group.add_argument("--sample-batch", type=int, metavar="B", help="videos sampled at once")
+
+
+def read(kind: type[Record], args: argparse.Namespace, **others: Any) -> Record:
+    """Return a record of the options that were given; the others keep the record's own defaults."""
+    return kind(**{f.name: getattr(args, f.name) for f in fields(kind) if hasattr(args, f.name)} | others)
+
+
+def settings_of(args: argparse.Namespace) -> EvalSettings:
+    """Return how clips are measured."""
+    changes = dict(map(_change, getattr(args, "changes", [])))
+    return read(EvalSettings, args, changes=changes, allow=tuple(args.allow_module))
+
+
+def sampling_of(args: argparse.Namespace) -> Sampling | None:
+    """Return how a model samples, or None if nothing was given."""
+    how = read(Sampling, args, batch_size=getattr(args, "sample_batch", None))
+    return None if how == Sampling() else how
+
+
+def refuse(args: argparse.Namespace, parse: argparse.ArgumentParser, options: Sequence[str], why: str) -> None:
+    """Refuse those of these options that were given but have no effect."""
+    for action in parse._actions:
+        if action.dest in options and getattr(args, action.dest, action.default) != action.default:
+            raise UserError(f"{action.option_strings[0]} has no effect {why}")
+
+
+def with_flags(message: str, parse: argparse.ArgumentParser) -> str:
+    """Return the library's message with the names of flags instead of those of arguments."""
+    for words, flag in FLAGS:
+        message = message.replace(words, flag)
+    names = {action.dest: action.option_strings[0] for action in parse._actions if action.option_strings}
+    return re.sub(r"^(\w+)(?= is | has no effect | counts | read )", lambda found: names.get(found[1], found[1]), message)
+
+
+def show(result: Result, out: Path) -> None:
+    """Save a result, and print the lines to look at."""
+    result.save(out)
+    line = table_line(result, result.fake.name)
+    print(f"| {' | '.join(line.columns)} |\n|{'---|' * len(line.columns)}\n{line.markdown}\n{line.latex}")
+    for warning in result.warnings:
+        print(f"note: {warning}")
+    print(f"result: {out}")
+
+
+def plain_name(path: Path) -> str:
+    """Return a name for files: runs/short/model.safetensors -> short; videos.npz -> videos."""
+    return path.resolve().parent.name if path.name == "model.safetensors" else path.resolve().stem
+
+
+def protocol_name(protocol: EvalProtocol) -> str:
+    """Return tats, or tats-custom, which never takes the place of a result of tats."""
+    return protocol.based_on + ("" if protocol.based_on == protocol.name else "-custom")
+
+
+def _words(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _change(word: str) -> tuple[str, Any]:
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise UserError(f"--set {word}: expected KEY=VALUE, such as frames=32")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {word}: the value is no YAML; expected such as frames=32 or metrics=[fvd,kvd]") from error

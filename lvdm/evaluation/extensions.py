@@ -1,0 +1,51 @@
+"""Metrics, extractors and protocols of a user's own package: imported only if the user allows the package by name.
+
+A module adds its records when it is imported (`METRICS.add`, `EXTRACTORS.add`, `PROTOCOLS.add`). An extractor or a protocol may
+also be named by its dotted path, such as `mypackage.MyExtractor`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+
+from lvdm.evaluation.protocols.protocol import PROTOCOLS, EvalProtocol
+from lvdm.models.features.extractors import EXTRACTORS, add_extractor
+from lvdm.types import UserError
+
+
+def import_packages(packages: Sequence[str]) -> None:
+    """Import these packages, whose records are then known by their names."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{package}.".startswith(f"{error.name}."):
+                raise
+            raise UserError(f"there is no module {package}; install it, or run where Python finds it") from error
+
+
+def protocol_name(name: str, allow: Sequence[str]) -> str:
+    """Return the name of a registered protocol; one that is named by its dotted path is registered first."""
+    if "." not in name or name in PROTOCOLS:
+        return name
+    found = _found(name, allow)
+    if not isinstance(found, EvalProtocol):
+        raise UserError(f"{name} is a {type(found).__name__}, expected an EvalProtocol; correct the path")
+    return PROTOCOLS.add(found).name
+
+
+def extractor_name(name: str, allow: Sequence[str]) -> str:
+    """Return the name of a registered extractor; one that is named by its dotted path is registered first."""
+    return name if "." not in name or name in EXTRACTORS else add_extractor(name, _found(name, allow))
+
+
+def _found(path: str, allow: Sequence[str]) -> object:
+    if not any(path.startswith(f"{package}.") for package in allow):
+        allowed = f"only {', '.join(allow)} may be imported" if allow else "no package of yours may be imported"
+        raise UserError(f"{path} is not lvdm's own, and {allowed}; allow its package by name")
+    try:
+        return pkgutil.resolve_name(path)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"there is no {path} ({error}); correct the path") from error

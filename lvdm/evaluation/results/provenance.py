@@ -1,0 +1,121 @@
+"""What a number depends on besides its protocol: the network, the videos, how they were sampled, the versions of packages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+from lvdm.checkpoints.model_file import read_info
+from lvdm.models.features.weights import sha256_of
+from lvdm.sampling.solver import Solver
+from lvdm.version import __version__
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
+
+
+@dataclass(frozen=True)
+class ExtractorFacts:
+    """The network that turned clips into features."""
+
+    name: str  # with every setting that changes numbers
+    dim: int
+    is_comparable: bool  # False: random weights, whose numbers mean nothing beside others
+    weights: str | None = None  # the file
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class RealSource:
+    """The real videos: name, fingerprint, and the hash of the manifest of those that were measured."""
+
+    name: str
+    fingerprint: str
+    manifest_sha256: str
+
+
+@dataclass(frozen=True)
+class FakeSource:
+    """The measured videos: files ("videos", "array"), a "model" or a "run" (a model in training), which say how they were
+    sampled, or a "reconstruction", which says whose codec."""
+
+    kind: str
+    name: str
+    sha256: str  # of the folder's content, the array's or the model's file, a run's weights
+    sampler: str | None = None
+    steps: int | None = None
+    eta: float | None = None
+    guidance: float | None = None  # w of eps_c + w (eps_c - eps_u); 0 is off
+    is_ema: bool | None = None  # averaged weights; None for a model in memory, of which it is not known
+    seed: int | None = None
+    step: int | None = None  # of a run
+    config_sha256: str | None = None  # of a run's resolved config
+
+    def __post_init__(self) -> None:
+        sampled = [self.sampler, self.steps, self.eta, self.guidance, self.seed]
+        assert self.kind in ("videos", "array", "model", "run", "reconstruction"), f"a source of kind {self.kind!r}"
+        is_sampled, is_run = self.kind in ("model", "run"), self.kind == "run"
+        assert {value is not None for value in sampled} == {is_sampled}, "a model, and only a model, says how it was sampled"
+        assert is_sampled or self.is_ema is None, "a model, and only a model, says whether its weights are averaged"
+        in_run = {value is not None for value in (self.step, self.config_sha256)}
+        assert in_run == {is_run}, "a run, and only a run, says its step and config"
+
+    @staticmethod
+    def of_model(origin: Origin, solver: Solver, *, guidance: float, seed: int) -> FakeSource:
+        """Return what a result says of videos that a model sampled."""
+        how = {"sampler": solver.sampler.name, "steps": len(solver.grid), "eta": solver.eta, "guidance": guidance, "seed": seed}
+        if isinstance(origin, WeightsInMemory):
+            kind = "model" if origin.step is None else "run"
+            return FakeSource(kind=kind, **asdict(origin), **how)
+        return FakeSource(
+            kind="model",
+            name=" + ".join(map(short_name, origin)),
+            sha256=" + ".join(map(sha256_of, origin)),
+            is_ema=all(read_info(path).config.get("average") != 0 for path in origin),
+            **how,
+        )
+
+
+@dataclass(frozen=True)
+class WeightsInMemory:
+    """A model that was not loaded from a file: in training, or built by a user."""
+
+    name: str  # of the run
+    sha256: str  # of the weights, by `weights_sha256`
+    is_ema: bool | None = None
+    step: int | None = None  # of a run
+    config_sha256: str | None = None
+
+
+Origin = Sequence[Path] | WeightsInMemory  # a model file, or two if another model fills gaps
+
+
+def short_name(path: Path) -> str:
+    """Return what results call a model file: runs/short/model.safetensors is short/model.safetensors."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of lvdm and of those packages that change numbers, if they are installed."""
+    found = {"lvdm": __version__}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def now() -> str:
+    """Return the time as results have it."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What videos of prompts were measured by: the hash of each video's prompt in order, and the shortest and longest video."""
+
+    sha256: str
+    frames: tuple[int, int]

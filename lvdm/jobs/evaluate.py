@@ -1,0 +1,299 @@
+"""Measure videos from Python: distances of clips, codecs, videos of prompts, long videos. `scripts/eval.py` calls these.
+
+Videos are an array or a tensor, uint8 (n, t, h, w, 3) or float in [-1, 1] (n, 3, t, h, w); a folder; an npy or npz file; the
+YAML of a data set; and, if they are generated, a model file or a loaded model, which is sampled from.
+
+    result = evaluate(real, "runs/short/model.safetensors", num=256)
+    result.values["fvd"].value; result.save("results/short.json")
+    fvd(real, fake); features(real).shape
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lvdm.evaluation.extensions import extractor_name, import_packages, protocol_name
+from lvdm.evaluation.features import extract
+from lvdm.evaluation.measure import Settings, measure_protocol
+from lvdm.evaluation.metrics.scores import ScoreOptions
+from lvdm.evaluation.protocols.named import changed_protocol
+from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.provenance import short_name
+from lvdm.evaluation.results.result import Result
+from lvdm.evaluation.round_trip import RoundTrip, Show, measure_reconstruction, reconstruction_protocol
+from lvdm.evaluation.sources.model import ModelSource, Sampling
+from lvdm.evaluation.sources.sampled import origin_of
+from lvdm.evaluation.sources.videos import Source, open_source
+from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_prompted, spread
+from lvdm.jobs.load import load
+from lvdm.models.features.clip_similarity import ClipSimilarity
+from lvdm.models.features.extractors import Extractor, make_extractor
+from lvdm.models.features.perceptual import lpips_distance
+from lvdm.models.features.weights import sha256_of
+from lvdm.processes import Process, as_device, gather, process_group
+from lvdm.sampling.pipeline import VideoModel
+from lvdm.types import UserError
+
+Model: TypeAlias = str | Path | VideoModel
+Videos: TypeAlias = str | Path | np.ndarray | Tensor
+CLIPS, RECONSTRUCTIONS = "lvdm-fvd2048", "pvdm-fvd2048"  # protocols
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """How clips are measured, besides the protocol.
+
+    Args:
+        changes: fields of the protocol to change, after which it is called custom.
+        feature_width: of random features, a fraction of the published channels.
+        feature_seed: of random features.
+        bootstrap: resamples of 95 % intervals; 0 gives none.
+        extrapolate: also measure FVD at infinitely many clips, free of bias.
+        replay: the manifest of a measurement; its real clips are taken, and their pixels are checked.
+        batch_size: clips that are read at once.
+        workers: processes that read videos.
+        is_cached: whether features of real clips are cached, below LVDM_CACHE.
+        device: auto, cpu, cuda or cuda:N.
+        allow: your packages that may be imported; they may add metrics, extractors and protocols.
+    """
+
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    feature_width: float = 1.0
+    feature_seed: int = 0
+    bootstrap: int = 0
+    extrapolate: bool = False
+    replay: Path | None = None
+    batch_size: int = 8
+    workers: int = 0
+    is_cached: bool = True
+    device: str | torch.device = "auto"
+    allow: Sequence[str] = ()
+
+    def protocol(self, name: str | EvalProtocol, features: str | None = None) -> EvalProtocol:
+        """Return the protocol with the changes and the features, "random" or the name of an extractor."""
+        import_packages(self.allow)
+        changes = dict(self.changes)
+        if "extractor" in changes:
+            changes["extractor"] = extractor_name(str(changes["extractor"]), self.allow)
+        features = None if features is None else extractor_name(features, self.allow)
+        return changed_protocol(protocol_name(name, self.allow) if isinstance(name, str) else name, changes, features)
+
+    def scores(self, protocol: EvalProtocol, metrics: Sequence[str] | None = None) -> ScoreOptions:
+        """Return what is computed of the features, once it fits the protocol."""
+        options = ScoreOptions(protocol.metrics if metrics is None else tuple(metrics), self.bootstrap, self.extrapolate)
+        options.check(protocol)
+        return options
+
+    def measuring(self, fewer: int | None) -> Settings:
+        """Return how clips are read; with `fewer`, so many are enough."""
+        return Settings(self.batch_size, self.workers, fewer, self.replay, self.is_cached)
+
+    def extractor(self, protocol: EvalProtocol) -> Extractor:
+        """Return the network of a protocol."""
+        device = as_device(self.device)
+        return make_extractor(protocol.extractor, device=device, seed=self.feature_seed, width=self.feature_width)
+
+    def open(self, videos: Videos, protocol: EvalProtocol) -> Source:
+        """Return the source of videos that exist."""
+        return open_source(videos, split=protocol.split, quantise=protocol.quantise, allow=self.allow)
+
+    def open_real(self, real: Videos | None, protocol: EvalProtocol) -> Source | None:
+        """Return the source of the real videos, or None for a protocol that uses none."""
+        if real is None and protocol.uses_real:
+            raise UserError(f"{protocol.name} compares with real videos; give real ones")
+        if protocol.uses_real:
+            assert real is not None
+            return self.open(real, protocol)
+        if real is not None or self.replay is not None:
+            raise UserError(f"{protocol.name} looks at no real videos; leave real and replay out")
+        return None
+
+    def open_model(self, model: Model) -> tuple[VideoModel, Path | None]:
+        """Return a model and its file, if it has one."""
+        if isinstance(model, VideoModel):
+            return model, Path(model.name) if Path(model.name).is_file() else None
+        return load(model, as_device(self.device), allow=self.allow), Path(model)
+
+
+USUAL = EvalSettings()
+
+
+def evaluate(
+    real: Videos | None,
+    fake: Videos | Model,
+    protocol: str | EvalProtocol = CLIPS,
+    *,
+    metrics: Sequence[str] | None = None,
+    num: int | None = None,
+    features: str | None = None,
+    infill: Model | None = None,
+    sampling: Sampling | None = None,
+    settings: EvalSettings = USUAL,
+) -> Result:
+    """Return the scores of generated videos by a protocol, with all that they depend on.
+
+    Args:
+        real: the real videos; None if no metric of the protocol looks at them.
+        metrics: only these of the protocol's.
+        num: measure on fewer clips than the protocol takes, at most so many of each; 0 takes all there are. Renames the metric.
+        features: "random", which needs no weights and is not comparable, or the name of an extractor.
+        infill: the model that fills gaps in clips longer than the window of the model `fake`.
+        sampling: how the model `fake` samples.
+    """
+    with process_group():
+        chosen = settings.protocol(protocol, features)
+        options, reading = settings.scores(chosen, metrics), settings.measuring(num)
+        real_side = settings.open_real(real, chosen)
+        fake_side = _open_fake(fake, chosen, sampling, infill, settings)
+        return measure_protocol(chosen, real_side, fake_side, settings.extractor(chosen), options, reading)
+
+
+def _open_fake(
+    fake: Videos | Model, protocol: EvalProtocol, sampling: Sampling | None, infill: Model | None, settings: EvalSettings
+) -> Source | ModelSource:
+    if not is_model(fake):
+        refuse_sampling(sampling, infill)
+        return settings.open(fake, protocol)
+    model, path = settings.open_model(fake)
+    filler, filler_path = (None, None) if infill is None else settings.open_model(infill)
+    source = ModelSource(origin_of(model, filler, path, filler_path), model, sampling or Sampling(), filler)
+    source.check(protocol)
+    return source
+
+
+def is_model(videos: Videos | Model) -> bool:
+    """Return whether videos are to be sampled from a model."""
+    return isinstance(videos, VideoModel) or (isinstance(videos, str | Path) and Path(videos).suffix == ".safetensors")
+
+
+def refuse_sampling(*options: object) -> None:
+    """Refuse options of a model if there is none."""
+    if any(option is not None for option in options):
+        raise UserError("sampling has no effect on videos that exist already; leave it out, or give a model")
+
+
+def fvd(
+    a: Videos,
+    b: Videos,
+    *,
+    protocol: str | EvalProtocol = CLIPS,
+    features: str | None = None,
+    settings: EvalSettings = USUAL,
+) -> float:
+    """Return the Fréchet video distance of two sets of videos: one run of a protocol, on as many clips as there are."""
+    once = replace(settings, changes={"runs": 1, **settings.changes})
+    return evaluate(a, b, protocol, metrics=["fvd"], num=0, features=features, settings=once).values["fvd"].value
+
+
+def features(
+    videos: Videos,
+    extractor: str = "i3d",
+    *,
+    settings: EvalSettings = USUAL,
+) -> np.ndarray:
+    """Return features (n, d) of whole videos, a row each; the extractor alone resizes frames."""
+    with process_group():
+        import_packages(settings.allow)
+        name = extractor_name(extractor, settings.allow)
+        options = {"seed": settings.feature_seed, "width": settings.feature_width}
+        network = make_extractor(name, device=as_device(settings.device), **options)
+        source = open_source(videos, split="train+test", quantise="round", allow=settings.allow)
+        share = Process.this().share(len(source.lengths))
+        found = extract(_whole_videos(source, share), network, total=len(share), what="videos")
+        return np.concatenate(gather(found))
+
+
+def _whole_videos(source: Source, numbers: range) -> Iterator[Tensor]:
+    return (torch.from_numpy(np.array(source.read(number, range(source.lengths[number]))))[None] for number in numbers)
+
+
+def evaluate_reconstruction(
+    model: Model,
+    real: Videos,
+    protocol: str | EvalProtocol = RECONSTRUCTIONS,
+    *,
+    num: int | None = None,
+    features: str | None = None,
+    lpips: Sequence[str] = ("vgg",),
+    show: int = 0,
+    show_at: Path = Path("reconstruction"),
+    settings: EvalSettings = USUAL,
+) -> Result:
+    """Return how well a model's codec keeps real clips: PSNR, SSIM, LPIPS and the protocol's distances.
+
+    Args:
+        model: an autoencoder, or a diffusion model with one.
+        num: as `evaluate` has it.
+        lpips: trunks of LPIPS, "vgg" and "alex".
+        show: write so many clips above their reconstructions, as SHOW_AT.clipN.mp4.
+    """
+    with process_group():
+        chosen = reconstruction_protocol(settings.protocol(protocol, features))
+        options = settings.scores(chosen)
+        source = settings.open_real(real, chosen)
+        assert source is not None, "every distance looks at real clips"
+        loaded, path = settings.open_model(model)
+        name, sha256 = (loaded.name, loaded.codec.fingerprint()) if path is None else (short_name(path), sha256_of(path))
+        shown = Show(show_at, show, (loaded.settings.fps if loaded.settings else None) or Show.fps)
+        nets = {f"lpips_{net}": lpips_distance(net, without="leave LPIPS out").to(loaded.device) for net in lpips}
+        trip = RoundTrip(name, sha256, loaded.codec, loaded.device, nets, shown)
+        return measure_reconstruction(chosen, source, trip, settings.extractor(chosen), options, settings.measuring(num))
+
+
+def evaluate_text(
+    fake: Videos | Model,
+    prompts: Sequence[str] = (),
+    *,
+    num: int | None = None,
+    clip: Path | None = None,
+    bootstrap: int = 0,
+    batch_size: int = 32,
+    workers: int = 0,
+    sampling: Sampling | None = None,
+    device: str | torch.device = "auto",
+    allow: Sequence[str] = (),
+) -> Result:
+    """Return how well videos show their prompts: the mean cosine of CLIP's features of prompts and frames.
+
+    Args:
+        fake: videos in the order of the prompts, or a text-to-video model.
+        prompts: without them, the captions of a folder's metadata.jsonl.
+        num: videos of each prompt, one after the other; 1 by default.
+        clip: the folder of a CLIP; by default the one in LVDM_WEIGHTS.
+        batch_size: frames that go through CLIP at once.
+    """
+    if batch_size < 1 or workers < 0:
+        counts = f"{batch_size} frames at once and {workers} workers"
+        raise UserError(f"{counts} were requested; give at least 1 frame at once, and no workers below 0")
+    with process_group():
+        similarity = ClipSimilarity(clip, device=as_device(device), frames_at_once=batch_size)
+        settings = EvalSettings(workers=workers, device=device, allow=allow)
+        return measure_text(_open_prompted(fake, prompts, num, sampling, settings), similarity, resamples=bootstrap)
+
+
+def _open_prompted(
+    fake: Videos | Model, prompts: Sequence[str], num: int | None, sampling: Sampling | None, settings: EvalSettings
+) -> Prompted:
+    if num is not None and not prompts:
+        raise UserError("num counts the videos of each prompt, and captions have one; leave it out or give prompts")
+    if not is_model(fake):
+        refuse_sampling(sampling)
+        return open_prompted(fake, prompts, each=num, workers=settings.workers)
+    if not prompts:
+        raise UserError("a model samples videos of prompts; give prompts")
+    if settings.workers:
+        raise UserError("workers read videos, and those of a model are not read; leave it out")
+    model, path = settings.open_model(fake)
+    model.trained_settings()  # an autoencoder samples no videos
+    if model.text_encoder is None:
+        raise UserError(f"{model.name} has no text encoder to read a prompt; give a text-to-video model, or videos")
+    how = sampling or Sampling()
+    origin = origin_of(model, None, path)
+    return PromptedModel(origin, model, model.text_encoder, how, spread(prompts, 1 if num is None else num))
