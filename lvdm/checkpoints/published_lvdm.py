@@ -65,7 +65,7 @@ def denoiser_weights(weights: Mapping[str, Tensor], *, averaged: bool = True) ->
 def _averaged(weights: Mapping[str, Tensor], name: str) -> Tensor:
     stored = AVERAGED + averaged_name(name)
     if stored not in weights:
-        raise UserError(f"the checkpoint holds no averaged weight {stored}; take the last step's weights instead (--raw)")
+        raise UserError(f"the checkpoint holds no averaged weight {stored}; take the last step's weights instead, with raw")
     return weights[stored]
 
 

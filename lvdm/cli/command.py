@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -15,8 +14,8 @@ from typing import Any
 import torch
 
 from lvdm import __version__
-from lvdm.files import why_not_written
-from lvdm.processes import Process, machine
+from lvdm.files import why_not_written, write_whole
+from lvdm.processes import machine
 from lvdm.types import UserError
 
 Report = dict[str, Any]  # what a command did and measured
@@ -37,6 +36,17 @@ def parser(description: str, *, example: str) -> argparse.ArgumentParser:
     )
     made.add_argument("--json", type=Path, metavar="FILE", help="write what was done and measured to FILE")
     return made
+
+
+def add_config(parse: argparse.ArgumentParser) -> None:
+    """Add the config files and overrides, which `config_of` divides, and `--allow-module`."""
+    parse.add_argument("config", nargs="+", help="YAML files, merged left to right, then key=value overrides")
+    add_allow_module(parse)
+
+
+def config_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the config files and the key=value overrides among the words of a command line."""
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
 
 
 def add_allow_module(parse: argparse._ActionsContainer) -> None:
@@ -96,16 +106,12 @@ def explained(error: BaseException) -> str | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file that readers find complete or not at all."""
     try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda temporary: temporary.write_text(text))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another path") from error
 
 
 def _sentence(error: Exception) -> str:
@@ -113,12 +119,3 @@ def _sentence(error: Exception) -> str:
         why = why_not_written(error)
         return f"{why}: {error.filename}" if error.filename else why
     return str(error)
-
-
-def device(name: str) -> torch.device:
-    """`auto` is this process's GPU where there are GPUs."""
-    from lvdm.api import as_device  # here: commands without networks start without them
-
-    if name == "auto":
-        name = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
-    return as_device(name)

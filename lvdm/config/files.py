@@ -32,11 +32,11 @@ VARIABLE = re.compile(r"\$\{\s*oc\.env:[^${}]*\}")  # ${oc.env:NAME}, ${oc.env:N
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
-def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> DictConfig:
+def load_config(paths: Sequence[str | Path | Mapping[str, Any]], overrides: Sequence[str] = ()) -> DictConfig:
     """The files merged left to right, then the overrides; interpolations resolved, nothing left missing."""
     merged = OmegaConf.create({})
     for path in paths:
-        merged = _merge(merged, _read(Path(path)), path)
+        merged = _merge(merged, _read(path), path)
     tree = OmegaConf.to_container(merged, resolve=False)
     for override in overrides:
         _apply(tree, override)
@@ -73,7 +73,10 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
 # Reading and merging
 
 
-def _read(path: Path) -> DictConfig:
+def _read(path: str | Path | Mapping[str, Any]) -> DictConfig:
+    if isinstance(path, Mapping):
+        return OmegaConf.create(dict(path))
+    path = Path(path)
     try:
         return OmegaConf.create(_checked_yaml(path))
     except UserError:  # which is a ValueError too

@@ -1,12 +1,16 @@
-"""The keys at the root of a training config, with their meaning; `scripts/train.py --dry-run` prints them resolved."""
+"""The keys at the root of a training config, with their meaning."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from lvdm.config import ArgumentsOf
+from omegaconf import DictConfig
+
+from lvdm.config import ArgumentsOf, with_defaults
 from lvdm.data import VideoData
+from lvdm.jobs.settings import Config, Overrides, read_settings
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training import AutoencoderTraining, LatentDiffusion
 
@@ -62,3 +66,9 @@ class RunConfig:
 
 
 OURS = ("logger", "callbacks", "default_root_dir", "max_time", "enable_checkpointing")  # trainer keys that a run sets itself
+
+
+def read_run_config(config: Config, overrides: Overrides = None, *, allow: Sequence[str] = (), defaults: bool = True) -> DictConfig:
+    """Return a checked training config, with a default for each absent key unless `defaults` is False."""
+    checked = read_settings(config, overrides, schema=RunConfig, allow=allow, provided={"trainer": OURS})
+    return with_defaults(checked, RunConfig) if defaults else checked

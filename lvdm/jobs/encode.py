@@ -1,0 +1,261 @@
+"""`encode`: latents of whole videos or of clips, once, into shards that training reads instead of videos.
+
+With a text encoder, the features of their captions too. An interrupted run is resumed, and any number of processes share the work.
+Letters: c channels, n latents, t frames, h w.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lvdm.config import check_node, instantiate, with_defaults
+from lvdm.data import CacheFacts, LatentWriter, VideoFolder
+from lvdm.data.latents.format import CONTEXT
+from lvdm.jobs.load import load
+from lvdm.jobs.lock import only_alike
+from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
+from lvdm.jobs.settings import Config, Overrides, read_settings
+from lvdm.models.codec import Codec
+from lvdm.processes import Process, as_device
+from lvdm.sampling.pipeline import VideoModel
+from lvdm.types import TextEncoder, UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What is stored of each video, and how it is encoded."""
+
+    clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; False: whole videos
+    std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
+    flips: bool = False  # store the mirrored videos too, for LatentClips with flip=True
+    dtype: str = "float16"  # as stored: float16 or float32
+    precision: str = "float32"  # of the encoder: float32 or bfloat16
+    shard_size: int = 64  # videos in a shard
+    frames_at_once: int = 256  # longer videos are encoded in pieces ...
+    context_frames: int = 32  # ... that see this many more frames on each side
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(EncodeSettings):
+    """The keys of an encoding config."""
+
+    codec: Codec
+    data: dict[str, VideoFolder]  # by name, such as train and val: each becomes a folder of shards
+    out: str  # folder of those folders
+    codec_weights: str | None = None  # the autoencoder's model.safetensors
+    text_encoder: TextEncoder | None = None  # store the features of each caption too, for LatentClips with context=True
+    define: dict[str, Any] = field(default_factory=dict)  # names of your own, for ${define.NAME} elsewhere
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """The networks on their device, with the fingerprints that the latents carry."""
+
+    codec: Codec
+    text: TextEncoder | None
+    device: torch.device
+    codec_fingerprint: str
+    text_fingerprint: str | None
+
+    @staticmethod
+    def of(codec: Codec, text: TextEncoder | None, device: str | torch.device) -> Encoders:
+        """Move the networks to the device."""
+        device = as_device(device)
+        codec.to(device)
+        text = None if text is None else text.to(device)
+        return Encoders(codec, text, device, codec.fingerprint(), None if text is None else text.fingerprint())
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What one process encoded of a data set."""
+
+    out: Path
+    videos: int  # or clips; those that were stored before are not counted
+    unit: str  # videos or clips
+    seconds: float
+    codec_fingerprint: str
+    text_fingerprint: str | None
+
+
+def encode(
+    model: str | os.PathLike[str] | VideoModel | Codec,
+    data: str | os.PathLike[str] | VideoFolder | Mapping[str, Any],
+    out: str | os.PathLike[str],
+    *,
+    settings: EncodeSettings = EncodeSettings(),  # noqa: B008 (frozen)
+    size: int | Sequence[int] | None = None,
+    text_encoder: TextEncoder | None = None,
+    device: str | torch.device | None = None,
+    allow: Sequence[str] = (),
+) -> EncodeReport:
+    """Encode one data set into a folder of shards, which `lvdm.data.LatentClips` reads.
+
+    Args:
+        model: a model file, a loaded model or a codec.
+        data: a folder of videos, a data set, or its config node.
+        size: of the frames, for a folder; None takes the size that a diffusion model samples.
+        text_encoder: store the features of each caption too.
+        device: None is where the model lies, and "auto" for a model file.
+        allow: packages beside lvdm's own that the model file and the node may name classes of.
+    """
+    if isinstance(model, str | os.PathLike):
+        model = load(model, as_device(device or "auto"), allow=allow)
+    codec = model.codec if isinstance(model, VideoModel) else model
+    if not isinstance(codec, Codec):
+        raise UserError(f"{type(codec).__name__} encodes no data set, because it has no posterior; give an lvdm.models.codec.Codec")
+    if device is None:
+        device = next(codec.parameters()).device
+    if isinstance(data, Mapping):
+        check_node(data, kind=VideoFolder, allow=allow)
+        data = instantiate(data, allow=allow)
+    elif not isinstance(data, VideoFolder):
+        data = VideoFolder(data, num_frames=codec.temporal_factor, size=size or _frame_size(model, codec), random_clip=False)
+    return encode_folder(data, Encoders.of(codec, text_encoder, device), Path(out), settings)
+
+
+def _frame_size(model: VideoModel | Codec, codec: Codec) -> tuple[int, int]:
+    settings = model.settings if isinstance(model, VideoModel) else None
+    if settings is None:
+        raise UserError("an autoencoder encodes frames of any size; give size, such as size=64 or size=(64, 96)")
+    height, width = (side * codec.spatial_factor for side in settings.latent_shape[2:])
+    return height, width
+
+
+def encode_config(config: Config, overrides: Overrides = None, *, allow: Sequence[str] = ()) -> dict[str, EncodeReport]:
+    """Encode every data set of an encoding config, each into a folder of its name below the config's `out`."""
+    checked = with_defaults(read_settings(config, overrides, schema=EncodeConfig, allow=allow), EncodeConfig)
+    if not checked.data:
+        raise UserError("data holds no data set; give at least one, such as data.train")
+    settings = EncodeSettings(**{each.name: checked[each.name] for each in fields(EncodeSettings)})
+    codec = instantiate(checked.codec, allow=allow)
+    load_codec_weights(codec, require_codec_weights(checked.codec_weights))
+    text = None if checked.text_encoder is None else instantiate(checked.text_encoder, allow=allow)
+    encoders = Encoders.of(codec, text, checked.device)
+    return {
+        name: encode_folder(instantiate(node, allow=allow), encoders, Path(checked.out, name), settings)
+        for name, node in checked.data.items()
+    }
+
+
+def encode_folder(videos: VideoFolder, encoders: Encoders, out: Path, settings: EncodeSettings) -> EncodeReport:
+    """Encode this process's share of a data set."""
+    start = time.perf_counter()
+    _check_pieces(settings, encoders.codec)
+    videos.prepare()
+    _check_draws(videos, settings, encoders, out.name)
+    process = Process.this()
+    facts = CacheFacts(
+        codec_fingerprint=encoders.codec_fingerprint,
+        data_fingerprint=videos.fingerprint(),
+        temporal_factor=encoders.codec.temporal_factor,
+        dtype=settings.dtype,
+        shard_size=settings.shard_size,
+        clip_frames=videos.num_frames if settings.clips else None,
+        has_std=settings.std,
+        has_flips=settings.flips,
+        text_fingerprint=encoders.text_fingerprint,
+    )
+    count, unit = (len(videos), "clip") if settings.clips else (len(videos.names), "video")
+    is_bf16 = settings.precision == "bfloat16"
+    cast = torch.autocast(encoders.device.type, torch.bfloat16) if is_bf16 else nullcontext()
+    with only_alike(out, asdict(facts)), LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
+        videos.record_skipped(out / "skipped_files.txt")
+        bar = {"total": sum(map(len, writer.missing())), "unit": unit, "disable": process.rank > 0}
+        added = sum(
+            _add(number, videos, encoders, facts, settings, writer)
+            for number in tqdm(writer.todo(), desc=out.name, mininterval=1.0, **bar)
+        )
+    seconds = time.perf_counter() - start
+    return EncodeReport(out, added, f"{unit}s", seconds, encoders.codec_fingerprint, encoders.text_fingerprint)
+
+
+def _add(
+    number: int, videos: VideoFolder, encoders: Encoders, facts: CacheFacts, settings: EncodeSettings, writer: LatentWriter
+) -> bool:
+    """Encode and store one video or clip; return False for a broken video, which is skipped and counted."""
+    try:
+        item = videos[number] if settings.clips else videos.read(number)
+        tensors = _encode_video(item["video"], encoders, facts, settings)
+    except UserError as error:
+        if settings.clips:
+            raise
+        videos.report_broken(number, error)
+        return False
+    if encoders.text is not None:
+        tensors[CONTEXT] = encoders.text([item.get("caption", "")])[0]
+    name = videos.names[item["index"]]
+    writer.add(
+        f"{number}: {name}" if settings.clips else name,
+        tensors.pop(""),
+        further=tensors,
+        fps=float(item["fps"]),
+        caption=item.get("caption"),
+        label=None if item.get("label") is None else int(item["label"]),
+    )
+    return True
+
+
+def _check_pieces(settings: EncodeSettings, codec: Codec) -> None:
+    factor, at_once, context = codec.temporal_factor, settings.frames_at_once, settings.context_frames
+    if at_once % factor or context % factor or not at_once > 0 <= context:
+        raise UserError(
+            f"frames_at_once={at_once} and context_frames={context} must be multiples of the {factor} frames of one latent, "
+            "the first above 0 and the second not below"
+        )
+    if settings.precision not in ("float32", "bfloat16"):
+        raise UserError(f"precision is {settings.precision}; choose float32 or bfloat16")
+
+
+def _check_draws(videos: VideoFolder, settings: EncodeSettings, encoders: Encoders, name: str) -> None:
+    """Refuse random crops, flips and clips, which latents that are computed once cannot follow."""
+    if settings.clips and videos.random_clip:
+        raise UserError("clips: true encodes the same clips in every epoch; set random_clip: false in the data set")
+    if videos.random_crop:
+        raise UserError(f"data.{name} crops at random, which cached latents cannot follow; set random_crop: false")
+    if videos.flip:
+        raise UserError(
+            f"data.{name} mirrors clips at random: set its flip: false, flips: true here, which stores both, and flip: true "
+            "in the LatentClips of training"
+        )
+    if encoders.text is not None and all(not video.known.caption for video in videos.found.videos):
+        logger.warning("no video of data.%s has a caption: each gets the features of the empty one", name)
+
+
+def _encode_video(video: Tensor, encoders: Encoders, facts: CacheFacts, settings: EncodeSettings) -> dict[str, Tensor]:
+    """Return all latents that the facts promise of a video, by suffix."""
+    sides = [video, video.flip(-1)] if facts.has_flips else [video]
+    moments = [encode_pieces(side, encoders, settings.frames_at_once, settings.context_frames) for side in sides]
+    tensors = (tensor for mean_and_std in moments for tensor in mean_and_std[: 2 if facts.has_std else 1])
+    return dict(zip(facts.latent_suffixes(), tensors, strict=True))
+
+
+def encode_pieces(video: Tensor, encoders: Encoders, at_once: int, context: int) -> tuple[Tensor, Tensor]:
+    """Return mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece, without frames that do not fill a latent."""
+    factor = encoders.codec.temporal_factor
+    frames = video.shape[1] // factor * factor
+    if frames == 0:
+        raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
+    pieces = []
+    for start in range(0, frames, at_once):
+        stop = min(start + at_once, frames)
+        first, last = max(0, start - context), min(frames, stop + context)
+        whole = encoders.codec.moments(video[None, :, first:last].to(encoders.device))
+        wanted = slice((start - first) // factor, (stop - first) // factor)
+        pieces.append([each[0].float().cpu()[:, wanted] for each in whole])
+    mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))
+    return mean, std
