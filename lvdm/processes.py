@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import distributed
 
+from lvdm.types import UserError
+
 PATIENCE = timedelta(days=1)  # one process may sample far longer than another
 Part = TypeVar("Part")
 
@@ -80,6 +82,23 @@ def machine() -> dict[str, Any]:
     """Return what figures were measured on: device, threads, versions."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+
+
+def as_device(name: str | torch.device) -> torch.device:
+    """Return the device of this name; `auto` is this process's GPU if there is one, else the CPU."""
+    if name == "auto":
+        name = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"there is no device {name}; give cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{name} was requested, but torch sees no GPU here; give cpu")
+    if device.type == "cuda" and (device.index or 0) >= (gpus := torch.cuda.device_count()):
+        raise UserError(
+            f"{name} was requested, but torch sees {gpus} GPUs here, numbered from 0; start no more processes than GPUs"
+        )
+    return device
 
 
 def _main_address() -> tuple[str, str]:

@@ -18,7 +18,7 @@ ARROWS = {
     "types": (),
     "rules": ("types",),
     "files": ("types",),
-    "processes": (),
+    "processes": ("types",),
     "config": SHARED,
     "data": SHARED,
     "models": SHARED,

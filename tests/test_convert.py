@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lvdm.api import load
 from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.model_file import read_model
 from lvdm.checkpoints.published_lvdm import state_dict
 from lvdm.cli.convert import main
+from lvdm.jobs.load import load
 
 AUTOENCODER = "{target: lvdm.models.autoencoders.VAE3D, params: {channels: 16, downsample: [2, 4, 4]}}"
 CONFIG = f"""

@@ -29,6 +29,7 @@ from lvdm.jobs.benchmark import speed
 from lvdm.jobs.benchmark.random_text import RandomText
 from lvdm.jobs.benchmark.speed import Call, Figures, Machine, table
 from lvdm.jobs.checks import Module, check_run, clip_shapes
+from lvdm.processes import as_device
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.types import Batch, UserError
@@ -85,7 +86,7 @@ def benchmark(args: argparse.Namespace) -> command.Report:
         settings=settings,
         shapes=shapes_of(module, data.train, settings["sampling"]),
         batch_size=args.batch_size or data.batch_size,
-        device=command.device(args.device),
+        device=as_device(args.device),
         precision=args.precision or precision_of(settings["trainer"]),
     )
     names, compiled = stages_of(module, "train" if args.stage == "cache" else args.stage), []

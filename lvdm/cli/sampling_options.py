@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from lvdm.api import load
 from lvdm.checkpoints.model_file import content_hash
 from lvdm.cli import command
 from lvdm.files import HASH, hash_file, with_hashes
-from lvdm.processes import Process
+from lvdm.jobs.load import load
+from lvdm.processes import Process, as_device
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_video, paths_for
@@ -77,7 +77,7 @@ def add_machine(parse: argparse.ArgumentParser) -> None:
 
 
 def load_model(path: Path, args: argparse.Namespace) -> VideoModel:
-    return load(path, command.device(args.device), getattr(torch, args.dtype), allow=args.allow_module)
+    return load(path, as_device(args.device), getattr(torch, args.dtype), allow=args.allow_module)
 
 
 def batch_size(args: argparse.Namespace, model: VideoModel) -> int:

@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from lvdm.api import load
 from lvdm.cli import command
 from lvdm.evaluation.measure import Settings, evaluate
 from lvdm.evaluation.metrics.scores import ScoreOptions
@@ -20,8 +19,9 @@ from lvdm.evaluation.results.report import table_line
 from lvdm.evaluation.results.result import Result, write_result
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.videos import Source, open_source
+from lvdm.jobs.load import load
 from lvdm.models.features.extractors import EXTRACTORS, Extractor, make_extractor
-from lvdm.processes import process_group
+from lvdm.processes import as_device, process_group
 from lvdm.types import UserError
 
 OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch", "condition_noise", "gap_noise", "overlap",
@@ -153,7 +153,7 @@ def open_fake(args: argparse.Namespace, protocol: EvalProtocol) -> Source | Mode
     if args.fake.suffix != ".safetensors":
         refuse_sampling(args, parser())
         return open_source(args.fake, split=protocol.split, allow=args.allow_module)
-    device = command.device(args.device)
+    device = as_device(args.device)
     model = load(args.fake, device, allow=args.allow_module)
     infill = None if args.infill is None else load(args.infill, device, allow=args.allow_module)
     how = Sampling(args.sampler, args.steps, args.eta, args.guidance, args.seed, args.sample_batch)
@@ -168,9 +168,7 @@ def refuse_sampling(args: argparse.Namespace, parse: argparse.ArgumentParser) ->
 
 
 def extractor_of(args: argparse.Namespace, protocol: EvalProtocol) -> Extractor:
-    return make_extractor(
-        protocol.extractor, device=command.device(args.device), seed=args.feature_seed, width=args.feature_width
-    )
+    return make_extractor(protocol.extractor, device=as_device(args.device), seed=args.feature_seed, width=args.feature_width)
 
 
 def plain_name(path: Path) -> str:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lvdm.api import load
 from lvdm.cli import command
 from lvdm.cli.evaluate.distances import (
     add_measuring,
@@ -36,7 +35,8 @@ from lvdm.evaluation.results.records import require_writable, write_whole
 from lvdm.evaluation.results.result import write_result
 from lvdm.evaluation.sources.sampled import check_at_once
 from lvdm.evaluation.sources.videos import open_source
-from lvdm.processes import process_group
+from lvdm.jobs.load import load
+from lvdm.processes import as_device, process_group
 from lvdm.sampling.long_pipeline import prepare_long_video
 from lvdm.types import UserError
 
@@ -151,7 +151,7 @@ def open_videos(args: argparse.Namespace, judges: Sequence[AgainstReal]) -> Long
 
 def _of_model(args: argparse.Namespace, count: int) -> ModelVideos:
     check_at_once(args.sample_batch)
-    device, allow = command.device(args.device), args.allow_module
+    device, allow = as_device(args.device), args.allow_module
     args.frames = FRAMES if args.frames is None else args.frames
     predict = load(args.fake, device, allow=allow)
     is_same = args.infill is not None and args.infill.exists() and args.infill.samefile(args.fake)

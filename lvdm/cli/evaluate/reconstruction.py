@@ -10,7 +10,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lvdm.api import load
 from lvdm.cli import command
 from lvdm.cli.evaluate.distances import (
     add_measuring,
@@ -34,10 +33,11 @@ from lvdm.evaluation.results.records import require_writable
 from lvdm.evaluation.results.result import FakeSource, Result
 from lvdm.evaluation.round_trip import RoundTrip, Show, reconstruct
 from lvdm.evaluation.sources.videos import Source
+from lvdm.jobs.load import load
 from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
 from lvdm.models.features.weights import sha256_of, weights_folder
-from lvdm.processes import Process, machine, process_group
+from lvdm.processes import Process, as_device, machine, process_group
 from lvdm.types import UserError
 
 DEFAULT = "pvdm-fvd2048"
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> command.Report:
         options = ScoreOptions(protocol.metrics, args.bootstrap)
         real = open_real(args, protocol)
         assert real is not None, "every distance looks at real clips"
-        model = load(args.model, command.device(args.device), allow=args.allow_module)
+        model = load(args.model, as_device(args.device), allow=args.allow_module)
         show = Show(out, args.show, (model.settings.fps if model.settings else None) or FPS_UNKNOWN)
         trip = RoundTrip(args.model, model.codec, model.device, _perceptual(args.lpips, model.device), show)
         result, manifest = evaluate(protocol, real, trip, extractor_of(args, protocol), options, settings_of(args))

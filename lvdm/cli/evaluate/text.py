@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from lvdm.api import load
 from lvdm.cli import command
 from lvdm.cli.evaluate.distances import add_sampling, plain_name, refuse_sampling
 from lvdm.cli.sample_short import prompts_of
@@ -18,8 +17,9 @@ from lvdm.evaluation.results.result import ExtractorFacts, write_result
 from lvdm.evaluation.results.text_result import TextResult, prompts_sha256
 from lvdm.evaluation.sources.model import Sampling
 from lvdm.evaluation.sources.prompted import Prompted, PromptedModel, open_prompted, similarities, spread
+from lvdm.jobs.load import load
 from lvdm.models.features.clip import FOLDER, ClipSimilarity
-from lvdm.processes import Process, machine, process_group
+from lvdm.processes import Process, as_device, machine, process_group
 from lvdm.types import UserError
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> command.Report:
     out = args.out or Path("results") / f"{plain_name(args.fake)}-text.json"
     require_writable(out)  # before hours of measuring
     with process_group() as process:
-        device = command.device(args.device)
+        device = as_device(args.device)
         similarity = ClipSimilarity(args.clip, device=device, frames_at_once=args.batch_size)
         videos = _videos(args, device)
         scores, frames = similarities(videos, similarity)

@@ -1,0 +1,126 @@
+"""Load a model file: its networks with their weights, ready to sample from."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, open_model
+from lvdm.config import check_node, instantiate
+from lvdm.diffusion.objectives import Objective
+from lvdm.diffusion.schedules import NoiseSchedule
+from lvdm.models.build_limits import no_larger_than
+from lvdm.models.codec import DECODE_WINDOW, Codec
+from lvdm.processes import as_device
+from lvdm.sampling.pipeline import SamplingSettings, VideoModel
+from lvdm.types import Denoiser, TextEncoder, UserError, VideoAutoencoder, check_contract
+
+AUTOCAST = (torch.bfloat16, torch.float16)
+
+
+def load(
+    path: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype | None = None, *, allow: Sequence[str] = ()
+) -> VideoModel:
+    """Return the model of a `model.safetensors`, with its averaged weights.
+
+    Args:
+        device: cpu, cuda, cuda:N, or auto, which is this process's GPU if there is one.
+        dtype: bfloat16 or float16 run the denoiser by autocast; None and float32 change nothing.
+        allow: packages, besides lvdm, whose classes the file's config may name.
+    """
+    if dtype not in (None, torch.float32, *AUTOCAST):
+        raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
+    with open_model(path) as (info, tensors):
+        return _build(info, _File(Path(path), tensors, tuple(allow)), as_device(device), dtype)
+
+
+def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtype | None) -> VideoModel:
+    settings = None if info.kind == "autoencoder" else file.settings(info)
+    codec = file.codec(info).to(device)
+    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(file.path))
+    if settings is None:
+        return model
+    if settings.latent_shape[0] != codec.latent_channels:
+        channels = f"{settings.latent_shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
+        raise UserError(f"sampling.latent_shape in {file.path} has {channels}; make the file again")
+    return replace(
+        model,
+        denoiser=file.network(info.denoiser, DENOISER).to(device).eval().requires_grad_(False),
+        schedule=file.build(info.schedule, "schedule"),
+        objective=file.build(info.objective, "objective"),
+        settings=settings,
+        text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
+    )
+
+
+KINDS = {
+    **{"autoencoder": nn.Module, "denoiser": nn.Module},
+    **{"schedule": NoiseSchedule, "objective": Objective, "text_encoder": TextEncoder},
+}
+CONTRACTS = {"autoencoder": VideoAutoencoder, "denoiser": Denoiser}
+
+
+@dataclass(frozen=True)
+class _File:
+    """A model file's tensors, and how to build what they belong to."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    allow: tuple[str, ...]
+
+    def build(self, node: dict[str, Any] | None, part: str) -> Any:
+        if node is None:
+            raise UserError(f"{self.path} does not say how to build its {part}; make the file again")
+        with self._named("the config in {} does not fit this version of lvdm"):
+            check_node(node, key=part, kind=KINDS[part], allow=self.allow)
+            built = instantiate(node, allow=self.allow)
+            if part in CONTRACTS:
+                check_contract(built, CONTRACTS[part])
+            return built
+
+    def settings(self, info: ModelInfo) -> SamplingSettings:
+        with self._named("{} describes its sampling wrongly"):
+            return SamplingSettings.read(info.sampling)
+
+    def codec(self, info: ModelInfo) -> Codec:
+        """The autoencoder with its scale."""
+        network, window = self.network(info.autoencoder, CODEC), info.sampling.get("decode_window", DECODE_WINDOW)
+        with self._named("{} describes its codec wrongly"):
+            return Codec(network, scale=info.scale, shift=info.shift, decode_window=window)
+
+    def text_encoder(self, info: ModelInfo) -> TextEncoder:
+        """With the weights that lie on this machine, which must be those of training."""
+        encoder = self.build(info.text_encoder, "text_encoder")
+        if (found := encoder.fingerprint()) != info.text_fingerprint:
+            raise UserError(
+                f"{self.path} was trained with another text encoder ({str(info.text_fingerprint)[:8]}) than lies here "
+                f"({found[:8]}); put the files there that it was trained with"
+            )
+        return encoder
+
+    def network(self, node: dict[str, Any] | None, prefix: str) -> nn.Module:
+        """With the file's weights; built without memory first, as weights that are replaced at once need no drawing."""
+        part = {CODEC: "autoencoder", DENOISER: "denoiser"}[prefix]
+        weights = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+        with torch.device("meta"), no_larger_than(weights, self.path):
+            module = self.build(node, part)
+        check_weights(module, self.tensors, prefix, self.path)
+        module.load_state_dict(weights, assign=True)
+        if any(tensor.is_meta for tensor in (*module.parameters(), *module.buffers())):  # a buffer that is not saved
+            module = self.build(node, part)
+            module.load_state_dict(weights)
+        return module
+
+    @contextlib.contextmanager
+    def _named(self, what: str) -> Iterator[None]:
+        """An error inside says which file it is about."""
+        try:
+            yield
+        except UserError as error:
+            raise UserError(f"{what.format(self.path)}: {error}") from error
