@@ -90,7 +90,7 @@ def test_what_cannot_be_converted_is_one_sentence_and_leaves_no_file(parity, con
     assert run_convert(*start) == 2 and "exists already" in capsys.readouterr().err
 
 
-def test_pvdm_is_refused_in_words(config, tmp_path, capsys):
+def test_an_unknown_family_is_refused(config, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_convert("--from", "pvdm", "x.ckpt", "--config", config, "--out", tmp_path / "out")
-    assert stopped.value.code == 2 and "once lvdm has PVDM's models" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "invalid choice: 'pvdm' (choose from" in capsys.readouterr().err

@@ -27,7 +27,7 @@ def test_a_run_goes_on_with_other_lengths_and_workers_but_names_what_decides_the
     before = (tmp_path / "joint" / "config.yaml").read_text()
     assert train.main([configs["joint"], *changes]) == 2
     said = capsys.readouterr().err
-    assert "trainer.gradient_clip_val (absent then, 0.5 now)" in said and "--allow-changes" in said
+    assert "trainer.gradient_clip_val (absent then, 0.5 now)" in said and "allow changes" in said
     assert "model.params.tasks.short.params.stride (absent then, 2 now)" in said
     assert (tmp_path / "joint" / "config.yaml").read_text() == before
     assert train.main([configs["joint"], *changes, "--allow-changes"]) == 0
@@ -96,7 +96,7 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_old_one_stay
             seen[trainer.global_step] = checkpoint(tmp_path / "joint")["global_step"]
 
     monkeypatch.setattr("lvdm.training.checkpointing.torch.save", full)
-    monkeypatch.setattr(train, "SaveCheckpoints", Look)
+    monkeypatch.setattr("lvdm.jobs.train.SaveCheckpoints", Look)
     assert train.main([configs["joint"], "trainer.max_steps=6", "checkpoints.every_steps=1"]) == 0
     assert seen == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 6}
     assert (

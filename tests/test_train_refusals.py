@@ -152,7 +152,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "folder": ("cannot make the run's folder", below_a_file),
     "name that leads out": ("cannot be called '../../x'", set_("name", "../../x")),
     "name with NUL": ("give a name that stays below", set_("name", "a\0b")),
-    "no checkpoint": ("there is no such checkpoint", lambda config, at: ["--resume", str(at / "none.ckpt")]),
+    "no checkpoint": ("there is no checkpoint", lambda config, at: ["--resume", str(at / "none.ckpt")]),
 }  # fmt: skip
 AUTO: dict[str, tuple[str, Break]] = {
     "sampling": ("`sampling` has no effect on an autoencoder", set_("sampling", {"latent_shape": [2, 4, 2, 2]})),
@@ -234,8 +234,8 @@ def other_codec(path: Path) -> None:
         ("is of another model: ", None, [f"{P}.denoiser.params.model_channels=64"]),
         ("is of another optimizer than Muon", None, [f"{P}.optimizer={{target: lvdm.training.Muon}}"]),
         ("latents of another autoencoder", other_codec, []),
-        ("there is no such checkpoint", None, ["--resume", "nothing.ckpt"]),
-        ("exists; give another --name", None, ["--resume", "never"]),
+        ("there is no checkpoint nothing.ckpt", None, ["--resume", "nothing.ckpt"]),
+        ("exists; give another name", None, ["--resume", "never"]),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_told_and_left_as_it_is(words, damage, settings, run, tmp_path, capsys, monkeypatch):

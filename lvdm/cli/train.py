@@ -32,7 +32,9 @@ def parser() -> argparse.ArgumentParser:
         help="auto (default): resume the run from its newest complete checkpoint if there is one; never: refuse an existing run; "
         "PATH: resume from this checkpoint",
     )
-    parse.add_argument("--allow-changes", action="store_true", help="resume with another config or data set than the checkpoint's")
+    parse.add_argument(
+        "--allow-changes", action="store_true", help="resume with another config or data set than the checkpoint's"
+    )
     only = parse.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
     only.add_argument("--check-data", action="store_true", help="look at every video, print what the data hold, train nothing")

@@ -49,7 +49,7 @@ def check_data(
 ) -> dict[str, DataFacts]:
     """Return the facts about train and val, and write RUN_train.png and RUN_val.png next to the run's folder.
 
-    Too many broken videos are no error here, so that all are named; `require_usable` raises it. The arguments are those of `train`.
+    The arguments are those of `train`. Too many broken videos are no error here, so that all are named: see `require_usable`.
     """
     run = read_run_config(config, overrides, allow=allow)
     folder = run_folder(run, config, name).path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lvdm.checkpoints import published_lvdm
 from lvdm.checkpoints.foreign import read_checkpoint
@@ -19,7 +19,6 @@ from lvdm.config import instantiate, to_dict
 from lvdm.jobs.model_info import model_info
 from lvdm.jobs.run_config import read_run_config
 from lvdm.jobs.settings import Config, Overrides
-from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.types import UserError
 
@@ -63,8 +62,7 @@ def convert(
     force: bool = False,
     allow: Sequence[str] = (),
 ) -> Converted:
-    """Write the model file of a checkpoint. Nothing in the checkpoint is run, and only the tensors that the config's networks need
-    are taken from it.
+    """Write the model file of a checkpoint, of which nothing is run and only the tensors of the config's networks are taken.
 
     Args:
         config, overrides: lvdm's training config of the same model, as `train` takes it.
@@ -80,41 +78,32 @@ def convert(
     if out.exists() and not force:
         raise UserError(f"{out} exists already; give another path, or force to replace it")
     settings = to_dict(read_run_config(config, overrides, allow=allow, defaults=False))
-    is_diffusion = "denoiser" in settings["model"]["params"]
-    if is_diffusion:
-        _require_scale(settings["model"]["params"]["codec"]["params"])
-    elif raw or autoencoder is not None:
+    params = settings["model"]["params"]
+    is_diffusion = "denoiser" in params
+    if not is_diffusion and (raw or autoencoder is not None):
         option = "raw" if raw else "autoencoder"
         raise UserError(f"{option} has no effect here, because the config describes an autoencoder alone; leave it out")
+    sampling = _sampling(settings) if is_diffusion else None
     content = read_checkpoint(checkpoint)
-    weights = state_dict(content)
+    weights, names = state_dict(content), FAMILIES[family]
     first_stage = weights if autoencoder is None else state_dict(read_checkpoint(autoencoder))
-    tensors = {f"{CODEC}{name}": tensor for name, tensor in FAMILIES[family].autoencoder_weights(first_stage).items()}
-    if is_diffusion:
-        denoiser_weights = FAMILIES[family].denoiser_weights(weights, averaged=not raw)
-        tensors |= {f"{DENOISER}{name}": tensor for name, tensor in denoiser_weights.items()}
-    codec, denoiser = _networks(settings, allow)
+    tensors = {f"{CODEC}{name}": tensor for name, tensor in names.autoencoder_weights(first_stage).items()}
+    with torch.device("meta"):
+        codec = instantiate(params["codec"], allow=allow)
     check_weights(codec.autoencoder, tensors, CODEC, autoencoder or checkpoint)
-    if denoiser is not None:
-        check_weights(denoiser, tensors, DENOISER, checkpoint)
-    node = settings["model"]["params"].get("text_encoder")
-    text_encoder = None if node is None else instantiate(node, allow=allow)
+    if is_diffusion:
+        denoiser = names.denoiser_weights(weights, averaged=not raw)
+        tensors |= {f"{DENOISER}{name}": tensor for name, tensor in denoiser.items()}
+        with torch.device("meta"):
+            check_weights(instantiate(params["denoiser"], allow=allow), tensors, DENOISER, checkpoint)
     if raw:
         settings["average"] = 0  # results read from it whose weights were measured
-    sampling = _sampling(settings) if is_diffusion else None
+    text_encoder = instantiate(params["text_encoder"], allow=allow) if params.get("text_encoder") else None
     facts = {"step": _step(content, checkpoint), "data_fingerprint": "", "text_encoder": text_encoder}
     info = model_info(settings, codec, sampling, **facts)
     save_model(out, tensors, info)
-    left_out = tuple(FAMILIES[family].ignored_names(weights))
-    return Converted(out, info.kind, sum(tensor.numel() for tensor in tensors.values()), len(tensors), left_out)
-
-
-def _networks(settings: dict[str, Any], allow: Sequence[str]) -> tuple[Codec, nn.Module | None]:
-    """Build the codec and the denoiser (None for an autoencoder alone) without memory."""
-    params = settings["model"]["params"]
-    with torch.device("meta"):
-        codec = instantiate(params["codec"], allow=allow)
-        return codec, instantiate(params["denoiser"], allow=allow) if "denoiser" in params else None
+    count = sum(tensor.numel() for tensor in tensors.values())
+    return Converted(out, info.kind, count, len(tensors), tuple(names.ignored_names(weights)))
 
 
 def _step(content: Mapping[str, Any], path: Path) -> int:
@@ -125,16 +114,13 @@ def _step(content: Mapping[str, Any], path: Path) -> int:
 
 
 def _sampling(settings: dict[str, Any]) -> SamplingSettings:
-    if settings.get("sampling") is None:
-        raise UserError("the config has no sampling section; the model file needs at least its latent_shape (c, t, h, w)")
-    return SamplingSettings(**settings["sampling"])
-
-
-def _require_scale(codec: dict[str, Any]) -> None:
-    """Refuse a codec without scale and shift: the checkpoint lacks them, and without them samples decode to noise."""
-    absent = [name for name in ("scale", "shift") if name not in codec]
+    """Return how to sample; refuse a codec without scale and shift, which a checkpoint lacks: samples would decode to noise."""
+    absent = [name for name in ("scale", "shift") if name not in settings["model"]["params"]["codec"]["params"]]
     if absent:
         raise UserError(
             f"the config does not say model.params.codec.params.{absent[0]}, and a checkpoint does not hold it; published are "
             "scale .33422927, shift 1.4606637 for sky, .220142075, .5837740898 for ucf101, .175733933, .03291025 for taichi"
         )
+    if settings.get("sampling") is None:
+        raise UserError("the config has no sampling section; the model file needs at least its latent_shape (c, t, h, w)")
+    return SamplingSettings(**settings["sampling"])

@@ -82,7 +82,9 @@ def _memory(module: Module, data: VideoData, settings: dict[str, Any]) -> float 
         return round(training_gib(module, shape, **sizes), 1)
     except RuntimeError as error:  # the step runs on tensors without content
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"a training step of this config does not run ({reason}); make the sizes of networks and data fit") from error
+        raise UserError(
+            f"a training step of this config does not run ({reason}); make the sizes of networks and data fit"
+        ) from error
 
 
 def _count(network: nn.Module) -> int:

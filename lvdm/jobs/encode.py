@@ -1,6 +1,6 @@
 """`encode`: latents of whole videos or of clips, once, into shards that training reads instead of videos.
 
-With a text encoder, the features of their captions too. An interrupted run is resumed, and any number of processes share the work.
+With a text encoder, the features of their captions too. Interrupted work is resumed, and any number of processes share it.
 Letters: c channels, n latents, t frames, h w.
 """
 
@@ -117,7 +117,9 @@ def encode(
         model = load(model, as_device(device or "auto"), allow=allow)
     codec = model.codec if isinstance(model, VideoModel) else model
     if not isinstance(codec, Codec):
-        raise UserError(f"{type(codec).__name__} encodes no data set, because it has no posterior; give an lvdm.models.codec.Codec")
+        raise UserError(
+            f"{type(codec).__name__} encodes no data set, because it has no posterior; give an lvdm.models.codec.Codec"
+        )
     if device is None:
         device = next(codec.parameters()).device
     if isinstance(data, Mapping):
@@ -155,7 +157,7 @@ def encode_config(config: Config, overrides: Overrides = None, *, allow: Sequenc
 def encode_folder(videos: VideoFolder, encoders: Encoders, out: Path, settings: EncodeSettings) -> EncodeReport:
     """Encode this process's share of a data set."""
     start = time.perf_counter()
-    _check_pieces(settings, encoders.codec)
+    check_pieces(settings, encoders.codec)
     videos.prepare()
     _check_draws(videos, settings, encoders, out.name)
     process = Process.this()
@@ -210,7 +212,7 @@ def _add(
     return True
 
 
-def _check_pieces(settings: EncodeSettings, codec: Codec) -> None:
+def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
     factor, at_once, context = codec.temporal_factor, settings.frames_at_once, settings.context_frames
     if at_once % factor or context % factor or not at_once > 0 <= context:
         raise UserError(
@@ -224,7 +226,7 @@ def _check_pieces(settings: EncodeSettings, codec: Codec) -> None:
 def _check_draws(videos: VideoFolder, settings: EncodeSettings, encoders: Encoders, name: str) -> None:
     """Refuse random crops, flips and clips, which latents that are computed once cannot follow."""
     if settings.clips and videos.random_clip:
-        raise UserError("clips: true encodes the same clips in every epoch; set random_clip: false in the data set")
+        raise UserError(f"clips: true needs the same clips in every epoch from data.{name}; set its random_clip: false")
     if videos.random_crop:
         raise UserError(f"data.{name} crops at random, which cached latents cannot follow; set random_crop: false")
     if videos.flip:

@@ -1,6 +1,6 @@
-"""Locks of folders: one training at a time in a run's, processes with equal settings in a cache's.
+"""Locks of folders: one training at a time in a run's folder, only processes with equal settings in a cache's.
 
-The system takes a lock away when its process ends, however it ends.
+The system releases a lock when its process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")  # of 
 def only_one(run: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder; refuse if another process holds it. A folder that stays empty is removed again.
 
-    The first process of several holds it for all of them. A file system without locks is noted, and the work goes on. The lock is
-    a record lock, which worker processes do not inherit: it ends with the process itself, and it works over NFS.
+    The first process of several holds it for all of them. A file system without locks gets a warning, and the work goes on.
+    The lock is a record lock, which worker processes do not inherit: it ends with the process itself, and it works over NFS.
     """
     if not is_first():
         yield
@@ -48,8 +48,8 @@ def only_one(run: RunFolder) -> Iterator[None]:
             path.unlink(missing_ok=True)  # while it is held: afterwards it may be another's
             os.close(file)
         with contextlib.suppress(OSError):  # one that is not empty stays
-            for made in missing:
-                made.rmdir()
+            for folder in missing:
+                folder.rmdir()
 
 
 @contextmanager
@@ -123,7 +123,7 @@ def _locked(path: Path) -> int | None:
             os.close(file)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return _without(path, error)
-            raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give another --name") from error
+            raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give the run another name") from error
         if _is_at(path, file):
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             return file

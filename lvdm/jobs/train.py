@@ -15,7 +15,16 @@ from omegaconf import DictConfig
 
 from lvdm.config import instantiate, save_config, to_dict
 from lvdm.data import VideoData
-from lvdm.jobs.checks import Module, check_cached_latents, check_checkpoint, check_pace, check_run, check_seed, check_text, clip_shapes
+from lvdm.jobs.checks import (
+    Module,
+    check_cached_latents,
+    check_checkpoint,
+    check_pace,
+    check_run,
+    check_seed,
+    check_text,
+    clip_shapes,
+)
 from lvdm.jobs.evaluate_in_training import planned
 from lvdm.jobs.load import load
 from lvdm.jobs.lock import only_one

@@ -1,8 +1,4 @@
-"""`scripts/benchmark.py CONFIG --stage data`: clips a second from disk to batches, and whether memory grows while they come.
-
-With `--published`, in turn with the way of the published data sets: in the training process itself, for each clip, every frame of
-its video is opened, then the clip is resized in float32. (Some resize every frame too; here only the clip's, which favours it.)
-"""
+"""`benchmark_data`: clips a second from disk to batches, and whether memory grows while they are read."""
 
 from __future__ import annotations
 
@@ -10,33 +6,61 @@ import multiprocessing
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
 
+from lvdm.config import instantiate
 from lvdm.data import Draw, VideoData, VideoFolder
-from lvdm.data.frames import covering_size
 from lvdm.data.loading import ClipSet
+from lvdm.jobs.run_config import read_run_config
+from lvdm.jobs.settings import Config, Overrides
 from lvdm.types import UserError
 
-TURNS = 4  # of each way
+TURNS = 4  # of each way of reading, after a first turn that starts the workers and warms the disk's cache
 
-Way = Callable[[], object]  # all of a turn's clips
+
+@dataclass(frozen=True)
+class ReadingSpeed:
+    """Clips a second of each way of reading, turn by turn."""
+
+    clips: int  # of a turn
+    workers: int
+    rates: Mapping[str, Sequence[float]]  # clips a second, by way
+    memory_mib: Sequence[float]  # of all our processes after each turn, the first one included
+
+    @property
+    def ratios(self) -> list[float]:
+        """Return how many times as fast the first of two ways was, turn by turn."""
+        first, second = self.rates.values()
+        return [a / b for a, b in zip(first, second, strict=True)]
+
+    def report(self) -> dict[str, Any]:
+        rates = {"clips a turn": self.clips, "workers": self.workers, "clips per second": self.rates}
+        return {**rates, "memory (MiB)": self.memory_mib, **({"ratios": self.ratios} if len(self.rates) == 2 else {})}
+
+    def lines(self) -> list[str]:
+        """Return the figures in words."""
+        lines = [f"{self.clips} clips a turn, {TURNS} turns in turn, {self.workers} workers"]
+        for name, each in self.rates.items():
+            lines.append(f"  {name:<10} {median(each):.3g} clips/s ({min(each):.3g} to {max(each):.3g})")
+        if len(self.rates) == 2:
+            one, other = self.rates
+            spread = f"({min(self.ratios):.2f} to {max(self.ratios):.2f})"
+            lines.append(f"  {one} is {median(self.ratios):.2f} times as fast as {other} {spread}")
+        first, last, of_all = self.memory_mib[0], self.memory_mib[-1], self.clips * len(self.memory_mib)
+        return [*lines, f"  memory of all processes: {first:.0f} MiB after {self.clips} clips, {last:.0f} MiB after {of_all}"]
 
 
 @dataclass
 class Turn(Sampler[Draw]):
-    """So many draws of one epoch, and none more: workers that read ahead would work in the other way's time."""
+    """A fixed number of draws of one epoch, and no more: workers that read ahead would work in another turn's time."""
 
     samples: int
     of: int
@@ -50,37 +74,37 @@ class Turn(Sampler[Draw]):
         return self.samples
 
 
-def measure_data(data: VideoData, *, batches: int, batch_size: int, published: bool) -> dict[str, Any]:
-    """Clips a second of reading, and of the published way where it is asked for."""
-    train = videos_on_disk(data, "data")
-    turn = Turn(batches * batch_size, len(train))
-    loader = loader_of(train, data, turn, batch_size)
-    ways: dict[str, Way] = {"ours": lambda: take_all(loader)}
-    if published:
-        ways["published"] = lambda: take_all(plain_clip(train, draw) for draw in turn)
-    return in_turn(ways, turn, workers=data.num_workers)
+def benchmark_data(
+    config: Config, overrides: Overrides = None, *, steps: int = 10, batch_size: int | None = None, allow: Sequence[str] = ()
+) -> ReadingSpeed:
+    """Measure reading the training videos of a config, in turns of so many batches."""
+    data = instantiate(read_run_config(config, overrides, allow=allow).data, allow=allow)
+    train = videos_on_disk(data)
+    turn = Turn(steps * (batch_size or data.batch_size), len(train))
+    loader = loader_of(train, data, turn, batch_size or data.batch_size)
+    return in_turn({"videos": lambda: sum(1 for _ in loader)}, turn, workers=data.num_workers)
 
 
-def videos_on_disk(data: VideoData, stage: str) -> VideoFolder:
-    """The data set of training, looked at, where it is one that reads video files again and again."""
+def videos_on_disk(data: VideoData) -> VideoFolder:
+    """Return the data set of training, prepared, if it reads video files again and again."""
     train = data.train
     if not isinstance(train, VideoFolder):
-        raise UserError(f"--stage {stage} measures reading videos, but data.params.train is {type(train).__name__}")
+        raise UserError(f"this stage measures reading videos, but data.params.train is {type(train).__name__}")
     if train.in_memory:
-        raise UserError(f"--stage {stage} measures reading from disk; set data.params.train.params.in_memory=false")
+        raise UserError("this stage measures reading from disk; set data.params.train.params.in_memory=false")
     train.prepare()
     return train
 
 
 def loader_of(clips: ClipSet, data: VideoData, turn: Turn, batch_size: int) -> DataLoader[dict[str, Any]]:
-    """Batches as training reads them, with the workers of the config."""
+    """Return batches as training reads them, with the workers of the config."""
     ahead = {"persistent_workers": data.num_workers > 0, "prefetch_factor": data.prefetch_factor}
     pinned = torch.cuda.is_available()
     return DataLoader(clips, batch_size, sampler=turn, num_workers=data.num_workers, pin_memory=pinned, **ahead)  # type: ignore[arg-type]
 
 
-def in_turn(ways: dict[str, Way], turn: Turn, *, workers: int) -> dict[str, Any]:
-    """Clips a second of each way's turns, and the memory of all our processes after the first and the last."""
+def in_turn(ways: Mapping[str, Callable[[], object]], turn: Turn, *, workers: int) -> ReadingSpeed:
+    """Measure each way, in turn with the others; a call reads all clips of a turn."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     memory = []
     for number in tqdm(range(TURNS + 1), desc="turns", unit="turn", leave=False):
@@ -90,58 +114,15 @@ def in_turn(ways: dict[str, Way], turn: Turn, *, workers: int) -> dict[str, Any]
             way()
             rates[name].append(turn.samples / (time.perf_counter() - start))
         memory.append(memory_mib())
-    return report(rates, memory, turn.samples, workers)
-
-
-def report(rates: dict[str, list[float]], memory: list[float], clips: int, workers: int) -> dict[str, Any]:
-    """The first turn starts the workers and warms the disk's cache, and is left out."""
-    rates = {name: found[1:] for name, found in rates.items()}
-    found: dict[str, Any] = {"clips a turn": clips, "workers": workers, "clips per second": rates, "memory (MiB)": memory}
-    print(f"{clips} clips a turn, {TURNS} turns in turn, {workers} workers")
-    for name, each in rates.items():
-        print(f"  {name:<10} {median(each):.3g} clips/s ({min(each):.3g} to {max(each):.3g})")
-    if len(rates) == 2:
-        (one, ours), (other, theirs) = rates.items()
-        found["ratios"] = ratios = [first / second for first, second in zip(ours, theirs, strict=True)]
-        print(f"  {one} is {median(ratios):.2f} times as fast as {other} ({min(ratios):.2f} to {max(ratios):.2f})")
-    first, last, all_clips = memory[0], memory[-1], clips * len(memory)
-    print(f"  memory of all processes: {first:.0f} MiB after {clips} clips, {last:.0f} MiB after {all_clips}")
-    return found
-
-
-def take_all(items: Any) -> int:
-    """Takes every item and keeps none."""
-    return sum(1 for _ in items)
+    return ReadingSpeed(turn.samples, workers, {name: each[1:] for name, each in rates.items()}, memory)
 
 
 def memory_mib() -> float:
-    """Of this process and its workers; what they share is counted once. Without the files that are mapped, such as libraries: a
-    program's share of those changes as others that use them come and go."""
+    """Return the memory of this process and its workers; what they share is counted once.
+
+    Mapped files, such as libraries, are left out: a program's share of them changes as other users come and go.
+    """
     processes = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
     texts = [Path(f"/proc/{process}/smaps_rollup").read_text() for process in processes]
     kib = (int(size) for text in texts for size in re.findall(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", text, re.MULTILINE))
     return sum(kib) / 1024
-
-
-def plain_clip(data: VideoFolder, draw: Draw) -> Tensor:
-    """The published way: all frames of the video, then a clip of them in float32, resized and cropped; (3, t, h, w)."""
-    place = data.found.videos[draw.index % len(data.found.videos)].place
-    frames = every_frame(place)
-    span = (data.num_frames - 1) * data.stride + 1
-    start = int(torch.randint(len(frames) - span + 1, ()))
-    clip = torch.from_numpy(frames[start : start + span : data.stride]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    clip = F.interpolate(clip, size=covering_size(*clip.shape[2:], data.size), mode="bilinear", antialias=True)
-    top, left = ((have - want) // 2 for have, want in zip(clip.shape[2:], data.size, strict=True))
-    return clip[:, :, top : top + data.size[0], left : left + data.size[1]].transpose(0, 1)
-
-
-def every_frame(place: Any) -> np.ndarray:
-    """(t, h, w, 3) uint8 of a folder of images or a video file."""
-    import decord
-
-    if not isinstance(place, Path):
-        raise UserError("--published reads files and folders of images; measure tar shards without it")
-    if place.is_dir():
-        return np.stack([np.asarray(Image.open(file).convert("RGB")) for file in sorted(place.iterdir())])
-    reader = decord.VideoReader(os.fspath(place))
-    return reader.get_batch(range(len(reader))).asnumpy()
