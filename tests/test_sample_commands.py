@@ -17,6 +17,8 @@ from lvdm.cli import compare_long, sample_long, sample_short
 from lvdm.cli.sampling_options import batches
 from lvdm.config import instantiate
 from lvdm.processes import Process
+from lvdm.toys.compare import COLUMNS
+from lvdm.toys.scores import SCORERS
 from lvdm.types import UserError
 
 MODELS, DIFFUSION = "lvdm.models", "lvdm.diffusion"
@@ -362,11 +364,11 @@ class Projection:
         self.video = video
 
     def summary(self, last: int) -> dict[str, float]:
-        return dict.fromkeys(compare_long.COLUMNS, project(self.video[-last:]))
+        return dict.fromkeys(COLUMNS, project(self.video[-last:]))
 
 
 def test_compare_long_scores_the_videos_that_sample_long_makes(joint: Path, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compare_long.SCORERS, "discs", Projection)
+    monkeypatch.setitem(SCORERS, "discs", Projection)
     models = ["--predict", str(joint), "--infill", str(joint), "--frames", "40", "--num", "3", "--batch-size", "2", "--seed", "4"]
     variants = ["--variant", "default", "--variant", "plain autoregressive", "infill=none", "overlap=2", "guidance=0.5"]
     assert compare_long.main([*models, *variants, "--json", "report.json", "--out", "table.md"]) == 0

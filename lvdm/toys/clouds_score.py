@@ -12,19 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from lvdm.toys.clouds import SKIES, SPEED
 from lvdm.toys.curves import FIRST, ToyCurves, checked
 
-SKIES = {  # top, horizon, clouds
-    "dawn": ((0.30, 0.28, 0.52), (0.86, 0.56, 0.48), (1.00, 0.86, 0.80)),
-    "noon": ((0.16, 0.36, 0.74), (0.56, 0.74, 0.90), (1.00, 1.00, 1.00)),
-    "dusk": ((0.14, 0.12, 0.36), (0.66, 0.34, 0.34), (0.94, 0.72, 0.66)),
-}
 LIGHTS = np.linspace(0.70, 1.06, 19)  # tried for each frame; real light is .76 to 1
 COARSE = 16  # blocks across, on which sky and light are fitted
 MISFIT = 0.03  # mean absolute error of the formula; real frames leave .005, recoloured ones .06
 BRIGHTNESS = (0.28, 0.87)  # mean of the channels; real frames lie within .34 and .80
 CONTRAST = (0.04, 0.25)  # standard deviation about the row's mean; real frames lie within .058 and .191
-SPEED = (0.4 / 64, 0.8 / 64)  # of the side, per frame, in real data
 SPEED_SLACK = (0.5, 1.35)  # times that range
 HEADING_SLACK = 35.0  # degrees away from the whole video's heading
 EXPLAINED = 0.4  # part of the change that drifting must account for

@@ -13,10 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from lvdm.toys.curves import FIRST, ToyCurves, checked
+from lvdm.toys.discs import COLORS, RADIUS, SPEED
 
-COLORS = {"orange": (1.0, 0.48, 0.10), "cyan": (0.13, 0.76, 1.0)}
-RADIUS = 0.18  # of the side
-SPEED = (0.19 / 64, 0.38 / 64)  # of the side, per frame, in real data
 SPEED_SLACK = (0.5, 1.35)  # times that range
 LAG = 6  # frames over which speed is measured: real discs move one to two pixels, a blurred disc's centre trembles by a tenth
 AREA_SLACK = (0.75, 1.25)  # times a whole disc's area
