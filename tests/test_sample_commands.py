@@ -308,7 +308,7 @@ def _with_unknown_option(at: Path) -> Path:
 def test_a_gpu_that_is_not_there_is_refused(joint: Path, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="torch sees 2 here"):
+    with pytest.raises(UserError, match="torch sees 2 GPUs here"):
         lvdm.load(joint, device="cuda:2")
 
 
