@@ -1,4 +1,4 @@
-"""The package: what it needs stands in requirements.txt, the version in lvdm/__init__.py, the commands here."""
+"""The package: what it needs stands in requirements.txt, the version in lvdm/version.py, the commands here."""
 
 import re
 from pathlib import Path
@@ -26,8 +26,8 @@ def requirements() -> list[str]:
 
 
 def version() -> str:
-    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "lvdm" / "__init__.py").read_text(), re.MULTILINE)
-    assert found, "lvdm/__init__.py must say __version__"
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "lvdm" / "version.py").read_text(), re.MULTILINE)
+    assert found, "lvdm/version.py must say __version__"
     return found.group(1)
 
 
@@ -38,9 +38,13 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     packages=find_packages(include=["lvdm", "lvdm.*"]),
+    package_data={"lvdm": ["py.typed"]},
     install_requires=requirements(),
     extras_require={
-        "test": ["pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "webdataset>=1.0", "scikit-learn>=1.5"]
+        "test": [
+            *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15"),
+            *("webdataset>=1.0", "scikit-learn>=1.5"),
+        ]
     },
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.start:{name}" for name in COMMANDS]},
 )

@@ -1,9 +1,14 @@
-"""Latent video diffusion: train, generate long videos, measure. What stands here is loaded when it is first asked for."""
+"""Latent video diffusion: train, generate long videos, measure. Everything in `__all__` is loaded when it is first used."""
+# ruff: noqa: F403, F405 - api.py holds the names of __all__
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-__all__ = ["Condition", "VideoModel", "load", "sample_long"]
+from lvdm.version import __version__
+
+if TYPE_CHECKING:
+    from lvdm.api import *
+
+__all__ = ["Condition", "VideoModel", "__version__", "load", "sample_long"]
 
 
 def __getattr__(name: str) -> Any:
@@ -12,3 +17,7 @@ def __getattr__(name: str) -> Any:
     from lvdm import api
 
     return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,8 +1,6 @@
-"""What `import lvdm` offers: load models, sample short and long videos."""
+"""What `import lvdm` offers, in one place; `lvdm/__init__.py` lists the names."""
 
-from lvdm.jobs.load import load
-from lvdm.sampling.long_pipeline import sample_long
-from lvdm.sampling.pipeline import VideoModel
-from lvdm.types import Condition
-
-__all__ = ["Condition", "VideoModel", "load", "sample_long"]
+from lvdm.jobs.load import load as load
+from lvdm.sampling.long_pipeline import sample_long as sample_long
+from lvdm.sampling.pipeline import VideoModel as VideoModel
+from lvdm.types import Condition as Condition

@@ -12,9 +12,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "files", "processes")
+SHARED = ("types", "rules", "files", "processes", "version")
 ROOMS = ("config", "data", "models", "diffusion", "checkpoints", "sampling", "training", "evaluation", "toys")
 ARROWS = {
+    "version": (),
     "types": (),
     "rules": ("types",),
     "files": ("types",),
@@ -31,7 +32,7 @@ ARROWS = {
     "jobs": (*SHARED, *ROOMS),
     "api": (*SHARED, *ROOMS, "jobs"),
     "cli": (*SHARED, *ROOMS, "jobs", "api"),
-    "": ("types", "api"),
+    "": ("version", "api"),
 }
 TOP = {
     *("configs", "lvdm", "scripts", "shellscripts", "tests", "docs", ".ci"),
@@ -74,6 +75,22 @@ def imported(path: Path) -> set[str]:
     return {part[1] if len(part) > 1 and part[1] in ARROWS else "" for part in parts}
 
 
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_files(path: Path) -> set[str]:
+    """Modules of ours that a file imports, wherever in it the import stands."""
+    every, found = {module_of(each) for each in MODULES}, set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & every or {node.module}
+    return found & every - {module_of(path)}
+
+
 def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
 
@@ -91,6 +108,17 @@ def test_the_arrows_have_no_circle():
         ready = {house for house, needs in ARROWS.items() if house not in done and set(needs) <= done}
         assert ready, f"a circle among {set(ARROWS) - done}"
         done |= ready
+
+
+def test_no_two_files_import_each_other_and_no_circle_of_more():
+    needs = {module_of(path): imported_files(path) for path in MODULES}
+
+    def is_outside(module: str) -> bool:
+        return not needs[module] & needs.keys() or not any(module in needed for needed in needs.values())
+
+    while outside := [module for module in needs if is_outside(module)]:
+        needs = {module: needed for module, needed in needs.items() if module not in outside}
+    assert not needs, f"a circle of imports among {sorted(needs)}"
 
 
 def test_the_import_finder_sees_every_way_of_importing(monkeypatch):

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lvdm import __version__
 from lvdm.evaluation.protocols.named import PROTOCOLS, get_protocol
 from lvdm.evaluation.results.report import compare, table_line
 from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, read_result, write_result
 from lvdm.types import UserError
+from lvdm.version import __version__
 
 I3D = ExtractorFacts("i3d eps 1e-05 stretch224", 400, True, "i3d_pretrained_400.pt", "ab" * 32)
 RANDOM = ExtractorFacts("i3d random seed 0", 400, False)

@@ -20,7 +20,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lvdm import __version__
 from lvdm.files import (
     HASH,
     TENSOR_HASHES,
@@ -34,6 +33,7 @@ from lvdm.files import (
 )
 from lvdm.rules import MAPPING, TEXT, integer, number, one_of, optional, require
 from lvdm.types import UserError
+from lvdm.version import __version__
 
 FORMAT = 1
 KINDS = ("autoencoder", "diffusion")

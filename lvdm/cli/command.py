@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from lvdm import __version__
 from lvdm.files import why_not_written, write_whole
 from lvdm.processes import machine
 from lvdm.types import UserError
+from lvdm.version import __version__
 
 Report = dict[str, Any]  # what a command did and measured
 

@@ -132,21 +132,9 @@ class _ReproducibleMp4(Mp4Writer):
     """An mp4 that is equal to the byte every time: one thread, no dates, no version."""
 
     def _encoding(self) -> list[str]:
-        codec = [
-            "-c:v",
-            "libx264",
-            "-preset",
-            "veryfast",
-            "-crf",
-            str(QUALITY),
-            "-pix_fmt",
-            "yuv420p",
-            "-g",
-            "32",
-            "-threads",
-            "1",
-        ]
-        return [*codec, "-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
+        picture = ["-pix_fmt", "yuv420p", "-g", "32", "-threads", "1"]
+        plain = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
+        return ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), *picture, *plain]
 
 
 def write_mp4(path: Path, frames: np.ndarray, fps: int) -> None:

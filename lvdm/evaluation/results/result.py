@@ -16,11 +16,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-from lvdm import __version__
 from lvdm.evaluation.protocols.named import PROTOCOLS, read_protocol
 from lvdm.evaluation.protocols.protocol import FRECHET, EvalProtocol, differences
 from lvdm.evaluation.results.records import read_whole, record, write_whole
 from lvdm.types import UserError
+from lvdm.version import __version__
 
 FORMAT = 1
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
