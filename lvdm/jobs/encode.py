@@ -108,7 +108,7 @@ def encode(
     Args:
         model: a model file, a loaded model or a codec.
         data: a folder of videos, a data set, or its config node.
-        size: of the frames, for a folder; None takes the size that a diffusion model samples.
+        size: of the frames, for a folder; None takes the size that the model was trained at.
         text_encoder: store the features of each caption too.
         device: None is where the model lies, and "auto" for a model file.
         allow: packages beside lvdm's own that the model file and the node may name classes of.
@@ -126,16 +126,19 @@ def encode(
         check_node(data, kind=VideoFolder, allow=allow)
         data = instantiate(data, allow=allow)
     elif not isinstance(data, VideoFolder):
-        data = VideoFolder(data, num_frames=codec.temporal_factor, size=size or _frame_size(model, codec), random_clip=False)
+        data = VideoFolder(data, num_frames=codec.temporal_factor, size=size or _trained_size(model, codec), random_clip=False)
     return encode_folder(data, Encoders.of(codec, text_encoder, device), Path(out), settings)
 
 
-def _frame_size(model: VideoModel | Codec, codec: Codec) -> tuple[int, int]:
-    settings = model.settings if isinstance(model, VideoModel) else None
-    if settings is None:
-        raise UserError("an autoencoder encodes frames of any size; give size, such as size=64 or size=(64, 96)")
-    height, width = (side * codec.spatial_factor for side in settings.latent_shape[2:])
-    return height, width
+def _trained_size(model: VideoModel | Codec, codec: Codec) -> int | Sequence[int]:
+    if isinstance(model, VideoModel) and model.settings is not None:
+        return [side * codec.spatial_factor for side in model.settings.latent_shape[2:]]
+    node: Any = model.description.get("config", {}) if isinstance(model, VideoModel) else {}
+    for key in ("data", "params", "train", "params", "size"):
+        node = node.get(key, {}) if isinstance(node, Mapping) else {}
+    if not node:
+        raise UserError("the size that this autoencoder was trained at is not known; give size, such as size=64 or size=(64, 96)")
+    return node
 
 
 def encode_config(config: Config, overrides: Overrides = None, *, allow: Sequence[str] = ()) -> dict[str, EncodeReport]:

@@ -97,6 +97,7 @@ class VideoModel:
         dtype: the network runs in this type by autocast; None is float32.
         text_encoder: prompts to context, where the model reads text.
         name: what to call it in messages.
+        description: of its model file, if it was loaded from one: how its parts are built, and what they were trained on.
     """
 
     codec: VideoCodec
@@ -108,6 +109,7 @@ class VideoModel:
     dtype: torch.dtype | None = None
     text_encoder: TextEncoder | None = None
     name: str = "the model"
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     def sample(self, num: int = 1, **options: Any) -> np.ndarray:
         """Short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
