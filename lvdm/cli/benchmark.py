@@ -10,7 +10,8 @@ from lvdm.cli import command
 from lvdm.jobs.benchmark.cache_speed import benchmark_cache
 from lvdm.jobs.benchmark.data_speed import benchmark_data
 from lvdm.jobs.benchmark.speed import table
-from lvdm.jobs.benchmark.stages import STAGES, WARMUP, BenchmarkSettings, benchmark_stages
+from lvdm.jobs.benchmark.stages import STAGES, benchmark_stages
+from lvdm.jobs.benchmark.subject import WARMUP, BenchmarkSettings
 from lvdm.types import UserError
 
 READING = ("data", "cache")  # stages that read videos

@@ -101,9 +101,9 @@ def check_cached_latents(data: VideoData, module: Module) -> None:
         _check_source(f"cached latents of {name}", "autoencoder", part.codec_fingerprint, module.codec, "codec_weights")
 
 
-def check_text(data: VideoData, module: Module) -> None:
+def check_text(data: VideoData, module: Any) -> None:
     """Refuse a network that reads text without text of its width and text encoder, and text for any other network."""
-    reads = isinstance(module, LatentDiffusion) and module.reads_text
+    reads = getattr(module, "reads_text", False)
     for name, part in _parts(data, LatentClips):
         if part.context and not reads:
             raise UserError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,13 +50,13 @@ class Converted:
 
 
 def convert(
-    checkpoint: str | os.PathLike[str],
+    checkpoint: str | Path,
     *,
     config: Config,
-    out: str | os.PathLike[str],
+    out: str | Path,
     family: str = "lvdm",
     overrides: Overrides = None,
-    autoencoder: str | os.PathLike[str] | None = None,
+    autoencoder: str | Path | None = None,
     raw: bool = False,
     force: bool = False,
     allow: Sequence[str] = (),
@@ -99,8 +98,8 @@ def convert(
     if raw:
         settings["average"] = 0  # results read from it whose weights were measured
     text_encoder = instantiate(params["text_encoder"], allow=allow) if params.get("text_encoder") else None
-    facts = {"step": _step(content, checkpoint), "data_fingerprint": "", "text_encoder": text_encoder}
-    info = model_info(settings, codec, sampling, **facts)
+    step = _step(content, checkpoint)
+    info = model_info(settings, codec, sampling, step=step, data_fingerprint="", text_encoder=text_encoder)
     save_model(out, tensors, info)
     count = sum(tensor.numel() for tensor in tensors.values())
     return Converted(out, info.kind, count, len(tensors), tuple(names.ignored_names(weights)))

@@ -7,7 +7,6 @@ Letters: c channels, n latents, t frames, h w.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -93,9 +92,9 @@ class EncodeReport:
 
 
 def encode(
-    model: str | os.PathLike[str] | VideoModel | Codec,
-    data: str | os.PathLike[str] | VideoFolder | Mapping[str, Any],
-    out: str | os.PathLike[str],
+    model: str | Path | VideoModel | Codec,
+    data: str | Path | VideoFolder | Mapping[str, Any],
+    out: str | Path,
     *,
     settings: EncodeSettings = EncodeSettings(),  # noqa: B008 (frozen)
     size: int | Sequence[int] | None = None,
@@ -113,7 +112,7 @@ def encode(
         device: None is where the model lies, and "auto" for a model file.
         allow: packages beside lvdm's own that the model file and the node may name classes of.
     """
-    if isinstance(model, str | os.PathLike):
+    if isinstance(model, str | Path):
         model = load(model, as_device(device or "auto"), allow=allow)
     codec = model.codec if isinstance(model, VideoModel) else model
     if not isinstance(codec, Codec):

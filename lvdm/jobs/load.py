@@ -43,7 +43,7 @@ def load(
 def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtype | None) -> VideoModel:
     settings = None if info.kind == "autoencoder" else file.settings(info)
     codec = file.codec(info).to(device)
-    named = {"name": str(file.path), "description": asdict(info)}
+    named: dict[str, Any] = {"name": str(file.path), "description": asdict(info)}
     model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, **named)
     if settings is None:
         return model

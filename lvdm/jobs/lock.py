@@ -68,7 +68,7 @@ def only_alike(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
                 _write(file, json.dumps(dict(facts)))
             fcntl.lockf(file, fcntl.LOCK_SH)  # waits while another one writes its facts
         except OSError as error:
-            _without(path, error)
+            _warn(path, error)
             break
         if _is_at(path, file):
             break
@@ -115,14 +115,16 @@ def _locked(path: Path) -> int | None:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            return _without(path, error)
+            _warn(path, error)
+            return None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(file)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return _without(path, error)
+                _warn(path, error)
+                return None
             raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give the run another name") from error
         if _is_at(path, file):
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -144,5 +146,5 @@ def _write(file: int, text: str) -> None:
         os.pwrite(file, text.encode(), 0)
 
 
-def _without(path: Path, error: OSError) -> None:
+def _warn(path: Path, error: OSError) -> None:
     logger.warning("cannot lock %s (%s): make sure that nothing else writes into it", path.parent, error.strerror)

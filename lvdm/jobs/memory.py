@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -82,7 +82,7 @@ def _like_a_gpu() -> Iterator[None]:
             setattr(F, name, norm)
 
 
-def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
+def _denoising(module: Any, x0: Tensor) -> Tensor:
     b, _, t = x0.shape[:3]
     zeros = torch.zeros(b, dtype=torch.long)
     context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.context_dim) if module.reads_text else None
@@ -90,7 +90,7 @@ def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
     return module.loss(Draw(x0, x0, zeros, cond, 1.0)).loss
 
 
-def _reconstructing(module: nn.Module, video: Tensor) -> Tensor:
+def _reconstructing(module: Any, video: Tensor) -> Tensor:
     """Return the loss with the adversary, as at the end of training."""
     module.loss.load_features(with_weights=False)
     posterior = module.autoencoder.encode(video)

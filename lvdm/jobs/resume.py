@@ -119,12 +119,12 @@ def _deciding(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
-        for name, value in node.items():
+        for name, item in node.items():
             if name not in MOVABLE:
-                yield from _leaves(f"{key}.{name}", value)
+                yield from _leaves(f"{key}.{name}", item)
     elif isinstance(node, (list, tuple)) and any(isinstance(each, (Mapping, list, tuple)) for each in node):
-        for number, value in enumerate(node):
-            yield from _leaves(f"{key}.{number}", value)
+        for number, item in enumerate(node):
+            yield from _leaves(f"{key}.{number}", item)
     elif node is not None:
         value = list(node) if isinstance(node, tuple) else node
         yield key, current_path(value) if key.endswith(".target") else value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +22,7 @@ PARTS = ("autoencoder", "denoiser", "schedule", "objective", "text_encoder")
 
 def save(
     model: VideoModel,
-    path: str | os.PathLike[str],
+    path: str | Path,
     *,
     nodes: Mapping[str, Mapping[str, Any]] | None = None,
     step: int | None = None,
@@ -45,7 +44,7 @@ def save(
     if not isinstance(codec, Codec):
         raise UserError(f"a model file holds an lvdm.models.codec.Codec, not a {type(codec).__name__}; wrap its autoencoder")
     built = {"autoencoder": codec.autoencoder, **{name: getattr(model, name) for name in PARTS[1:]}}
-    named = {name: {**description, **(nodes or {})}.get(name) for name in PARTS if built[name] is not None}
+    named: dict[str, Any] = {name: {**description, **(nodes or {})}.get(name) for name in PARTS if built[name] is not None}
     _check_named(model, built, named, nodes or {})
     denoiser = model.denoiser if isinstance(model.denoiser, nn.Module) else None
     tensors = model_tensors(codec, denoiser)

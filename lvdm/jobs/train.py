@@ -66,7 +66,7 @@ def train(
     overrides: Overrides = None,
     *,
     name: str | None = None,
-    resume: str | os.PathLike[str] = "auto",
+    resume: str | Path = "auto",
     allow_changes: bool = False,
     allow: Sequence[str] = (),
 ) -> Run:
@@ -84,7 +84,7 @@ def train(
     settings = read_run_config(config, overrides, allow=allow)
     folder = run_folder(settings, config, name)
     with only_one(folder):
-        return _train_in(folder, settings, os.fspath(resume), allow_changes=allow_changes, allow=allow)
+        return _train_in(folder, settings, str(resume), allow_changes=allow_changes, allow=allow)
 
 
 def run_folder(settings: DictConfig, config: Config, name: str | None) -> RunFolder:

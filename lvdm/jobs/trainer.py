@@ -61,12 +61,12 @@ def build_callbacks(
     """Yield the callbacks in their order: users of the averaged weights come before the averaging."""
     sampling = None if settings["sampling"] is None else SamplingSettings(**settings["sampling"])
 
-    def write(module: pl.LightningModule, step: int) -> None:
+    def write(module: Any, step: int) -> None:
         tensors = gathered(model_tensors(module.codec, getattr(module, "denoiser", None)))
         if module.global_rank == 0:
-            facts = {"data_fingerprint": data_fingerprint, "text_encoder": getattr(module, "text_encoder", None)}
-            info = model_info(settings, module.codec, sampling, step=step, **facts)
-            save_model(folder.model, tensors, info)
+            text = getattr(module, "text_encoder", None)
+            facts: dict[str, Any] = {"step": step, "data_fingerprint": data_fingerprint, "text_encoder": text}
+            save_model(folder.model, tensors, model_info(settings, module.codec, sampling, **facts))
 
     def written() -> int:
         return read_info(folder.model).step if folder.model.exists() else -1

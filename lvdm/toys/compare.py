@@ -13,6 +13,7 @@ import numpy as np
 
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
+from lvdm.toys.curves import ToyCurves
 from lvdm.toys.scores import ToyScores, score_videos
 from lvdm.types import UserError
 
@@ -45,7 +46,8 @@ def compare(
     results = {}
     for name, variant in variants.items():
         long_video = prepare_long_video(variant.predict, variant.infill, variant.options)
-        start, curves = time.perf_counter(), {}
+        start = time.perf_counter()
+        curves: dict[str, ToyCurves] = {}
         for first in range(0, num, batch_size):
             batch = range(first, min(first + batch_size, num))
             videos = np.concatenate(list(long_video.frames(seed, batch)), axis=1)  # (v, t, h, w, 3)

@@ -79,7 +79,7 @@ def _advance(places: list[Vector], steps: list[Vector], radius: float, side: flo
         _turn_at_walls(places, steps, radius, side)
     for disc in (0, 1):  # pressed between the wall and its neighbour, a disc waits until the other has left
         goal = _moved(places[disc], steps[disc])
-        if _gap(goal, places[1 - disc], radius) >= 0 or _gap(goal, places[1 - disc], radius) > _gap(*places, radius):
+        if _gap(goal, places[1 - disc], radius) >= 0 or _gap(goal, places[1 - disc], radius) > _gap(places[0], places[1], radius):
             places[disc] = goal
 
 

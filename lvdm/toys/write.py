@@ -77,8 +77,7 @@ def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
             pool.shutdown(cancel_futures=True)  # one that failed is enough
             raise
     for split, count in dataset.counts().items():
-        text = "".join(json.dumps(lines[split, index]) + "\n" for index in range(count))
-        write_whole(out / split / "metadata.jsonl", lambda path, text=text: path.write_text(text))
+        _write_lines(out / split / "metadata.jsonl", [lines[split, index] for index in range(count)])
     return len(todo)
 
 
@@ -123,7 +122,12 @@ def _write_one(out: Path, dataset: ToyDataset, split: str, index: int) -> dict[s
     return {"file": path.name, "caption": video.caption, "label": video.label, "fps": dataset.fps, "seed": dataset.seed}
 
 
-def _write_truth(path: Path, truth: dict[str, np.ndarray]) -> None:
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_whole(path, lambda temporary: temporary.write_text(text))
+
+
+def _write_truth(path: Path, truth: dict[str, Any]) -> None:
     with path.open("wb") as file:
         np.savez(file, **truth)
 

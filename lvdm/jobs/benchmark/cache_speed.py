@@ -17,8 +17,8 @@ from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.data.loading import ClipSet
 from lvdm.jobs.benchmark import speed
 from lvdm.jobs.benchmark.data_speed import ReadingSpeed, Turn, in_turn, loader_of, videos_on_disk
-from lvdm.jobs.benchmark.stages import BenchmarkSettings, measured_alone
-from lvdm.jobs.benchmark.subject import build_subject, compile_subject
+from lvdm.jobs.benchmark.stages import measured_alone
+from lvdm.jobs.benchmark.subject import BenchmarkSettings, build_subject, compile_subject
 from lvdm.jobs.checks import Module
 from lvdm.jobs.encode import EncodeReport, Encoders, EncodeSettings, encode_folder
 from lvdm.jobs.settings import Config, Overrides
@@ -46,8 +46,7 @@ def benchmark_cache(
     allow: Sequence[str] = (),
 ) -> CacheSpeed:
     """Measure the training of a diffusion config on videos, from the files and from a cache of their latents."""
-    how = {"batch_size": settings.batch_size, "device": settings.device, "precision": settings.precision}
-    subject, data = build_subject(config, overrides, **how, allow=allow)
+    subject, data = build_subject(config, overrides, settings, allow=allow)
     compiled = compile_subject(subject, ["train"], requested=settings.compile)
     subject.module.train()
     with measured_alone("train", subject):

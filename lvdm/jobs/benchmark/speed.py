@@ -106,8 +106,19 @@ def peak_memory(device: torch.device) -> int:
 
 def table(figures: dict[str, Figures], caption: str) -> str:
     """Return a row for each stage, below a caption."""
-    head = ("stage", "s/step", "(25%", "75%)", "videos/s", "GFLOP/step", "GFLOP/s", "matmul's", "share", "peak GiB")
-    rows = [head]
+    head: tuple[str, ...] = (
+        "stage",
+        "s/step",
+        "(25%",
+        "75%)",
+        "videos/s",
+        "GFLOP/step",
+        "GFLOP/s",
+        "matmul's",
+        "share",
+        "peak GiB",
+    )
+    rows: list[tuple[str, ...]] = [head]
     for name, f in figures.items():
         numbers = (f.seconds, *f.seconds_quartiles, f.videos_per_second, f.gflop, f.gflop_per_second, f.matmul_gflop_per_second)
         rows.append((name, *(f"{number:.4g}" for number in numbers), f"{f.share_of_matmul:.1%}", f"{f.peak_memory_gib:.2f}"))

@@ -17,30 +17,10 @@ from torch import Tensor
 
 from lvdm.jobs.benchmark import speed
 from lvdm.jobs.benchmark.speed import Call, Figures, Machine
-from lvdm.jobs.benchmark.subject import Subject, build_subject, compile_subject
+from lvdm.jobs.benchmark.subject import BenchmarkSettings, Subject, build_subject, compile_subject
 from lvdm.jobs.settings import Config, Overrides
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.types import UserError
-
-WARMUP = 2  # steps
-
-
-@dataclass(frozen=True)
-class BenchmarkSettings:
-    """What to measure, and on what."""
-
-    steps: int = 10  # measured, in each turn if reading is measured
-    warmup: int = WARMUP  # steps before them; reading has a first turn instead
-    batch_size: int | None = None  # None: data.params.batch_size
-    device: str = "auto"
-    precision: str | None = None  # float32 or bfloat16, which is autocast; None: trainer.precision
-    compile: bool = False  # torch.compile what training compiles; a config with compile: true does so anyway
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.warmup < 0 or (self.batch_size is not None and self.batch_size < 1):
-            raise UserError(f"steps {self.steps}, warmup {self.warmup}, batch_size {self.batch_size}: at least 1, 0 and 1")
-        if self.compile and self.warmup < 1:
-            raise UserError("compile with warmup 0 would measure the compiler; give a warmup of 1 or more")
 
 
 @dataclass(frozen=True)
@@ -66,8 +46,7 @@ def benchmark_stages(
     allow: Sequence[str] = (),
 ) -> StageSpeeds:
     """Measure one stage of a training config (encode, decode, sample, train), or all that it has."""
-    how = {"batch_size": settings.batch_size, "device": settings.device, "precision": settings.precision}
-    subject, _ = build_subject(config, overrides, **how, allow=allow)
+    subject, _ = build_subject(config, overrides, settings, allow=allow)
     names = _stages_of(subject, stage)
     compiled = compile_subject(subject, names, requested=settings.compile)
     figures = {name: _measure(name, subject, settings, is_compiled=name in compiled) for name in names}

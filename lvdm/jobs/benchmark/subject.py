@@ -27,6 +27,25 @@ from lvdm.types import Batch, UserError
 
 PRECISIONS = {"32": "float32", "32-true": "float32", "bf16": "bfloat16", "bf16-mixed": "bfloat16"}  # Lightning's names and ours
 FPS = 8  # of every video; no speed depends on it
+WARMUP = 2  # steps
+
+
+@dataclass(frozen=True)
+class BenchmarkSettings:
+    """What to measure, and on what."""
+
+    steps: int = 10  # measured, in each turn if reading is measured
+    warmup: int = WARMUP  # steps before them; reading has a first turn instead
+    batch_size: int | None = None  # None: data.params.batch_size
+    device: str = "auto"
+    precision: str | None = None  # float32 or bfloat16, which is autocast; None: trainer.precision
+    compile: bool = False  # torch.compile what training compiles; a config with compile: true does so anyway
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.warmup < 0 or (self.batch_size is not None and self.batch_size < 1):
+            raise UserError(f"steps {self.steps}, warmup {self.warmup}, batch_size {self.batch_size}: at least 1, 0 and 1")
+        if self.compile and self.warmup < 1:
+            raise UserError("compile with warmup 0 would measure the compiler; give a warmup of 1 or more")
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,7 @@ def shapes_of(module: Module, train: object, sampling: dict[str, Any] | None) ->
 class Subject:
     """A config that is built, on its device, with the shapes of its batches."""
 
-    module: Module
+    module: Any  # an AutoencoderTraining or a LatentDiffusion
     settings: dict[str, Any]
     shapes: Shapes
     batch_size: int
@@ -132,15 +151,9 @@ class Subject:
 
 
 def build_subject(
-    config: Config,
-    overrides: Overrides,
-    *,
-    batch_size: int | None,
-    device: str,
-    precision: str | None,
-    allow: Sequence[str],
+    config: Config, overrides: Overrides, benchmark: BenchmarkSettings, *, allow: Sequence[str]
 ) -> tuple[Subject, VideoData]:
-    """Build the model of a training config on its device, and its data; None takes the config's own value."""
+    """Build the model of a training config on its device, and its data."""
     settings = to_dict(read_run_config(config, overrides, allow=allow))
     torch.manual_seed(settings["seed"])
     module = instantiate(settings["model"], allow=allow)
@@ -150,12 +163,12 @@ def build_subject(
         module=module,
         settings=settings,
         shapes=shapes_of(module, data.train, settings["sampling"]),
-        batch_size=batch_size or data.batch_size,
-        device=as_device(device),
-        precision=precision or _precision_of(settings["trainer"]),
+        batch_size=benchmark.batch_size or data.batch_size,
+        device=as_device(benchmark.device),
+        precision=benchmark.precision or _precision_of(settings["trainer"]),
     )
     module.to(subject.device)
-    if isinstance(module, LatentDiffusion) and module.reads_text:
+    if getattr(module, "reads_text", False):
         module.text_encoder = RandomText(module.denoiser.context_dim).to(subject.device)
     return subject, data
 
