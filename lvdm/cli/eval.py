@@ -1,4 +1,4 @@
-"""`scripts/eval.py`: to the part that is asked for; without a name, distances between real and generated videos."""
+"""`scripts/eval.py`: run the part of this name; without a name, distances between real and generated videos."""
 
 from __future__ import annotations
 

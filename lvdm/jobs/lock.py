@@ -140,7 +140,7 @@ def _is_at(path: Path, file: int) -> bool:
 
 
 def _write(file: int, text: str) -> None:
-    """Write who holds the lock, or what is equal, for the message to others; a full disk is no reason to stop."""
+    """Write who holds the lock, or what is equal, for the message to others; a full disk does not stop the work."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode(), 0)

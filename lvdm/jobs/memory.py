@@ -70,7 +70,7 @@ def training_gib(module: Module, shape: Sequence[int], *, batch_size: int, is_bf
 
 @contextmanager
 def _like_a_gpu() -> Iterator[None]:
-    """Autocast on the CPU with norms in float32, as autocast on a GPU has them."""
+    """Use autocast on the CPU with norms in float32, as autocast on a GPU has them."""
     norms = {"group_norm": F.group_norm, "layer_norm": F.layer_norm}
     try:
         for name, norm in norms.items():

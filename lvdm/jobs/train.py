@@ -57,7 +57,7 @@ class Run:
 
     @cached_property
     def model(self) -> VideoModel:
-        """The trained model on the CPU, with averaged weights; loaded at the first use."""
+        """Return the trained model on the CPU, with averaged weights; it is loaded at the first use."""
         return load(self.model_file, allow=self.allow)
 
 

@@ -92,7 +92,7 @@ def claim(out: Path, dataset: ToyDataset) -> None:
         other = {key: found.get(key) for key, value in asdict(dataset).items() if found.get(key) != value}
         if other:
             wanted = {key: getattr(dataset, key) for key in other}
-            raise UserError(f"{out} holds a data set with {other}, asked for was {wanted}; choose another folder or remove it")
+            raise UserError(f"{out} holds a data set with {other}, requested was {wanted}; choose another folder or remove it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty and holds no toy data set (no dataset.json); choose a new folder")
     else:
