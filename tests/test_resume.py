@@ -73,7 +73,7 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before_it_aloud(older, config
     if older == "step=3.ckpt":
         shutil.copyfile(tmp_path / "whole" / "checkpoints" / "step=5.ckpt", folder / "step=3.ckpt")  # any whole one will do
     assert train.main([configs["joint"], *every, "--name", "cut"]) == 0
-    assert f"going on from {older}" in caplog.text and "trying the one before it" in caplog.text and "is truncated" in caplog.text
+    assert f"resuming from {older}" in caplog.text and "trying the one before it" in caplog.text and "is truncated" in caplog.text
     assert same(checkpoint(tmp_path / "whole")["current_model_state"], checkpoint(tmp_path / "cut")["current_model_state"])
 
 

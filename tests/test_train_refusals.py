@@ -123,7 +123,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "sharded weights": ("trainer.strategy is deepspeed, which is not supported", set_("trainer.strategy", "deepspeed")),
     "Lightning's own parts": ("trainer.strategy is FSDP, which is not supported", set_("trainer.strategy", "FSDP")),
     "weights in parts in float16": (
-        "has no scaling of gradients in parts; take bf16-mixed",
+        "cannot scale sharded gradients; take bf16-mixed",
         lambda config, at: config["trainer"].update(strategy="fsdp", precision="16-mixed"),
     ),
     "lead-in": ("sampling.lead_in is -1", set_("sampling.lead_in", -1)),
@@ -157,7 +157,7 @@ JOINT: dict[str, tuple[str, Break]] = {
 AUTO: dict[str, tuple[str, Break]] = {
     "sampling": ("`sampling` has no effect on an autoencoder", set_("sampling", {"latent_shape": [2, 4, 2, 2]})),
     "preview steps": ("previews.steps has no effect on an autoencoder", set_("previews", {"steps": 3})),
-    "in parts": ("parts a denoiser over the processes", set_("trainer.strategy", "fsdp")),
+    "in parts": ("shards a denoiser, and an autoencoder has none", set_("trainer.strategy", "fsdp")),
     "frames": ("7 frames", set_("data.params.train.params.num_frames", 7)),
     "no videos": ("nothing", set_("data.params.train.params.root", "nothing")),
     "latents": ("an autoencoder trains on videos", on_latents),

@@ -1,8 +1,8 @@
 """Reads checkpoints of other codes without running what is in them: tensors and plain data come out, nothing else.
 
 PyTorch's own reader is not used: it sets no limits, and it refuses checkpoints of Lightning 1.4 as a whole, because they hold
-callbacks and hyper-parameters. Our reader of pickles (pickles.py) leaves such objects out. The tensors are views of the file, which is
-mapped into memory. Nothing is inflated.
+callbacks and hyper-parameters. Our reader of pickles (pickles.py) leaves such objects out. The tensors are views of the file,
+which is mapped into memory. Nothing is inflated.
 """
 
 from __future__ import annotations

@@ -61,25 +61,6 @@ class EncodeConfig(EncodeSettings):
 
 
 @dataclass(frozen=True)
-class Encoders:
-    """The networks on their device, with the fingerprints that the latents carry."""
-
-    codec: Codec
-    text: TextEncoder | None
-    device: torch.device
-    codec_fingerprint: str
-    text_fingerprint: str | None
-
-    @staticmethod
-    def of(codec: Codec, text: TextEncoder | None, device: str | torch.device) -> Encoders:
-        """Move the networks to the device."""
-        device = as_device(device)
-        codec.to(device)
-        text = None if text is None else text.to(device)
-        return Encoders(codec, text, device, codec.fingerprint(), None if text is None else text.fingerprint())
-
-
-@dataclass(frozen=True)
 class EncodeReport:
     """What one process encoded of a data set."""
 
@@ -109,24 +90,26 @@ def encode(
         data: a folder of videos, a data set, or its config node.
         size: of the frames, for a folder; None takes the size that the model was trained at.
         text_encoder: store the features of each caption too.
-        device: None is where the model lies, and "auto" for a model file.
+        device: on which a model file is loaded; None is "auto". A loaded model stays where it is.
         allow: packages beside lvdm's own that the model file and the node may name classes of.
     """
     if isinstance(model, str | Path):
-        model = load(model, as_device(device or "auto"), allow=allow)
+        model = load(model, device or "auto", allow=allow)
+    elif device is not None:
+        raise UserError("device has no effect on a loaded model, which encodes where it is; leave it out or move the model")
     codec = model.codec if isinstance(model, VideoModel) else model
     if not isinstance(codec, Codec):
         raise UserError(
             f"{type(codec).__name__} encodes no data set, because it has no posterior; give an lvdm.models.codec.Codec"
         )
-    if device is None:
-        device = next(codec.parameters()).device
+    if isinstance(data, str | Path):
+        data = VideoFolder(data, num_frames=codec.temporal_factor, size=size or _trained_size(model, codec), random_clip=False)
+    elif size is not None:
+        raise UserError("size has no effect on a data set, which has one of its own; leave it out")
     if isinstance(data, Mapping):
         check_node(data, kind=VideoFolder, allow=allow)
         data = instantiate(data, allow=allow)
-    elif not isinstance(data, VideoFolder):
-        data = VideoFolder(data, num_frames=codec.temporal_factor, size=size or _trained_size(model, codec), random_clip=False)
-    return encode_folder(data, Encoders.of(codec, text_encoder, device), Path(out), settings)
+    return encode_folder(data, codec, text_encoder, Path(out), settings)
 
 
 def _trained_size(model: VideoModel | Codec, codec: Codec) -> int | Sequence[int]:
@@ -148,70 +131,65 @@ def encode_config(config: Config, overrides: Overrides = None, *, allow: Sequenc
     settings = EncodeSettings(**{each.name: checked[each.name] for each in fields(EncodeSettings)})
     codec = instantiate(checked.codec, allow=allow)
     load_codec_weights(codec, require_codec_weights(checked.codec_weights))
+    codec.to(as_device(checked.device))
     text = None if checked.text_encoder is None else instantiate(checked.text_encoder, allow=allow)
-    encoders = Encoders.of(codec, text, checked.device)
     return {
-        name: encode_folder(instantiate(node, allow=allow), encoders, Path(checked.out, name), settings)
+        name: encode_folder(instantiate(node, allow=allow), codec, text, Path(checked.out, name), settings)
         for name, node in checked.data.items()
     }
 
 
-def encode_folder(videos: VideoFolder, encoders: Encoders, out: Path, settings: EncodeSettings) -> EncodeReport:
-    """Encode this process's share of a data set."""
+def encode_folder(
+    videos: VideoFolder, codec: Codec, text: TextEncoder | None, out: Path, settings: EncodeSettings
+) -> EncodeReport:
+    """Encode this process's share of a data set, on the codec's device."""
     start = time.perf_counter()
-    check_pieces(settings, encoders.codec)
+    check_pieces(settings, codec)
     videos.prepare()
-    _check_draws(videos, settings, encoders, out.name)
-    process = Process.this()
+    _check_draws(videos, settings, out.name)
+    if text is not None and all(not video.known.caption for video in videos.found.videos):
+        logger.warning("no video of data.%s has a caption: each gets the features of the empty one", out.name)
+    process, device = Process.this(), next(codec.parameters()).device
+    text = None if text is None else text.to(device)
     facts = CacheFacts(
-        codec_fingerprint=encoders.codec_fingerprint,
+        codec_fingerprint=codec.fingerprint(),
         data_fingerprint=videos.fingerprint(),
-        temporal_factor=encoders.codec.temporal_factor,
+        temporal_factor=codec.temporal_factor,
         dtype=settings.dtype,
         shard_size=settings.shard_size,
         clip_frames=videos.num_frames if settings.clips else None,
         has_std=settings.std,
         has_flips=settings.flips,
-        text_fingerprint=encoders.text_fingerprint,
+        text_fingerprint=None if text is None else text.fingerprint(),
     )
     count, unit = (len(videos), "clip") if settings.clips else (len(videos.names), "video")
-    is_bf16 = settings.precision == "bfloat16"
-    cast = torch.autocast(encoders.device.type, torch.bfloat16) if is_bf16 else nullcontext()
+    cast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
     with only_alike(out, asdict(facts)), LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
         videos.record_skipped(out / "skipped_files.txt")
         bar = {"total": sum(map(len, writer.missing())), "unit": unit, "disable": process.rank > 0}
-        added = sum(
-            _add(number, videos, encoders, facts, settings, writer)
-            for number in tqdm(writer.todo(), desc=out.name, mininterval=1.0, **bar)
-        )
-    seconds = time.perf_counter() - start
-    return EncodeReport(out, added, f"{unit}s", seconds, encoders.codec_fingerprint, encoders.text_fingerprint)
-
-
-def _add(
-    number: int, videos: VideoFolder, encoders: Encoders, facts: CacheFacts, settings: EncodeSettings, writer: LatentWriter
-) -> bool:
-    """Encode and store one video or clip; return False for a broken video, which is skipped and counted."""
-    try:
-        item = videos[number] if settings.clips else videos.read(number)
-        tensors = _encode_video(item["video"], encoders, facts, settings)
-    except UserError as error:
-        if settings.clips:
-            raise
-        videos.report_broken(number, error)
-        return False
-    if encoders.text is not None:
-        tensors[CONTEXT] = encoders.text([item.get("caption", "")])[0]
-    name = videos.names[item["index"]]
-    writer.add(
-        f"{number}: {name}" if settings.clips else name,
-        tensors.pop(""),
-        further=tensors,
-        fps=float(item["fps"]),
-        caption=item.get("caption"),
-        label=None if item.get("label") is None else int(item["label"]),
-    )
-    return True
+        added = 0
+        for number in tqdm(writer.todo(), desc=out.name, mininterval=1.0, **bar):
+            try:
+                item = videos[number] if settings.clips else videos.read(number)
+                tensors = _encode_video(item["video"], codec, facts, settings)
+            except UserError as error:
+                if settings.clips:
+                    raise
+                videos.report_broken(number, error)
+                continue
+            if text is not None:
+                tensors[CONTEXT] = text([item.get("caption", "")])[0]
+            name = videos.names[item["index"]]
+            writer.add(
+                f"{number}: {name}" if settings.clips else name,
+                tensors.pop(""),
+                further=tensors,
+                fps=float(item["fps"]),
+                caption=item.get("caption"),
+                label=None if item.get("label") is None else int(item["label"]),
+            )
+            added += 1
+    return EncodeReport(out, added, f"{unit}s", time.perf_counter() - start, facts.codec_fingerprint, facts.text_fingerprint)
 
 
 def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
@@ -225,7 +203,7 @@ def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
         raise UserError(f"precision is {settings.precision}; choose float32 or bfloat16")
 
 
-def _check_draws(videos: VideoFolder, settings: EncodeSettings, encoders: Encoders, name: str) -> None:
+def _check_draws(videos: VideoFolder, settings: EncodeSettings, name: str) -> None:
     """Refuse random crops, flips and clips, which latents that are computed once cannot follow."""
     if settings.clips and videos.random_clip:
         raise UserError(f"clips: true needs the same clips in every epoch from data.{name}; set its random_clip: false")
@@ -236,21 +214,19 @@ def _check_draws(videos: VideoFolder, settings: EncodeSettings, encoders: Encode
             f"data.{name} mirrors clips at random: set its flip: false, flips: true here, which stores both, and flip: true "
             "in the LatentClips of training"
         )
-    if encoders.text is not None and all(not video.known.caption for video in videos.found.videos):
-        logger.warning("no video of data.%s has a caption: each gets the features of the empty one", name)
 
 
-def _encode_video(video: Tensor, encoders: Encoders, facts: CacheFacts, settings: EncodeSettings) -> dict[str, Tensor]:
+def _encode_video(video: Tensor, codec: Codec, facts: CacheFacts, settings: EncodeSettings) -> dict[str, Tensor]:
     """Return all latents that the facts promise of a video, by suffix."""
     sides = [video, video.flip(-1)] if facts.has_flips else [video]
-    moments = [encode_pieces(side, encoders, settings.frames_at_once, settings.context_frames) for side in sides]
+    moments = [encode_pieces(side, codec, settings.frames_at_once, settings.context_frames) for side in sides]
     tensors = (tensor for mean_and_std in moments for tensor in mean_and_std[: 2 if facts.has_std else 1])
     return dict(zip(facts.latent_suffixes(), tensors, strict=True))
 
 
-def encode_pieces(video: Tensor, encoders: Encoders, at_once: int, context: int) -> tuple[Tensor, Tensor]:
+def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int) -> tuple[Tensor, Tensor]:
     """Return mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece, without frames that do not fill a latent."""
-    factor = encoders.codec.temporal_factor
+    factor, device = codec.temporal_factor, next(codec.parameters()).device
     frames = video.shape[1] // factor * factor
     if frames == 0:
         raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
@@ -258,7 +234,7 @@ def encode_pieces(video: Tensor, encoders: Encoders, at_once: int, context: int)
     for start in range(0, frames, at_once):
         stop = min(start + at_once, frames)
         first, last = max(0, start - context), min(frames, stop + context)
-        whole = encoders.codec.moments(video[None, :, first:last].to(encoders.device))
+        whole = codec.moments(video[None, :, first:last].to(device))
         wanted = slice((start - first) // factor, (stop - first) // factor)
         pieces.append([each[0].float().cpu()[:, wanted] for each in whole])
     mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))

@@ -20,7 +20,7 @@ from lvdm.jobs.benchmark.data_speed import ReadingSpeed, Turn, in_turn, loader_o
 from lvdm.jobs.benchmark.stages import measured_alone
 from lvdm.jobs.benchmark.subject import BenchmarkSettings, build_subject, compile_subject
 from lvdm.jobs.checks import Module
-from lvdm.jobs.encode import EncodeReport, Encoders, EncodeSettings, encode_folder
+from lvdm.jobs.encode import EncodeReport, EncodeSettings, encode_folder
 from lvdm.jobs.settings import Config, Overrides
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.types import Batch, UserError
@@ -66,7 +66,7 @@ def measure_cache(
     videos = videos_on_disk(data)
     if videos.random_crop or videos.flip:
         raise UserError("this stage compares equal clips; set random_crop=false and flip=false in data.params.train.params")
-    cache, encoding = _encode(videos, module, device)
+    cache, encoding = _encode(videos, module)
     turn = Turn(steps * batch_size, min(len(videos), len(cache)))  # fewer if a video turned out to be broken
 
     def way(clips: ClipSet) -> Callable[[], None]:
@@ -82,13 +82,13 @@ def measure_cache(
     return encoding, in_turn({"cache": way(cache), "videos": way(videos)}, turn, workers=data.num_workers)
 
 
-def _encode(videos: VideoFolder, module: LatentDiffusion, device: torch.device) -> tuple[LatentClips, EncodeReport]:
+def _encode(videos: VideoFolder, module: LatentDiffusion) -> tuple[LatentClips, EncodeReport]:
     """Return clips of as many latents, in memory; they are encoded a clip's length at a time, in the memory of one."""
     codec, std = module.codec, module.sample_posterior
     settings = EncodeSettings(std=std, frames_at_once=videos.num_frames, context_frames=0)
     with TemporaryDirectory() as folder:
         out = Path(folder, "train")
-        report = encode_folder(videos, Encoders.of(codec, None, device), out, settings)
+        report = encode_folder(videos, codec, None, out, settings)
         cache = LatentClips(
             out,
             num_latents=codec.latent_shape(videos.num_frames, *videos.size)[1],
