@@ -74,7 +74,7 @@ class _ZipCheckpoint:
 
     def __init__(self, path: Path, mapped: mmap.mmap) -> None:
         self.mapped, self.left = mapped, len(mapped)
-        with LimitedFile(path) as file, zipfile.ZipFile(file) as archive:  # type: ignore[arg-type]
+        with LimitedFile(path) as file, zipfile.ZipFile(file) as archive:
             self.entries = {entry.filename: entry for entry in archive.infolist()}
             if len(self.entries) < len(archive.infolist()):
                 raise ValueError("two entries of the archive have one name")

@@ -127,4 +127,4 @@ def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{key}.{number}", item)
     elif node is not None:
         value = list(node) if isinstance(node, tuple) else node
-        yield key, current_path(value) if key.endswith(".target") else value
+        yield key, current_path(str(value)) if key.endswith(".target") else value
