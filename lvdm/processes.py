@@ -79,9 +79,14 @@ def gather(part: Part) -> list[Part]:
 
 
 def machine() -> dict[str, Any]:
-    """Return what figures were measured on: device, threads, versions."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-    return {"device": device, "threads": torch.get_num_threads(), "torch": torch.__version__, "python": platform.python_version()}
+    """Return what figures were measured on: device, threads, processes, versions."""
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "processes": Process.this().count,
+    }
 
 
 def as_device(name: str | torch.device) -> torch.device:

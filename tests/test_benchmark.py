@@ -16,10 +16,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from lvdm.cli import benchmark
-from lvdm.cli.benchmark import Subject, shapes_of
-from lvdm.cli.train import take_stepping
 from lvdm.config import instantiate, load_config, to_dict
-from lvdm.jobs.benchmark import speed
+from lvdm.jobs.benchmark import speed, stages
+from lvdm.jobs.benchmark.subject import Subject, shapes_of
+from lvdm.jobs.trainer import move_stepping
 from lvdm.types import Condition
 
 AUTOENCODER = {"target": "lvdm.models.autoencoders.PatchVAE3D", "params": {"channels": [8, 8], "blocks": 1, "latent_channels": 2}}
@@ -121,7 +121,7 @@ def test_flop_of_the_codec_are_those_of_its_layers(stage: str, layers: tuple[str
         for layer in getattr(here.module.codec.autoencoder, name).modules():
             if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d):
                 layer.register_forward_hook(add)
-    flop = speed.count_flop(benchmark.STAGES[stage](here))
+    flop = speed.count_flop(stages.STAGES[stage](here))
     assert flop == sum(counted) > 0
 
 
@@ -130,7 +130,7 @@ def test_flop_of_sampling_are_its_steps_times_the_network() -> None:
     x, t, fps = here.random(here.shapes.latent), torch.zeros(2, dtype=torch.long), torch.ones(2)
     with torch.no_grad():
         once = speed.count_flop(lambda: here.module.denoiser(x, t, Condition(fps=fps)))
-    assert speed.count_flop(benchmark.sampling(here)) == SAMPLING["steps"] * once > 0
+    assert speed.count_flop(stages.sampling(here)) == SAMPLING["steps"] * once > 0
 
 
 # The step ------------------------------------------------------------------------------------------------------------------
@@ -148,12 +148,12 @@ def test_a_training_step_is_lightnings_to_the_bit(config: dict[str, Any], tmp_pa
     torch.manual_seed(1)
     batch = here.batch()
     torch.manual_seed(1)
-    call = benchmark.training(here)  # draws the same batch
+    call = stages.training(here)  # draws the same batch
     here.module.train()
     call()
     off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     settings = dict(TRAINER)
-    take_stepping(theirs, settings)
+    move_stepping(theirs, settings)
     pl.Trainer(**settings, **off, default_root_dir=tmp_path).fit(theirs, DataLoader([batch], batch_size=None))
     trained = dict(here.module.named_parameters())
     assert all(torch.equal(trained[name], parameter) for name, parameter in theirs.named_parameters())
@@ -226,10 +226,10 @@ def test_stage_batch_and_precision_can_be_chosen(tmp_path: Path) -> None:
     [
         (autoencoder(), ["--stage", "sample"], "no stage sample; give one of encode, decode, train"),
         ({**diffusion(), "sampling": None}, [], "needs `sampling`"),
-        (diffusion(), ["--steps", "0"], "--steps 0"),
-        (diffusion(), ["--batch-size", "0"], "--batch-size 0"),
+        (diffusion(), ["--steps", "0"], "steps 0"),
+        (diffusion(), ["--batch-size", "0"], "batch_size 0"),
         (diffusion(), ["--compile", "--warmup", "0"], "would measure the compiler"),
-        (diffusion(), ["--compile", "--stage", "decode"], "--compile has no effect on decode"),
+        (diffusion(), ["--compile", "--stage", "decode"], "compile has no effect on decode"),
         (diffusion(), ["trainer.precision=16-mixed"], "trainer.precision is 16-mixed"),
         (diffusion(), ["--device", "cuda"], "no GPU"),
     ],

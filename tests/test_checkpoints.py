@@ -70,7 +70,7 @@ def test_what_is_not_a_model_file_is_told_apart(tmp_path, written):
     with pytest.raises(UserError, match="is a folder; give the model file in it"):
         read_model(written.parent)
     torch.save({"state_dict": {}}, tmp_path / "some.ckpt")
-    with pytest.raises(UserError, match="go through scripts/convert.py"):
+    with pytest.raises(UserError, match="convert checkpoints of other codes first"):
         read_model(tmp_path / "some.ckpt")
     with pytest.raises(UserError, match="not one that lvdm wrote"):
         read_model(with_metadata(tmp_path / "foreign.safetensors", {"format": "pt"}))

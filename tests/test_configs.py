@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lvdm.cli import dry_run as dry_run_module
 from lvdm.cli import encode, train
-from lvdm.cli.dry_run import num_processes
 from lvdm.config import check, instantiate, load_config, with_defaults
+from lvdm.jobs import dry_run as dry_run_module
+from lvdm.jobs.encode import EncodeConfig, check_pieces
+from lvdm.jobs.trainer import num_processes
 
 FOLDER = Path(__file__).resolve().parents[1] / "configs" / "lvdm"
 TRAINED = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("encode"))
@@ -50,11 +51,11 @@ def test_a_config_builds_without_weights_and_says_its_size(path, capsys, tmp_pat
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("encode_*.yaml")), ids=lambda path: path.stem)
 def test_a_config_of_encoding_builds(path):
     config = load_config([path])
-    check(config, schema=encode.EncodeConfig)
-    config = with_defaults(config, encode.EncodeConfig)
+    check(config, schema=EncodeConfig)
+    config = with_defaults(config, EncodeConfig)
     with torch.device("meta"):
         codec = instantiate(config.codec)
-    encode.check_pieces(config, codec)
+    check_pieces(config, codec)
     assert set(config.data) == {"train", "val"} and all(instantiate(node) is not None for node in config.data.values())
 
 

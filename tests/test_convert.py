@@ -11,7 +11,9 @@ from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.model_file import read_model
 from lvdm.checkpoints.published_lvdm import state_dict
 from lvdm.cli.convert import main
+from lvdm.jobs.convert import convert
 from lvdm.jobs.load import load
+from lvdm.types import UserError
 
 AUTOENCODER = "{target: lvdm.models.autoencoders.VAE3D, params: {channels: 16, downsample: [2, 4, 4]}}"
 CONFIG = f"""
@@ -90,7 +92,21 @@ def test_what_cannot_be_converted_is_one_sentence_and_leaves_no_file(parity, con
     assert run_convert(*start) == 2 and "exists already" in capsys.readouterr().err
 
 
-def test_pvdm_is_refused_in_words(config, tmp_path, capsys):
+def test_python_converts_to_the_same_file(parity, config, tmp_path):
+    checkpoint, outs = parity("lvdm_short.ckpt"), (tmp_path / "command.safetensors", tmp_path / "python.safetensors")
+    told = tmp_path / "told.json"
+    assert run_convert("--from", "lvdm", checkpoint, "--config", config, "--raw", "--out", outs[0], "--json", told) == 0
+    made = convert(checkpoint, config=config, out=outs[1], raw=True)
+    (command_info, command_tensors), (info, tensors) = map(read_model, outs)
+    assert info == command_info and tensors.keys() == command_tensors.keys() and info.config["average"] == 0
+    assert all(torch.equal(tensors[name], command_tensors[name]) for name in tensors)
+    report = json.loads(told.read_text())
+    assert (report["parameters"], report["left_out"]) == (made.parameters, list(made.left_out))
+    with pytest.raises(UserError, match="trainer.logger is given by lvdm itself"):
+        convert(checkpoint, config=config, overrides={"trainer.logger": False}, out=tmp_path / "other")
+
+
+def test_an_unknown_family_is_refused(config, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_convert("--from", "pvdm", "x.ckpt", "--config", config, "--out", tmp_path / "out")
-    assert stopped.value.code == 2 and "once lvdm has PVDM's models" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "invalid choice: 'pvdm' (choose from" in capsys.readouterr().err

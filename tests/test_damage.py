@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from lvdm import files
 from lvdm.checkpoints.model_file import ModelInfo, content_hash, read_info, read_model, save_model
 from lvdm.data import CacheFacts, LatentClips, LatentWriter
-from lvdm.jobs.resume import checkpoint_to_resume, read_checkpoint
+from lvdm.jobs.resume import checkpoint_to_resume, read_run_checkpoint
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.training.checkpoint_file import CheckedIO, write_checkpoint
 from lvdm.types import UserError
@@ -137,10 +137,10 @@ def test_flipped_bits_of_a_checkpoint_are_noticed_or_harmless(tmp_path):
     """In the archive's structure and the pickle as in the weights."""
     state = {"state_dict": {"w": torch.randn(3, 4)}, "optimizer_states": [{"m": torch.randn(4)}], "global_step": 7, "loops": {}}
     write_checkpoint(state, path := tmp_path / "last.ckpt")
-    assert equal(read_checkpoint(path), state)
+    assert equal(read_run_checkpoint(path), state)
     size = path.stat().st_size
     places = range(0, 8 * size, 11)
-    assert flip_all(path, lambda: read_checkpoint(path), places) == len(places)
+    assert flip_all(path, lambda: read_run_checkpoint(path), places) == len(places)
 
 
 def test_a_checkpoint_with_one_flipped_bit_falls_back_to_the_one_before_aloud(tmp_path, caplog):
@@ -157,7 +157,7 @@ def test_a_checkpoint_with_one_flipped_bit_falls_back_to_the_one_before_aloud(tm
         assert checkpoint_to_resume(folder, "auto") == folder.checkpoints / next_one
         assert f"{damaged} is damaged: its content is not what was written" in caplog.text
         with pytest.raises(UserError, match=f"{damaged} is damaged"):
-            read_checkpoint(checkpoint_to_resume(folder, str(path)))
+            read_run_checkpoint(checkpoint_to_resume(folder, str(path)))
         with pytest.raises(UserError, match=f"{damaged} is damaged"):
             CheckedIO().load_checkpoint(path, weights_only=True)
     assert "trying the one before it" in caplog.text
@@ -228,7 +228,7 @@ def test_latents_without_hashes_are_read_with_one_note(cache, caplog):
 def test_a_checkpoint_without_a_hash_is_read_with_a_note(tmp_path, caplog):
     state = {"state_dict": {"w": torch.randn(3)}, "optimizer_states": [], "global_step": 7, "loops": {}}
     torch.save(state, tmp_path / "last.ckpt")
-    assert equal(read_checkpoint(tmp_path / "last.ckpt"), state)
+    assert equal(read_run_checkpoint(tmp_path / "last.ckpt"), state)
     assert "last.ckpt has no hashes" in caplog.text
 
 
@@ -242,7 +242,7 @@ def test_LVDM_VERIFY_0_reads_what_is_there(model, cache, tmp_path, monkeypatch, 
     reads = [
         lambda: read_model(model),
         lambda: LatentClips(cache, num_latents=6)[3],
-        lambda: read_checkpoint(tmp_path / "last.ckpt"),
+        lambda: read_run_checkpoint(tmp_path / "last.ckpt"),
     ]
     for read in reads:
         with pytest.raises(UserError, match="is damaged"):

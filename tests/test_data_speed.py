@@ -1,4 +1,4 @@
-"""Clips a second and memory: both ways see the same clips, memory does not grow, and docs/data.md is true."""
+"""Clips a second and memory: cache and videos give the same clips, memory does not grow, and docs/data.md is true."""
 
 import inspect
 import json
@@ -13,11 +13,11 @@ import yaml
 from tiny_training import Config, autoencoder_config, data_of, diffusion_config, video_set, write_config, write_videos
 
 from lvdm.cli import benchmark
-from lvdm.cli.cache_speed import measure_cache
-from lvdm.cli.data_speed import TURNS, memory_mib, plain_clip
 from lvdm.config import instantiate
 from lvdm.config.check import check_node
 from lvdm.data import Draw, LatentClips, VideoFolder
+from lvdm.jobs.benchmark.cache_speed import measure_cache
+from lvdm.jobs.benchmark.data_speed import TURNS, benchmark_data, memory_mib
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "data.md"
 EXAMPLES = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL)]
@@ -41,25 +41,17 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_videos(tmp_path_factory.mktemp("videos"), count=4, frames=8)
 
 
-def test_the_published_way_shows_the_same_clip(videos: Path) -> None:
-    data = VideoFolder(videos, num_frames=8, size=16)  # the only clip of each video, so that both draw the same
-    for index in range(4):
-        ours, plain = data[index]["video"], plain_clip(data, Draw(0, index))
-        assert (ours - plain).abs().max() < 2.1 / 127.5  # rounded to whole levels once along each axis
-
-
-def test_the_command_measures_both_ways_in_turn(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_and_python_measure_reading(videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = write_config(tmp_path / "a.yaml", autoencoder_config(videos, tmp_path))
     options = ["--stage", "data", "--steps", "2", "--json", str(tmp_path / "x.json")]
-    assert benchmark.main([config, "--published", *options]) == 0
+    assert benchmark.main([config, *options]) == 0
     found = json.loads((tmp_path / "x.json").read_text())
-    rates = found["clips per second"]
-    assert found["clips a turn"] == 4 and len(rates["ours"]) == len(rates["published"]) == 4
-    assert found["ratios"] == pytest.approx([a / b for a, b in zip(rates["ours"], rates["published"], strict=True)])
+    assert found["clips a turn"] == 4 and len(found["clips per second"]["videos"]) == TURNS
+    assert len(found["memory (MiB)"]) == TURNS + 1 and "ratios" not in found
+    speed = benchmark_data(config, steps=2)
+    assert (speed.clips, speed.workers) == (4, found["workers"]) and min(speed.rates["videos"]) > 0
     assert benchmark.main([config, "data.params.train.params.in_memory=true", *options]) == 2
-    assert benchmark.main([config, "--published", "--stage", "train"]) == 2
-    said = capsys.readouterr().err
-    assert "measures reading from disk" in said and "--published has no effect on --stage train" in said
+    assert "measures reading from disk" in capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +70,8 @@ def test_training_from_the_cache_sees_the_clips_of_training_from_videos(is_sampl
     config = diffusion_on(one_clip, clips_per_video=2)
     module, data = instantiate(config["model"]), instantiate(config["data"])
     module.sample_posterior, batches = is_sampled, []
-    found = measure_cache(data, module, batches.append, torch.device("cpu"), steps=3, batch_size=2)
-    assert found["clips a turn"] == 6 and len(batches) == 2 * 3 * (TURNS + 1)
+    _, speed = measure_cache(data, module, batches.append, torch.device("cpu"), steps=3, batch_size=2)
+    assert speed.clips == 6 and len(batches) == 2 * 3 * (TURNS + 1)
     turns = [batches[start : start + 3] for start in range(0, len(batches), 3)]
     for cached, read in zip(sum(turns[::2], []), sum(turns[1::2], []), strict=True):
         mean, std = module.codec.moments(read["video"])
@@ -110,7 +102,6 @@ def test_the_command_measures_training_from_the_cache_and_from_videos_in_turn(
         "set random_crop=false and flip=false": [config, "data.params.train.params.flip=true"],
         "set data.params.train.params.in_memory=false": [config, "data.params.train.params.in_memory=true"],
         "--warmup has no effect on --stage cache": [config, "--warmup", "3"],
-        "--published has no effect on --stage cache": [config, "--published"],
     }
     for words, arguments in refused.items():
         assert benchmark.main([*arguments, *options]) == 2 and words in capsys.readouterr().err

@@ -17,6 +17,7 @@ from lvdm.checkpoints.model_file import ModelInfo, read_model, save_model
 from lvdm.cli import encode
 from lvdm.config import instantiate
 from lvdm.data import LatentClips, VideoFolder
+from lvdm.jobs import encode as encode_job
 from lvdm.models.codec import Codec
 
 HALO = 12  # frames on each side that can reach into a latent of this autoencoder, and more
@@ -80,7 +81,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def interrupt_after(videos: int, patch: pytest.MonkeyPatch) -> list[int]:
     """Ctrl-C when so many videos are encoded; the list counts them."""
-    count, pieces = [0], encode.encode_pieces
+    count, pieces = [0], encode_job.encode_pieces
 
     def counted(*arguments):
         if count[0] == videos:
@@ -88,7 +89,7 @@ def interrupt_after(videos: int, patch: pytest.MonkeyPatch) -> list[int]:
         count[0] += 1
         return pieces(*arguments)
 
-    patch.setattr(encode, "encode_pieces", counted)
+    patch.setattr(encode_job, "encode_pieces", counted)
     return count
 
 

@@ -25,6 +25,7 @@ from lvdm.evaluation.results.result import Result, read_result
 from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import open_source
 from lvdm.jobs import evaluate_in_training as in_training
+from lvdm.jobs import trainer
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.types import UserError
 
@@ -143,7 +144,7 @@ def test_without_it_nothing_of_it_is_made(made: Path, tmp_path: Path, monkeypatc
         raise AssertionError("this costs something")
 
     for name in ("make_extractor", "open_source", "videos_of", "measure_real", "EvaluateInTraining"):
-        monkeypatch.setattr(in_training if name != "EvaluateInTraining" else train, name, never)
+        monkeypatch.setattr(in_training if name != "EvaluateInTraining" else trainer, name, never)
     config = {key: value for key, value in config_of(made, tmp_path).items() if key != "evaluation"}
     assert train.main([write_config(tmp_path / "joint.yaml", config)]) == 0
     assert not (tmp_path / "joint" / "evaluations").exists() and not (tmp_path / "cache").exists()

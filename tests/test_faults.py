@@ -300,7 +300,7 @@ CASES: list[Case] = [
     ("eval", lambda p: ["compare", p.result("a.json"), p.result("b.json", metrics={})], "share no metric"),
     ("eval", lambda p: ["protocols", "tat"], "did you mean tats"),
     ("benchmark", lambda p: [p.config(nothing=1)], "nothing is not a setting"),
-    ("benchmark", lambda p: [p.config(), "--steps", "0"], "--steps 0"),
+    ("benchmark", lambda p: [p.config(), "--steps", "0"], "steps 0"),
     ("benchmark", lambda p: [p.config(), "--stage", "data", "--compile"], "have no effect on --stage data"),
 ]
 

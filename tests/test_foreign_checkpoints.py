@@ -180,7 +180,7 @@ def test_absent_parts_are_named():
         denoiser_weights(doubled())
     with pytest.raises(UserError, match="no autoencoder"):
         autoencoder_weights({"model.diffusion_model.x": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"no averaged weight model_ema.diffusion_modelxweight.*--raw"):
+    with pytest.raises(UserError, match=r"no averaged weight model_ema.diffusion_modelxweight.*with raw"):
         denoiser_weights({"model.diffusion_model.x.weight": torch.zeros(1)})
     with pytest.raises(UserError, match="holds no weights, only epoch"):
         state_dict({"epoch": 3})

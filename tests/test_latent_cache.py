@@ -70,7 +70,7 @@ def test_what_does_not_go_together_is_refused(made: Path, tmp_path: Path, capsys
     settings["data"]["train"]["params"]["random_clip"] = True
     assert encode.main([write_config(tmp_path / "encode.yaml", settings)]) == 2
     assert "set its random_clip: false" in capsys.readouterr().err
-    for option, words in (("flip", "here flips: true, which stores both"), ("random_crop", "cannot carry")):
+    for option, words in (("flip", "flips: true here, which stores both"), ("random_crop", "cannot follow")):
         settings = encode_config(made, tmp_path / "clips")
         settings["data"]["train"]["params"][option] = True
         assert encode.main([write_config(tmp_path / "encode.yaml", settings)]) == 2

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_train_command import _interrupts, kill, model, rows, same  # noqa: F401  (a fixture)
+from test_train_command import kill, model, rows, same
 from tiny_training import Config, autoencoder_config, checkpoint, diffusion_config, write_config
 
 from lvdm.cli import train

@@ -19,7 +19,7 @@ def test_a_run_goes_on_with_other_lengths_and_workers_but_names_what_decides_the
     before = (tmp_path / "joint" / "config.yaml").read_text()
     assert train.main([configs["joint"], *changes]) == 2
     said = capsys.readouterr().err
-    assert "trainer.gradient_clip_val (absent then, 0.5 now)" in said and "--allow-changes" in said
+    assert "trainer.gradient_clip_val (absent then, 0.5 now)" in said and "allow changes" in said
     assert "model.params.tasks.short.params.stride (absent then, 2 now)" in said
     assert (tmp_path / "joint" / "config.yaml").read_text() == before
     assert train.main([configs["joint"], *changes, "--allow-changes"]) == 0
@@ -65,5 +65,5 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before_it_aloud(older, config
     if older == "step=3.ckpt":
         shutil.copyfile(tmp_path / "whole" / "checkpoints" / "step=5.ckpt", folder / "step=3.ckpt")  # any whole one will do
     assert train.main([configs["joint"], *every, "--name", "cut"]) == 0
-    assert f"going on from {older}" in caplog.text and "trying the one before it" in caplog.text and "is truncated" in caplog.text
+    assert f"resuming from {older}" in caplog.text and "trying the one before it" in caplog.text and "is truncated" in caplog.text
     assert same(checkpoint(tmp_path / "whole")["current_model_state"], checkpoint(tmp_path / "cut")["current_model_state"])

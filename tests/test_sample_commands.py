@@ -18,6 +18,8 @@ from lvdm.cli.sampling_options import batches
 from lvdm.config import instantiate
 from lvdm.processes import Process
 from lvdm.sampling.samplers import SAMPLERS
+from lvdm.toys.compare import COLUMNS
+from lvdm.toys.scores import SCORERS
 from lvdm.types import UserError
 
 MODELS, DIFFUSION = "lvdm.models", "lvdm.diffusion"
@@ -307,7 +309,7 @@ def _with_unknown_option(at: Path) -> Path:
 def test_a_gpu_that_is_not_there_is_refused(joint: Path, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(UserError, match="torch sees 2 here"):
+    with pytest.raises(UserError, match="torch sees 2 GPUs here"):
         lvdm.load(joint, device="cuda:2")
 
 
@@ -363,11 +365,11 @@ class Projection:
         self.video = video
 
     def summary(self, last: int) -> dict[str, float]:
-        return dict.fromkeys(compare_long.COLUMNS, project(self.video[-last:]))
+        return dict.fromkeys(COLUMNS, project(self.video[-last:]))
 
 
 def test_compare_long_scores_the_videos_that_sample_long_makes(joint: Path, at: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(compare_long.SCORERS, "discs", Projection)
+    monkeypatch.setitem(SCORERS, "discs", Projection)
     models = ["--predict", str(joint), "--infill", str(joint), "--frames", "40", "--num", "3", "--batch-size", "2", "--seed", "4"]
     variants = ["--variant", "default", "--variant", "plain autoregressive", "infill=none", "overlap=2", "guidance=0.5"]
     assert compare_long.main([*models, *variants, "--json", "report.json", "--out", "table.md"]) == 0

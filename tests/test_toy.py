@@ -14,14 +14,12 @@ from lvdm.cli import make_toy, score_toy
 from lvdm.evaluation import binned, mean_curves, write_csv
 from lvdm.toys import clouds as cloud_data
 from lvdm.toys import discs as disc_data
-from lvdm.toys import score_clouds as toy_clouds
-from lvdm.toys import score_discs as toy_discs
+from lvdm.toys.clouds_score import score_clouds
+from lvdm.toys.discs_score import score_discs
 from lvdm.toys.scene import ToyVideo, video_generator
-from lvdm.toys.score_clouds import score_clouds
-from lvdm.toys.score_discs import score_discs
+from lvdm.toys.scores import SCORERS, score_videos
 from lvdm.toys.write import KINDS, write_mp4
 
-SCORERS = {"discs": score_discs, "clouds": score_clouds}
 SEEDS = (0, 1, 2)
 TINY = ["--videos", "3", "--val", "1", "--frames", "10", "--size", "32"]
 
@@ -164,12 +162,6 @@ def test_impossible_arguments_are_refused_before_anything_is_made(wrong, tmp_pat
 # The scorers
 
 
-def test_scorers_know_the_scenes_as_they_are_drawn():
-    assert toy_discs.COLORS == disc_data.COLORS and toy_discs.RADIUS == disc_data.RADIUS
-    assert toy_discs.SPEED == disc_data.SPEED and toy_clouds.SPEED == cloud_data.SPEED
-    assert toy_clouds.SKIES == cloud_data.SKIES
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_real_videos_score_at_least_99_hundredths(kind, tmp_path):
     summaries = []
@@ -283,6 +275,10 @@ def test_the_command_scores_a_folder_and_draws_curves(tmp_path, capsys):
     assert len((tmp_path / "out" / "curves.csv").read_text().splitlines()) == 1 + 3 * 40
     assert Image.open(tmp_path / "out" / "curves.png").width == 760
     assert "ok_last10" in capsys.readouterr().out
+    files = sorted((tmp_path / "toy" / "train").glob("*.mp4"))
+    by_path = score_videos([str(files[0].parent)], "discs", last=10)
+    by_array = score_videos([decord.VideoReader(str(path))[:].asnumpy() for path in files], "discs", last=10)
+    assert by_path.videos == report["videos"] and by_path.mean == by_array.mean == report["mean"]
 
 
 def test_what_cannot_be_scored_is_refused_in_a_sentence(tmp_path, capsys):

@@ -6,7 +6,6 @@ import csv
 import os
 import shutil
 import signal
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,14 +28,6 @@ from lvdm.training.metrics_file import MetricsFile
 MUON = "model.params.optimizer={target: lvdm.training.Muon}"
 COSINE = "model.params.learning_rate={target: lvdm.training.Cosine, params: {warmup_steps: 2}}"
 DROPOUT = "model.params.denoiser.params.dropout=0.2"
-
-
-@pytest.fixture(autouse=True)
-def _interrupts() -> Iterator[None]:
-    """Lightning ignores Ctrl-C after the first one."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def kill(step: int, where: str, patch: pytest.MonkeyPatch) -> None:
@@ -139,6 +130,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(name, settings, step, where,
     with monkeypatch.context() as patch:
         kill(step, where, patch)
         assert train.main([*settings, "--name", "killed"]) == 130
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "Lightning would ignore the next Ctrl-C"
     assert checkpoint(tmp_path / "killed")["global_step"] == (2 if "checkpoints.every_steps=2" in settings else step)
     assert train.main([*settings, "--name", "killed"]) == 0
     whole, resumed = (checkpoint(tmp_path / run) for run in ("whole", "killed"))

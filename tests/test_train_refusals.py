@@ -123,7 +123,7 @@ JOINT: dict[str, tuple[str, Break]] = {
     "sharded weights": ("trainer.strategy is deepspeed, which is not supported", set_("trainer.strategy", "deepspeed")),
     "Lightning's own parts": ("trainer.strategy is FSDP, which is not supported", set_("trainer.strategy", "FSDP")),
     "weights in parts in float16": (
-        "has no scaling of gradients in parts; take bf16-mixed",
+        "cannot scale sharded gradients; take bf16-mixed",
         lambda config, at: config["trainer"].update(strategy="fsdp", precision="16-mixed"),
     ),
     "lead-in": ("sampling.lead_in is -1", set_("sampling.lead_in", -1)),
@@ -152,12 +152,12 @@ JOINT: dict[str, tuple[str, Break]] = {
     "folder": ("cannot make the run's folder", below_a_file),
     "name that leads out": ("cannot be called '../../x'", set_("name", "../../x")),
     "name with NUL": ("give a name that stays below", set_("name", "a\0b")),
-    "no checkpoint": ("there is no such checkpoint", lambda config, at: ["--resume", str(at / "none.ckpt")]),
+    "no checkpoint": ("there is no checkpoint", lambda config, at: ["--resume", str(at / "none.ckpt")]),
 }  # fmt: skip
 AUTO: dict[str, tuple[str, Break]] = {
     "sampling": ("`sampling` has no effect on an autoencoder", set_("sampling", {"latent_shape": [2, 4, 2, 2]})),
     "preview steps": ("previews.steps has no effect on an autoencoder", set_("previews", {"steps": 3})),
-    "in parts": ("parts a denoiser over the processes", set_("trainer.strategy", "fsdp")),
+    "in parts": ("shards a denoiser, and an autoencoder has none", set_("trainer.strategy", "fsdp")),
     "frames": ("7 frames", set_("data.params.train.params.num_frames", 7)),
     "no videos": ("nothing", set_("data.params.train.params.root", "nothing")),
     "latents": ("an autoencoder trains on videos", on_latents),
@@ -234,8 +234,8 @@ def other_codec(path: Path) -> None:
         ("is of another model: ", None, [f"{P}.denoiser.params.model_channels=64"]),
         ("is of another optimizer than Muon", None, [f"{P}.optimizer={{target: lvdm.training.Muon}}"]),
         ("latents of another autoencoder", other_codec, []),
-        ("there is no such checkpoint", None, ["--resume", "nothing.ckpt"]),
-        ("exists; give another --name", None, ["--resume", "never"]),
+        ("there is no checkpoint nothing.ckpt", None, ["--resume", "nothing.ckpt"]),
+        ("exists; give another name", None, ["--resume", "never"]),
     ],
 )
 def test_what_cannot_be_gone_on_from_is_told_and_left_as_it_is(words, damage, settings, run, tmp_path, capsys, monkeypatch):

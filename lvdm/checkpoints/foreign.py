@@ -1,8 +1,8 @@
 """Reads checkpoints of other codes without running what is in them: tensors and plain data come out, nothing else.
 
-PyTorch's own reader is not used: it sets no limits, and it refuses checkpoints of Lightning 1.4 as a whole, for the callbacks and
-hyper-parameters in them. Our reader of pickles (pickles.py) leaves such objects out. The tensors are views of the file, which is
-mapped into memory. Nothing is inflated.
+PyTorch's own reader is not used: it sets no limits, and it refuses checkpoints of Lightning 1.4 as a whole, because they hold
+callbacks and hyper-parameters. Our reader of pickles (pickles.py) leaves such objects out. The tensors are views of the file,
+which is mapped into memory. Nothing is inflated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DAMAGE = (  # what a damaged or hostile file can raise
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The checkpoint's dictionary on the CPU: tensors, numbers, texts, and lists and dictionaries of these."""
+    """Return the dictionary of a checkpoint on the CPU: tensors, numbers, texts, and lists and dictionaries of these."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no checkpoint file {path}; correct the path" + (" (it is a folder)" if path.is_dir() else ""))
@@ -74,7 +74,7 @@ class _ZipCheckpoint:
 
     def __init__(self, path: Path, mapped: mmap.mmap) -> None:
         self.mapped, self.left = mapped, len(mapped)
-        with LimitedFile(path) as file, zipfile.ZipFile(file) as archive:  # type: ignore[arg-type]
+        with LimitedFile(path) as file, zipfile.ZipFile(file) as archive:
             self.entries = {entry.filename: entry for entry in archive.infolist()}
             if len(self.entries) < len(archive.infolist()):
                 raise ValueError("two entries of the archive have one name")
@@ -98,7 +98,7 @@ class _ZipCheckpoint:
         return self.mapped[start : start + size]
 
     def _place(self, name: str) -> tuple[int, int]:
-        """Start and size of an entry within the file; the entries together may not be larger than the file."""
+        """Return start and size of an entry within the file; the entries together may not be larger than the file."""
         if name not in self.entries:
             raise ValueError(f"there is no entry {name}")
         entry = self.entries[name]
@@ -125,7 +125,7 @@ class _ZipCheckpoint:
 
 class _LegacyCheckpoint:
     """The format before PyTorch 1.6: pickles of a magic number, a version, facts on the machine, the content and the keys of its
-    storages, then the storages. The content is read twice, since it tells the types that lie behind it."""
+    storages, then the storages. The content is read twice, because it gives the types of the storages after it."""
 
     def __init__(self, mapped: mmap.mmap) -> None:
         self.mapped = mapped

@@ -96,13 +96,13 @@ def save_model(path: str | Path, tensors: Mapping[str, Tensor], info: ModelInfo)
 
 
 def read_info(path: str | Path) -> ModelInfo:
-    """The description alone; the tensors stay on the disk."""
+    """Return the description alone; the tensors stay on the disk."""
     with _opened(Path(path)) as file:
         return _info(Path(path), file.metadata() or {})
 
 
 def read_model(path: str | Path) -> tuple[ModelInfo, dict[str, Tensor]]:
-    """The description and all tensors, on the CPU."""
+    """Return the description and all tensors, on the CPU."""
     with open_model(path) as model:
         return model
 
@@ -130,7 +130,7 @@ def open_model(path: str | Path) -> Iterator[tuple[ModelInfo, dict[str, Tensor]]
 
 
 def content_hash(path: str | Path) -> str:
-    """Return what tells a model file from all others: the hash in it covers all that it holds; without one, that of its bytes."""
+    """Return what identifies a model file: the hash in it covers all that it holds; without one, that of its bytes."""
     with _opened(Path(path)) as file:
         metadata = file.metadata() or {}
     _info(Path(path), metadata)
@@ -144,7 +144,7 @@ def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, 
 
 
 def check_weights(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str, path: str | Path) -> None:
-    """Whether these are the weights of this network, which may lie on the meta device; `path` is where they come from."""
+    """Check that these are the weights of this network, which may lie on the meta device; `path` is their source."""
     given = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     differences = _differences(given, module.state_dict())
     if differences:
@@ -160,18 +160,18 @@ def _differences(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> l
     common = [name for name in wanted if name in given]
     other = [name for name in common if given[name].shape != wanted[name].shape]
     strange = [name for name in common if wanted[name].is_floating_point() != (given[name].dtype in FLOATS)]
-    said = []
+    found = []
     if missing:
-        said.append(f"{len(missing)} missing (first {missing[0]}, {_shape(wanted[missing[0]])})")
+        found.append(f"{len(missing)} missing (first {missing[0]}, {_shape(wanted[missing[0]])})")
     if unexpected:
-        said.append(f"{len(unexpected)} unexpected (first {unexpected[0]}, {_shape(given[unexpected[0]])})")
+        found.append(f"{len(unexpected)} unexpected (first {unexpected[0]}, {_shape(given[unexpected[0]])})")
     if other:
         name = other[0]
         shapes = f"{_shape(given[name])} in the file, {_shape(wanted[name])} built"
-        said.append(f"{len(other)} of another shape (first {name}, {shapes})")
+        found.append(f"{len(other)} of another shape (first {name}, {shapes})")
     if strange:
-        said.append(f"{len(strange)} of another type (first {strange[0]}, {given[strange[0]].dtype} in the file)")
-    return said
+        found.append(f"{len(strange)} of another type (first {strange[0]}, {given[strange[0]].dtype} in the file)")
+    return found
 
 
 def _shape(tensor: Tensor) -> str:
@@ -191,13 +191,12 @@ def _opened(path: Path) -> safe_open:
         if _starts_like_safetensors(path):
             raise UserError(f"{path} is a truncated or damaged model file ({error}); copy or make it again") from error
         raise UserError(
-            f"{path} is not a model file (safetensors) but something else; checkpoints of other codes go through "
-            "scripts/convert.py first"
+            f"{path} is not a model file (safetensors) but something else; convert checkpoints of other codes first"
         ) from error
 
 
 def _starts_like_safetensors(path: Path) -> bool:
-    """A length in 8 bytes, then a JSON object; an empty file counts as truncated."""
+    """Return whether a file starts with a length in 8 bytes and a JSON object; an empty file counts as truncated."""
     with path.open("rb") as file:
         start = file.read(9)
     return len(start) < 9 or start[8:9] == b"{"
@@ -228,7 +227,7 @@ def _info(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """The description as JSON; a UserError if it is none, or too large for one."""
+    """Return the description as JSON; raise a UserError if it is none, or too large for one."""
     if len(text) > LONGEST:
         raise UserError(f"{len(text):,} characters, at most {LONGEST:,}")
     described = json.loads(text)
@@ -238,7 +237,7 @@ def _parsed(text: str) -> dict[str, Any]:
 
 
 def _check_size(described: dict[str, Any]) -> None:
-    """Level by level, so that what is nested too deeply for recursion is refused too."""
+    """Limit nesting and values level by level, which also works for a nesting too deep for recursion."""
     level, values, depth = [described], 0, 0
     while level:
         values, depth = values + len(level), depth + 1

@@ -89,7 +89,7 @@ class PickleReader:
         self._opcodes = 0
 
     def read(self, file: BinaryIO) -> Any:
-        """One pickle; the file stands behind it afterwards. ValueError, LookupError or TypeError if it is damaged or hostile."""
+        """Read one pickle, and leave the file after it. ValueError, LookupError or TypeError if it is damaged or hostile."""
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -129,7 +129,7 @@ class PickleReader:
             action() if argument is None else action(argument)
 
     def _popped(self, count: int) -> list[Any]:
-        """The last `count` values of the stack."""
+        """Remove and return the last `count` values of the stack."""
         at = len(self._stack) - count
         if at < 0:
             raise IndexError("the stack is empty")
@@ -200,7 +200,7 @@ class PickleReader:
         _set(self._stack[-1], values)
 
     def _build(self) -> None:
-        """The state of an object is left out; the object stays."""
+        """Leave out the state of an object, and keep the object."""
         self._popped(1)
 
     def _global(self, name: str) -> None:
@@ -263,7 +263,7 @@ class PickleReader:
     def _tensor(
         self, storage: Any, offset: Any, size: Any, stride: Any, _grad: Any = None, _hooks: Any = None, metadata: Any = None
     ) -> Any:
-        """A view of a storage, after checking that it lies within."""
+        """Return a view of a storage, after checking that it lies within."""
         if storage is FOREIGN:
             return FOREIGN
         if metadata:
@@ -299,7 +299,7 @@ def _extend(target: Any, values: Sequence[Any]) -> None:
 
 
 def _set(target: Any, values: Sequence[Any]) -> Any:
-    """Key, value, key, value, ... into a dictionary. Only texts and numbers can be keys, since hashing others may not end."""
+    """Put key, value, key, value, ... into a dictionary. Only texts and numbers can be keys, since hashing others may not end."""
     if isinstance(target, dict):
         plain = [(key, value) for key, value in zip(values[::2], values[1::2], strict=True) if isinstance(key, (str, int, float))]
         target.update((key, value) for key, value in plain if not _is_foreign(value))

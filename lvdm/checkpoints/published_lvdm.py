@@ -24,7 +24,7 @@ COUNTERS = ("model_ema.decay", "model_ema.num_updates")
 
 
 def state_dict(checkpoint: Mapping[str, Any]) -> Weights:
-    """The tensors of a checkpoint, which lie under `state_dict` or are the file itself."""
+    """Return the tensors of a checkpoint, which lie under `state_dict` or are the file itself."""
     inner = checkpoint.get("state_dict", checkpoint)
     tensors = {name: value for name, value in inner.items() if isinstance(value, Tensor)} if isinstance(inner, Mapping) else {}
     if not tensors:
@@ -35,13 +35,13 @@ def state_dict(checkpoint: Mapping[str, Any]) -> Weights:
 
 
 def ignored_names(weights: Mapping[str, Tensor]) -> tuple[str, ...]:
-    """What lvdm takes nothing from: losses, tables, text encoders."""
+    """Return the names of which lvdm uses nothing: losses, tables, text encoders."""
     used = (AUTOENCODER, *ALONE, DENOISER, AVERAGED)
     return tuple(name for name in weights if not name.startswith(used) or name in COUNTERS)
 
 
 def autoencoder_weights(weights: Mapping[str, Tensor]) -> Weights:
-    """Weights for VAE3D, each convolution once, after checking that its two copies are equal."""
+    """Return the weights for VAE3D, each convolution once, after checking that its two copies are equal."""
     own = {name.removeprefix(AUTOENCODER): weights[name] for name in weights if name.startswith(AUTOENCODER)}
     own = own or {name: weights[name] for name in weights if name.startswith(ALONE)}
     if not own:
@@ -55,7 +55,7 @@ def autoencoder_weights(weights: Mapping[str, Tensor]) -> Weights:
 
 
 def denoiser_weights(weights: Mapping[str, Tensor], *, averaged: bool = True) -> Weights:
-    """Weights for UNet3D: the averaged ones, which the published results are made with, or the last step's."""
+    """Return the weights for UNet3D: the averaged ones, which the published results use, or those of the last step."""
     raw = {name.removeprefix(DENOISER): weights[name] for name in weights if name.startswith(DENOISER)}
     if not raw:
         raise UserError(f"the checkpoint holds no denoiser ({DENOISER}*), but {_beginnings(weights)}")
@@ -65,15 +65,15 @@ def denoiser_weights(weights: Mapping[str, Tensor], *, averaged: bool = True) ->
 def _averaged(weights: Mapping[str, Tensor], name: str) -> Tensor:
     stored = AVERAGED + averaged_name(name)
     if stored not in weights:
-        raise UserError(f"the checkpoint holds no averaged weight {stored}; take the last step's weights instead (--raw)")
+        raise UserError(f"the checkpoint holds no averaged weight {stored}; take the last step's weights instead, with raw")
     return weights[stored]
 
 
 def averaged_name(name: str) -> str:
-    """`input_blocks.0.0.weight` -> `diffusion_modelinput_blocks00weight`."""
+    """Return `diffusion_modelinput_blocks00weight` for `input_blocks.0.0.weight`."""
     return (DENOISER.removeprefix("model.") + name).replace(".", "")
 
 
 def _beginnings(weights: Mapping[str, Tensor]) -> str:
-    """The first words of all names: enough to see what a file is."""
+    """Return the first words of all names: enough to see what a file is."""
     return "names that begin with " + ", ".join(sorted({name.split(".")[0] for name in weights})[:6])

@@ -1,1 +1,1 @@
-"""Commands: parse, build, run, print. The only room that reads the config and prints; imports all others, is imported by none."""
+"""Commands: parse arguments, call a function of the library, print. The only room that prints; no other imports it."""

@@ -1,11 +1,10 @@
-"""What every command shares: a parser with an example, user errors in one sentence with exit status 2, and `--json`."""
+"""The parts of every command: a parser with an example, user errors in one sentence with exit status 2, and `--json`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 
-from lvdm.files import why_not_written
+from lvdm.files import why_not_written, write_whole
 from lvdm.processes import machine
 from lvdm.types import UserError
 from lvdm.version import __version__
@@ -23,7 +22,7 @@ Report = dict[str, Any]  # what a command did and measured
 
 
 class Stopped(Exception):
-    """The work was told to end before its end, and has put its things in order."""
+    """The work was stopped by a signal, and its state is saved."""
 
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
@@ -31,7 +30,7 @@ class Stopped(Exception):
 
 
 def parser(description: str, *, example: str) -> argparse.ArgumentParser:
-    """An argument parser whose help ends with a command that works, and that knows `--json`."""
+    """Return an argument parser with `--json`, whose help ends with a command that works."""
     made = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -39,15 +38,26 @@ def parser(description: str, *, example: str) -> argparse.ArgumentParser:
     return made
 
 
+def add_config(parse: argparse.ArgumentParser) -> None:
+    """Add the config files and overrides, which `config_of` divides, and `--allow-module`."""
+    parse.add_argument("config", nargs="+", help="YAML files, merged left to right, then key=value overrides")
+    add_allow_module(parse)
+
+
+def config_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the config files and the key=value overrides among the words of a command line."""
+    return [word for word in words if "=" not in word], [word for word in words if "=" in word]
+
+
 def add_allow_module(parse: argparse._ActionsContainer) -> None:
-    """`--allow-module` of the commands that build what a config names."""
+    """Add `--allow-module` for commands that build the classes of a config."""
     parse.add_argument(
         "--allow-module", action="append", default=[], metavar="NAME", help="a package of yours that targets may name"
     )
 
 
 def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Report], argv: Sequence[str] | None = None) -> int:
-    """Parse, work, report: the exit status is 0, 2 for what the user can mend, 130 when interrupted, that of `Stopped`."""
+    """Parse, work, report. The exit status is 0, 2 for a user's error, 1 for the machine's, 130 if interrupted."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse.parse_intermixed_args(argv)  # overrides may stand after options
     start = time.perf_counter()
@@ -74,7 +84,7 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
 
 
 def refuse_idle(args: argparse.Namespace, parse: argparse.ArgumentParser, options: Sequence[str], why: str) -> None:
-    """Whatever was given of these options of a parser has no effect here."""
+    """Refuse these options of a parser, if given, because they have no effect here."""
     given = [action for action in parse._actions if action.dest in options and getattr(args, action.dest) != action.default]
     if given:
         raise UserError(f"{given[0].option_strings[0]} has no effect {why}")
@@ -85,7 +95,7 @@ LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken
 
 
 def explained(error: BaseException) -> str | None:
-    """Return one sentence for what the machine is to blame for: its memory, or another process that ended; else None."""
+    """Return one sentence for an error of the machine: too little memory, or another process that ended; else None."""
     reason = str(error).strip().partition("\n")[0]
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return f"there is too little memory ({reason or 'MemoryError'}); lower the batch size, or close other programs"
@@ -96,16 +106,12 @@ def explained(error: BaseException) -> str | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write to a temporary name, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Write a file that readers find complete or not at all."""
     try:
-        temporary.write_text(text)
-        os.replace(temporary, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, lambda temporary: temporary.write_text(text))
     except OSError as error:
-        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another place") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another path") from error
 
 
 def _sentence(error: Exception) -> str:

@@ -1,44 +1,41 @@
-"""`scripts/compare_long.py`: the same long videos made in several ways, scored, in one table with its spread.
+"""`scripts/compare_long.py`: the same long toy videos sampled in several ways, scored, in one table.
 
-A variant is a name and settings that differ from the model file's own; all variants share seeds, so they are compared video by
-video.
+A variant is a name and settings that differ from the model file's own.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from lvdm.cli import command
-from lvdm.cli.sampling_options import add_machine, batches, load_model
-from lvdm.cli.score_toy import SCORERS
+from lvdm.cli.sampling_options import add_machine, load_model
 from lvdm.config.keys import hint
-from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
+from lvdm.sampling.long_pipeline import LongOptions
 from lvdm.sampling.pipeline import VideoModel
+from lvdm.toys.compare import COLUMNS, Variant, compare, markdown
+from lvdm.toys.scores import SCORERS
 from lvdm.types import UserError
 
-COLUMNS = ("ok", "ok_last300", "motion", "drift", "score")
+SETTINGS = [each.name for each in fields(LongOptions) if each.name != "frames"]
 MODELS = ("predict", "infill")  # keys of a variant that name other model files; infill=none is plain autoregressive
 
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Make the same long toy videos in several ways, score them, and print one table (markdown) with mean and spread.",
+        "Sample the same long toy videos in several ways, score them, and print one table (markdown) with mean and spread.",
         example="scripts/compare_long.py --predict MODEL --infill MODEL --num 8 "
         "--variant clean condition_noise=0 --variant noisy condition_noise=200",
     )
-    parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that goes on from given latents")
+    parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that continues given latents")
     parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps")
-    settings = ", ".join(each.name for each in fields(LongOptions))
-    parse.add_argument("--variant", nargs="+", action="append", required=True, metavar=("NAME", "key=value"),
-                       help=f"a name, then settings: {settings}, predict=FILE, infill=FILE|none")  # fmt: skip
+    help_ = f"a name, then settings: {', '.join(SETTINGS)}, predict=FILE, infill=FILE|none"
+    parse.add_argument("--variant", nargs="+", action="append", required=True, metavar=("NAME", "key=value"), help=help_)
     parse.add_argument("--kind", choices=list(SCORERS), default="discs", help="what the videos show (default discs)")
     parse.add_argument("--num", type=int, default=8, help="videos of each variant (default 8)")
     parse.add_argument("--frames", type=int, default=1000, help="of each video (default 1000)")
@@ -50,67 +47,51 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(parser(), compare, argv)
+    return command.run(parser(), work, argv)
 
 
-def compare(args: argparse.Namespace) -> command.Report:
-    if args.num < 1 or args.batch_size < 1:
-        raise UserError(f"--num is {args.num} and --batch-size {args.batch_size}; both must be at least 1")
-    variants = {words[0]: read_variant(words) for words in args.variant}
+def work(args: argparse.Namespace) -> command.Report:
+    settings = {words[0]: read_settings(words) for words in args.variant}
     loaded: dict[Path, VideoModel] = {}
-    results = {name: make_and_score(settings, args, loaded) for name, settings in variants.items()}
+    variants = {name: read_variant(each, args, loaded) for name, each in settings.items()}
+    results = compare(variants, kind=args.kind, num=args.num, seed=args.seed, batch_size=args.batch_size)
     table = markdown(results)
     print(table)
     if args.out is not None:
         command.write_text(args.out, table + "\n")
-    return {"frames": args.frames, "num": args.num, "seed": args.seed, "variants": results}
+    rows = {
+        name: {
+            "settings": {key: str(value) for key, value in settings[name].items()},
+            "mean": {column: each.scores.mean[column] for column in COLUMNS},
+            "spread": {column: each.scores.spread[column] for column in COLUMNS},
+            "videos": {column: each.scores.columns[column] for column in COLUMNS},
+            "seconds_per_video": each.seconds_per_video,
+        }
+        for name, each in results.items()
+    }
+    return {"frames": args.frames, "num": args.num, "seed": args.seed, "variants": rows}
 
 
-def read_variant(words: Sequence[str]) -> dict[str, Any]:
-    """NAME key=value ... -> settings."""
-    known = [*(f.name for f in fields(LongOptions) if f.name != "frames"), *MODELS]
+def read_settings(words: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of NAME key=value ..."""
     settings = {}
     for word in words[1:]:
         key, equals, value = word.partition("=")
-        if not equals or key not in known:
-            raise UserError(f"--variant {words[0]}: {word!r} is no setting key=value; {hint(key, known)}")
+        if not equals or key not in (*SETTINGS, *MODELS):
+            raise UserError(f"--variant {words[0]}: {word!r} is no setting key=value; {hint(key, [*SETTINGS, *MODELS])}")
         settings[key] = yaml.safe_load(value)
     return settings
 
 
-def make_and_score(settings: Mapping[str, Any], args: argparse.Namespace, loaded: dict[Path, VideoModel]) -> dict[str, Any]:
-    """Scores of each video, their mean and spread, and seconds a video."""
-    predict = model(settings.get("predict", args.predict), args, loaded)
+def read_variant(settings: dict[str, Any], args: argparse.Namespace, loaded: dict[Path, VideoModel]) -> Variant:
+    """Return a variant with its models; each file is loaded once."""
+
+    def model(path: str | Path) -> VideoModel:
+        path = Path(path)
+        if path not in loaded:
+            loaded[path] = load_model(path, args)
+        return loaded[path]
+
     infill = settings.get("infill", args.infill)
-    filling = None if infill in (None, "none") else model(infill, args, loaded)
-    options = {key: value for key, value in settings.items() if key not in MODELS}
-    made = prepare_long_video(predict, filling, LongOptions(frames=args.frames, **options))
-    start, scores = time.perf_counter(), []
-    for batch in batches(range(args.num), args.batch_size):
-        videos = np.concatenate(list(made.frames(args.seed, batch)), axis=1)  # (v, t, h, w, 3)
-        scores += [SCORERS[args.kind](video).summary(last=300) for video in videos]
-    seconds = (time.perf_counter() - start) / args.num
-    columns = {name: [float(score[name]) for score in scores] for name in COLUMNS}
-    return {
-        "settings": {key: str(value) for key, value in settings.items()},
-        "mean": {name: float(np.mean(values)) for name, values in columns.items()},
-        "spread": {name: float(np.std(values, ddof=1)) if len(values) > 1 else 0.0 for name, values in columns.items()},
-        "videos": columns,
-        "seconds_per_video": seconds,
-    }
-
-
-def model(path: str | Path, args: argparse.Namespace, loaded: dict[Path, VideoModel]) -> VideoModel:
-    path = Path(path)
-    if path not in loaded:
-        loaded[path] = load_model(path, args)
-    return loaded[path]
-
-
-def markdown(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """One row a variant: mean +- standard deviation of one video."""
-    rows = [f"| variant | {' | '.join(COLUMNS)} | seconds a video |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name, result in results.items():
-        cells = [f"{result['mean'][column]:.3f} ± {result['spread'][column]:.3f}" for column in COLUMNS]
-        rows.append(f"| {name} | {' | '.join(cells)} | {result['seconds_per_video']:.1f} |")
-    return "\n".join(rows)
+    options = LongOptions(frames=args.frames, **{key: value for key, value in settings.items() if key not in MODELS})
+    return Variant(model(settings.get("predict", args.predict)), None if infill in (None, "none") else model(infill), options)

@@ -39,10 +39,10 @@ def parser() -> argparse.ArgumentParser:
         "Sample long videos: sparse keys first, then the gaps between them; without --infill every latent is a key.",
         example="scripts/sample_long.py --predict runs/predict_sky/model.safetensors --infill runs/infill_sky/model.safetensors",
     )
-    parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that goes on from given latents")
+    parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that continues given latents")
     parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps; the same file is loaded once")
     parse.add_argument("--frames", type=int, default=1000, help="of each video, a start included (default 1000)")
-    parse.add_argument("--start", type=Path, metavar="VIDEO", help="a video or folder of images to go on from")
+    parse.add_argument("--start", type=Path, metavar="VIDEO", help="a video or folder of images to continue")
     parse.add_argument("--start-frames", type=int, metavar="N", help="only the first N frames of --start")
     add_sampling(parse, num=1)
     add_long_video(parse)
@@ -98,12 +98,12 @@ def load_infill(args: argparse.Namespace, predict: VideoModel) -> VideoModel | N
 def read_options(args: argparse.Namespace) -> LongOptions:
     if args.gap_batch != "auto" and not args.gap_batch.isdecimal():
         raise UserError(f"--gap-batch is {args.gap_batch!r}, expected auto or a number")
-    told = {option.name: getattr(args, option.name) for option in fields(LongOptions)}
-    return LongOptions(**{**told, "gap_batch": args.gap_batch if args.gap_batch == "auto" else int(args.gap_batch)})
+    given = {option.name: getattr(args, option.name) for option in fields(LongOptions)}
+    return LongOptions(**{**given, "gap_batch": args.gap_batch if args.gap_batch == "auto" else int(args.gap_batch)})
 
 
 def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None:
-    """The start's frames, uint8 (t, h, w, 3), in the model's size."""
+    """Return the start's frames, uint8 (t, h, w, 3), in the model's size."""
     if args.start is None:
         if args.start_frames is not None:
             raise UserError("--start-frames has no effect without --start; give both or neither")

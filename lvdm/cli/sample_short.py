@@ -33,10 +33,10 @@ def parser() -> argparse.ArgumentParser:
         example="scripts/sample_short.py runs/short_sky/model.safetensors --num 8 --sampler dpmpp --steps 20 --contact-sheet",
     )
     parse.add_argument("model", type=Path, metavar="MODEL", help="model.safetensors of a diffusion model")
-    told = parse.add_mutually_exclusive_group()
-    told.add_argument("--label", type=int, metavar="L", help="class of the videos, for models trained with labels")
-    told.add_argument("--prompt", metavar="TEXT", help="what to show, for models with a text encoder")
-    told.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line; --num videos of each")
+    what = parse.add_mutually_exclusive_group()
+    what.add_argument("--label", type=int, metavar="L", help="class of the videos, for models trained with labels")
+    what.add_argument("--prompt", metavar="TEXT", help="what to show, for models with a text encoder")
+    what.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line; --num videos of each")
     add_sampling(parse, num=4)
     add_output(parse)
     add_machine(parse)
@@ -95,7 +95,7 @@ def sample(args: argparse.Namespace) -> command.Report:
 
 
 def read_prompts(args: argparse.Namespace) -> list[str]:
-    """The prompts asked for; none is an empty list."""
+    """Return the requested prompts; an empty list for none."""
     if args.prompt is not None:
         return [args.prompt]
     if args.prompts is None:
@@ -104,7 +104,7 @@ def read_prompts(args: argparse.Namespace) -> list[str]:
 
 
 def prompts_of(path: Path) -> list[str]:
-    """A prompt a line; empty lines are none."""
+    """Return the prompts in a file, one a line."""
     prompts = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     if not prompts:
         raise UserError(f"{path} holds no prompt; write one a line")

@@ -36,10 +36,10 @@ FPS_UNKNOWN = 8.0  # to show a video by when nobody says
 
 
 def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
-    """How to sample."""
+    """Add the options of sampling."""
     group = parse.add_argument_group("sampling (the model file says what is best for it)")
     group.add_argument("--num", type=int, default=num, help=f"videos (default {num})")
-    group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same whatever else is asked for (default 0)")
+    group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same for any other option (default 0)")
     group.add_argument("--sampler", choices=sorted(SAMPLERS), help=SAMPLER)
     group.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
@@ -48,7 +48,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
 
 
 def add_long_video(parse: argparse.ArgumentParser) -> None:
-    """How windows become a long video; `sample_long.read_options` reads it."""
+    """Add the options of a long video, which `sample_long.read_options` reads."""
     group = parse.add_argument_group("long video (the model file says what is best for it)")
     group.add_argument("--condition-noise", type=int, metavar="S", help="noise on given keys, a time of the schedule; 0 is clean")
     group.add_argument("--gap-noise", type=int, metavar="S", help="the same while gaps are filled")
@@ -60,7 +60,7 @@ def add_long_video(parse: argparse.ArgumentParser) -> None:
 
 
 def add_output(parse: argparse.ArgumentParser) -> None:
-    """Where to write what."""
+    """Add the options of the files to write."""
     group = parse.add_argument_group("output")
     group.add_argument("--out", type=Path, metavar="DIR", help="folder (default: samples/NAME, numbered where that is taken)")
     group.add_argument("--format", default="mp4", metavar="LIST", help="any of mp4,gif,npz,frames (default mp4)")
@@ -72,7 +72,7 @@ def add_output(parse: argparse.ArgumentParser) -> None:
 
 
 def add_machine(parse: argparse.ArgumentParser) -> None:
-    """What to compute on."""
+    """Add the options of the device."""
     group = parse.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network (default float32)")
@@ -84,14 +84,14 @@ def load_model(path: Path, args: argparse.Namespace) -> VideoModel:
 
 
 def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
-    """Videos at once: as asked for, or as many as are useful."""
+    """Return how many videos to sample at once: as many as requested, or as are useful."""
     if args.batch_size is not None:
         return args.batch_size
     return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
 
 
 def batches(videos: Sequence[int], size: int) -> Iterator[range]:
-    """Videos whose numbers follow each other, at most so many at once."""
+    """Yield ranges of consecutive videos, at most so many at once."""
     if size < 1:
         raise UserError(f"the batch size is {size}; give 1 or more")
     start = 0
@@ -108,7 +108,7 @@ def check_num(args: argparse.Namespace) -> None:
 
 @contextmanager
 def progress(total: float, unit: str) -> Iterator[tqdm]:
-    """A bar over all the work of this process, drawn by the first; in a log file it is a line now and then."""
+    """Show a bar over all the work of this process, in the first one; in a log file it is a line now and then."""
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
     seldom = 0.2 if sys.stderr.isatty() else 10.0
     with tqdm(total=total, unit=unit, bar_format=form, mininterval=seldom, disable=Process.this().rank > 0) as bar:

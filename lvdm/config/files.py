@@ -30,12 +30,12 @@ LONGEST, MOST = 1 << 20, 10_000  # characters of a config file, and its values o
 OVERRIDE = re.compile(r"(?P<key>[\w/][\w/-]*(\.[\w/-]+)*)=(?P<value>.*)", re.DOTALL)
 
 
-def load_config(paths: Sequence[str | Path], overrides: Sequence[str] = ()) -> DictConfig:
-    """Return the merged files with the overrides; interpolations are resolved, and no value is missing."""
+def load_config(paths: Sequence[str | Path | Mapping[str, Any]], overrides: Sequence[str] = ()) -> DictConfig:
+    """Return the merged files or mappings with the overrides; interpolations are resolved, and no value is missing."""
     merged = OmegaConf.create({})
     defined: list[list[str]] = []  # by file: the names below `define`
     for path in paths:
-        new = _read(Path(path))
+        new = _read(path)
         defined.append([join(DEFINE, name) for name, _ in items(OmegaConf.to_container(new, resolve=False).get(DEFINE))])
         merged = _merge(merged, new, path)
     tree = OmegaConf.to_container(merged, resolve=False)
@@ -77,7 +77,10 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
 # Reading and merging
 
 
-def _read(path: Path) -> DictConfig:
+def _read(path: str | Path | Mapping[str, Any]) -> DictConfig:
+    if isinstance(path, Mapping):
+        return OmegaConf.create(dict(path))
+    path = Path(path)
     try:
         return OmegaConf.create(_checked_yaml(path))
     except UserError:  # which is a ValueError too

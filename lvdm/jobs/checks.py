@@ -1,9 +1,10 @@
-"""What must fit together before a run leaves its first file: network, data, sampling settings, checkpoint, cached latents."""
+"""Checks before a run writes its first file: network, data, sampling, checkpoint and cached latents must fit together."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch import Tensor
 from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.diffusion.masks import NoMask
 from lvdm.jobs.evaluate_in_training import check_evaluation
-from lvdm.jobs.resume import read_checkpoint
+from lvdm.jobs.resume import read_run_checkpoint
+from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.sampling.solver import make_solver
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.training.seeding import generator_for
-from lvdm.types import UserError
+from lvdm.types import TextEncoder, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ Module = AutoencoderTraining | LatentDiffusion
 
 
 def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shape]) -> None:
-    """All that can be known without training; `clips` are the latents of a clip of train and val, where those are known."""
+    """Check what is known without training; `clips` are the known latent shapes of a clip of train and val."""
     if isinstance(module, LatentDiffusion):
         _check_sampling(settings, module, clips)
         for name, clip in clips.items():
@@ -46,7 +48,10 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
 
 
 def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Shape]:
-    """The latent of a clip of train and val, but for those that only the disk knows, unless we may look, or your own data set."""
+    """Return the latent shape of a clip of train and val.
+
+    Absent are a user's own data sets, and those of cached latents unless `look` allows to read them.
+    """
     shapes = {}
     for name, part in (("train", data.train), ("val", data.val)):
         if isinstance(part, VideoFolder):
@@ -64,20 +69,19 @@ def check_seed(key: str, seed: int) -> None:
 
 
 def check_strategy(trainer: Mapping[str, Any], module: Module) -> None:
-    """Weights in parts (fsdp) are for denoisers; averages, checkpoints and the model file are of whole weights, which other
-    strategies of that kind would lose."""
+    """Refuse sharded training of an autoencoder, and sharding strategies whose averages and checkpoints would lose weights."""
     strategy = str(trainer.get("strategy", "auto"))
     if strategy == "fsdp":
         if not isinstance(module, LatentDiffusion):
-            raise UserError("trainer.strategy fsdp parts a denoiser over the processes, and an autoencoder has none; take ddp")
+            raise UserError("trainer.strategy fsdp shards a denoiser, and an autoencoder has none; take ddp")
         if str(trainer.get("precision")) in ("16-mixed", "16"):
-            raise UserError(f"trainer.precision {trainer['precision']} has no scaling of gradients in parts; take bf16-mixed")
+            raise UserError(f"trainer.precision {trainer['precision']} cannot scale sharded gradients; take bf16-mixed")
     elif strategy.lower().startswith(("fsdp", "deepspeed", "model_parallel")):  # Lightning reads FSDP as its own fsdp
         raise UserError(f"trainer.strategy is {strategy}, which is not supported; take ddp, or fsdp for a large denoiser")
 
 
 def check_pace(trainer: dict[str, Any], batches: int) -> None:
-    """Whether validation can come as often as asked for, with so many training batches in an epoch."""
+    """Refuse a validation interval that is longer than an epoch of so many training batches."""
     interval = trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches and trainer.get("check_val_every_n_epoch", 1) is not None:
         raise UserError(
@@ -87,52 +91,57 @@ def check_pace(trainer: dict[str, Any], batches: int) -> None:
 
 
 def check_cached_latents(data: VideoData, module: Module) -> None:
-    """Latents of another autoencoder look like latents but mean something else."""
-    cached = {"train": data.train, "val": data.val}
-    for name, part in ((name, part) for name, part in cached.items() if isinstance(part, LatentClips)):
+    """Refuse latents of another autoencoder, or without the deviations that the module samples."""
+    for name, part in _parts(data, LatentClips):
         if isinstance(module, LatentDiffusion) and module.sample_posterior != part.std:
             raise UserError(
                 f"sample_posterior is {module.sample_posterior} and data.params.{name}.params.std {part.std}; they go together: "
                 "set both or neither"
             )
-        made_by, used = part.codec_fingerprint, module.codec.fingerprint()
-        if made_by == module.codec.fingerprint_of_version_1():
+        if part.codec_fingerprint == module.codec.fingerprint_of_version_1():
             words = "the cached latents of %s are of lvdm 0.1, whose fingerprint does not cover the autoencoder's settings; "
             words += "encode again if those were not %s"
             logger.warning(words, name, module.codec.settings)
-        elif made_by != used:
-            raise UserError(
-                f"the cached latents of {name} were made by another autoencoder ({made_by[:8]}) than codec_weights ({used[:8]}); "
-                "run scripts/encode.py again, into another folder"
-            )
+        else:
+            _check_source(f"cached latents of {name}", "autoencoder", part.codec_fingerprint, module.codec, "codec_weights")
 
 
-def check_text(data: VideoData, module: Module) -> None:
-    """A network that reads text gets some, of the width that it reads, and from one text encoder; another gets none."""
+def check_text(data: VideoData, module: Any) -> None:
+    """Refuse a network that reads text without text of its width and text encoder, and text for any other network."""
     reads = isinstance(module, LatentDiffusion) and module.reads_text
-    for name, part in (("train", data.train), ("val", data.val)):
-        if isinstance(part, LatentClips) and part.context and not reads:
+    for name, part in _parts(data, LatentClips):
+        if part.context and not reads:
             raise UserError(
                 f"data.params.{name}.params.context has no effect on a denoiser that reads no text; leave it out, or give it "
                 "text_attention: true and a context_dim"
             )
-        if reads and isinstance(part, LatentClips | VideoFolder) and not _has_text(part):
-            raise UserError(f"the denoiser reads text, but the data of {name} has no captions; add them, see docs/data.md")
     if not reads:
         return
+    for name, part in _parts(data, LatentClips | VideoFolder):
+        if not _has_text(part):
+            raise UserError(f"the denoiser reads text, but the data of {name} has no captions; add them, see docs/data.md")
     width, wanted = module.empty_context().shape[-1], module.denoiser.inputs.context_dim
     if width != wanted:
         raise UserError(
             f"the text encoder gives {width} numbers a token and the denoiser reads {wanted}; set context_dim: {width}"
         )
-    for name, part in (("train", data.train), ("val", data.val)):
-        if not (isinstance(part, LatentClips) and part.context):
-            continue
-        if (made_by := str(part.text_fingerprint)) != (used := module.text_encoder.fingerprint()):
-            raise UserError(
-                f"the cached captions of {name} were made by another text encoder ({made_by[:8]}) than the model's ({used[:8]}); "
-                "run scripts/encode.py again, into another folder"
-            )
+    for name, part in _parts(data, LatentClips):
+        if part.context:
+            found = str(part.text_fingerprint)
+            _check_source(f"cached captions of {name}", "text encoder", found, module.text_encoder, "the model's")
+
+
+def _parts(data: VideoData, kind: Any) -> list[tuple[str, Any]]:
+    return [(name, part) for name, part in (("train", data.train), ("val", data.val)) if isinstance(part, kind)]
+
+
+def _check_source(what: str, network: str, found: str, used: Codec | TextEncoder, of: str) -> None:
+    """Refuse cached features that another network computed than the one in use."""
+    if found != (fingerprint := used.fingerprint()):
+        raise UserError(
+            f"the {what} were made by another {network} ({found[:8]}) than {of} ({fingerprint[:8]}); encode the data again, "
+            "into another folder"
+        )
 
 
 def _has_text(part: LatentClips | VideoFolder) -> bool:
@@ -142,9 +151,9 @@ def _has_text(part: LatentClips | VideoFolder) -> bool:
 
 
 def check_checkpoint(path: Path, module: Module) -> None:
-    """Whether training can go on from here: a whole checkpoint of a network, an optimizer and an autoencoder like these."""
-    advice = "go on with the config of that run, or start one under another --name"
-    state = read_checkpoint(path)
+    """Refuse a checkpoint of another network, optimizer or autoencoder."""
+    advice = "resume with the config of that run, or start a run of another name"
+    state = read_run_checkpoint(path)
     given, wanted = _shapes(state["state_dict"]), _shapes(module.state_dict())
     differing = sorted(name for name in given.keys() | wanted.keys() if given.get(name) != wanted.get(name))
     if differing:
@@ -171,7 +180,7 @@ def _is_endless(trainer: dict[str, Any]) -> bool:
 
 def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Mapping[str, Shape]) -> None:
     if settings["sampling"] is None:
-        raise UserError("a diffusion stage needs `sampling`, which its model file passes on; give at least sampling.latent_shape")
+        raise UserError("a diffusion stage needs `sampling`, which its model file carries; give at least sampling.latent_shape")
     sampling = SamplingSettings(**settings["sampling"])
     shape, window = tuple(sampling.latent_shape), (module.codec.latent_channels, module.num_latents)
     if shape[:2] != window:
@@ -189,7 +198,8 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
         steps = getattr(sampling, name)
         if steps is not None:
             grid = {"steps": steps, "spacing": sampling.spacing}
-            _told(f"sampling.{name}", make_solver, module.schedule, sampling.sampler, eta=sampling.eta, **grid)
+            with _about(f"sampling.{name}"):
+                make_solver(module.schedule, sampling.sampler, eta=sampling.eta, **grid)
     for name in ("condition_noise", "gap_noise"):
         level, last = getattr(sampling, name), module.schedule.num_steps - 1
         if not 0 <= level <= last:
@@ -203,18 +213,20 @@ def _check_sampling(settings: dict[str, Any], module: LatentDiffusion, clips: Ma
 
 
 def _check_tasks(module: LatentDiffusion, clip: Shape, data: str) -> None:
-    """Draw once from nothing: windows that do not fit into a clip and masks that do not fit into a window say so."""
+    """Draw once from zeros, so that windows and masks that do not fit raise their errors."""
     zeros = torch.zeros(1, *clip)
     batch = {"latent": zeros, "latent_std": zeros, "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
     batch["context"] = torch.zeros(1, 1, 1)
     for name, task in module.tasks.items():
-        _told(f"the task {name} on the data of {data}", module.draw, batch, [task], generator_for(0))
+        with _about(f"the task {name} on the data of {data}"):
+            module.draw(batch, [task], generator_for(0))
 
 
-def _told(what: str, work: Any, *arguments: Any, **named: Any) -> None:
-    """Does it, and says with a user's error what it was about."""
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Say in a user's error what it is about."""
     try:
-        work(*arguments, **named)
+        yield
     except UserError as error:
         raise UserError(f"{what}: {error}") from error
 

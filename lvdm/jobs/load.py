@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,8 @@ def load(
 def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtype | None) -> VideoModel:
     settings = None if info.kind == "autoencoder" else file.settings(info)
     codec = file.codec(info).to(device)
-    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, name=str(file.path))
+    named: dict[str, Any] = {"name": str(file.path), "description": asdict(info)}
+    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, **named)
     if settings is None:
         return model
     if settings.latent_shape[0] != codec.latent_channels:

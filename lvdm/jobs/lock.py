@@ -1,6 +1,6 @@
-"""Locks of folders: one training at a time in a run's, processes with equal settings in a cache's.
+"""Locks of folders: one training at a time in a run's folder, only processes with equal settings in a cache's.
 
-The system takes a lock away when its process ends, however it ends.
+The system releases a lock when its process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")  # of 
 def only_one(run: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder; refuse if another process holds it. A folder that stays empty is removed again.
 
-    The first process of several holds it for all of them. A file system without locks is noted, and the work goes on. The lock is
-    a record lock, which worker processes do not inherit: it ends with the process itself, and it works over NFS.
+    The first process of several holds it for all of them. A file system without locks gets a warning, and the work goes on.
+    The lock is a record lock, which worker processes do not inherit: it ends with the process itself, and it works over NFS.
     """
     if not is_first():
         yield
@@ -48,8 +48,8 @@ def only_one(run: RunFolder) -> Iterator[None]:
             path.unlink(missing_ok=True)  # while it is held: afterwards it may be another's
             os.close(file)
         with contextlib.suppress(OSError):  # one that is not empty stays
-            for made in missing:
-                made.rmdir()
+            for folder in missing:
+                folder.rmdir()
 
 
 @contextmanager
@@ -68,7 +68,7 @@ def only_alike(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
                 _write(file, json.dumps(dict(facts)))
             fcntl.lockf(file, fcntl.LOCK_SH)  # waits while another one writes its facts
         except OSError as error:
-            _without(path, error)
+            _warn(path, error)
             break
         if _is_at(path, file):
             break
@@ -115,15 +115,17 @@ def _locked(path: Path) -> int | None:
         try:
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            return _without(path, error)
+            _warn(path, error)
+            return None
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             holder = os.pread(file, 200, 0).decode(errors="replace").strip() or "another process"
             os.close(file)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                return _without(path, error)
-            raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give another --name") from error
+                _warn(path, error)
+                return None
+            raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give the run another name") from error
         if _is_at(path, file):
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             return file
@@ -138,11 +140,11 @@ def _is_at(path: Path, file: int) -> bool:
 
 
 def _write(file: int, text: str) -> None:
-    """Write who holds the lock, or what is equal, for the message to others; a full disk is no reason to stop."""
+    """Write who holds the lock, or what is equal, for the message to others; a full disk does not stop the work."""
     with contextlib.suppress(OSError):
         os.ftruncate(file, 0)
         os.pwrite(file, text.encode(), 0)
 
 
-def _without(path: Path, error: OSError) -> None:
+def _warn(path: Path, error: OSError) -> None:
     logger.warning("cannot lock %s (%s): make sure that nothing else writes into it", path.parent, error.strerror)

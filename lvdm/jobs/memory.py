@@ -1,7 +1,7 @@
-"""What a training step takes of a GPU's memory, estimated without one: by a step on tensors that have shapes and no numbers.
+"""An estimate of the GPU memory of a training step, from a step on tensors that have shapes and no numbers.
 
-The peak of forward and backward pass, with what stays beside it: Adam's moments, the average of the weights. Where that is more,
-the peak of the optimizer's step, which works with one more tensor for every weight. Letters: b batch, t frames or latents.
+It is the peak of forward and backward pass plus Adam's moments and the average of the weights. If the optimizer's step needs
+more, with one more tensor for every weight, it is that peak. Letters: b batch, t frames or latents.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,7 +28,7 @@ FLOAT = 4  # bytes
 
 
 class Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive."""
+    """Count the bytes of all tensors that are alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,23 +39,23 @@ class Live(TorchDispatchMode):
         out = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(out):
             if isinstance(tensor, Tensor):
-                self._meet(tensor.untyped_storage())
+                self._add(tensor.untyped_storage())
         self.peak = max(self.peak, self.now)
         return out
 
-    def _meet(self, storage: torch.UntypedStorage) -> None:
+    def _add(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata not in self._storages:
             self._storages.add(storage._cdata)
             self.now += storage.nbytes()
-            weakref.finalize(storage, self._part, storage._cdata, storage.nbytes())
+            weakref.finalize(storage, self._remove, storage._cdata, storage.nbytes())
 
-    def _part(self, storage: int, size: int) -> None:
+    def _remove(self, storage: int, size: int) -> None:
         self._storages.discard(storage)
         self.now -= size
 
 
 def training_gib(module: Module, shape: Sequence[int], *, batch_size: int, is_bf16: bool, is_averaged: bool) -> float:
-    """Of one process. `module` lies on the meta device; `shape` is that of a sample: a video, or a window of latents."""
+    """Return the GiB of one process for a module on the meta device; `shape` is a sample's: a video, or a window of latents."""
     with FakeTensorMode(allow_non_fake_inputs=True), Live() as live:
         module.to_empty(device="cpu").train()
         optimizers = module.build_optimizers()
@@ -71,7 +71,7 @@ def training_gib(module: Module, shape: Sequence[int], *, batch_size: int, is_bf
 
 @contextmanager
 def _like_a_gpu() -> Iterator[None]:
-    """A CPU's autocast with the norms in float32, where a GPU's has them."""
+    """Use autocast on the CPU with norms in float32, as autocast on a GPU has them."""
     norms = {"group_norm": F.group_norm, "layer_norm": F.layer_norm}
     try:
         for name, norm in norms.items():
@@ -83,7 +83,7 @@ def _like_a_gpu() -> Iterator[None]:
             setattr(F, name, norm)
 
 
-def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
+def _denoising(module: Any, x0: Tensor) -> Tensor:
     b, _, t = x0.shape[:3]
     zeros = torch.zeros(b, dtype=torch.long)
     context = torch.zeros(b, CAPTION_TOKENS, module.denoiser.inputs.context_dim) if module.reads_text else None
@@ -91,11 +91,11 @@ def _denoising(module: LatentDiffusion, x0: Tensor) -> Tensor:
     return module.loss(LossInputs(x0, x0, zeros, cond, 1.0)).loss
 
 
-def _reconstructing(module: nn.Module, video: Tensor) -> Tensor:
-    """With its adversary, as at the end of training."""
+def _reconstructing(module: Any, video: Tensor) -> Tensor:
+    """Return the loss with the adversary, as at the end of training."""
     if isinstance(module.loss, ReconstructionLoss):
         module.loss.load_features(with_weights=False)
     posterior = module.autoencoder.encode(video)
-    made = module.autoencoder.decode(posterior.mode())
-    loss = module.loss(video, made, posterior, torch.Generator()).loss
-    return loss if module.adversary is None else loss + module.adversary.generator_loss(made)
+    decoded = module.autoencoder.decode(posterior.mode())
+    loss = module.loss(video, decoded, posterior, torch.Generator()).loss
+    return loss if module.adversary is None else loss + module.adversary.generator_loss(decoded)

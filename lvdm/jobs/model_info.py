@@ -1,4 +1,4 @@
-"""From a training config to what its model file says of itself, and back to a codec with trained weights."""
+"""The description in a run's model file, and the trained autoencoder that a diffusion stage takes from one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def model_info(
     data_fingerprint: str,
     text_encoder: TextEncoder | None = None,
 ) -> ModelInfo:
-    """`config` is the resolved config of the run; the nodes needed to build the networks again are taken from it."""
+    """Return the description of a model file, with the nodes that build its networks from the resolved config of the run."""
     params = config["model"]["params"]
     return ModelInfo(
         kind="diffusion" if "denoiser" in params else "autoencoder",
@@ -46,7 +46,7 @@ def model_info(
 
 
 def model_tensors(codec: Codec, denoiser: nn.Module | None) -> dict[str, Any]:
-    """Tensors under the names of the model file."""
+    """Return the networks' tensors under the names of the model file."""
     tensors = {f"codec.{name}": value for name, value in codec.autoencoder.state_dict().items()}
     if denoiser is not None:
         tensors |= {f"denoiser.{name}": value for name, value in denoiser.state_dict().items()}
@@ -54,21 +54,22 @@ def model_tensors(codec: Codec, denoiser: nn.Module | None) -> dict[str, Any]:
 
 
 def load_codec_weights(codec: Codec, path: str | Path) -> None:
-    """Weights, scale and shift of a trained autoencoder into the codec that a config builds."""
+    """Load weights, scale and shift of a trained autoencoder into the codec that a config builds."""
     info, tensors = read_model(path)
     load_weights(codec.autoencoder, tensors, "codec.", path)
     if (codec.scale, codec.shift) not in ((1.0, 0.0), (info.scale, info.shift)):
         logger.warning(
-            "the latent scale %g and shift %g are those of %s; the config's %g and %g have no effect here",
+            "the latent scale %g and shift %g come from %s; the config's %g and %g have no effect",
             *(info.scale, info.shift, path, codec.scale, codec.shift),
         )
     codec.set_scale(info.scale, info.shift)
 
 
 def require_codec_weights(path: str | None) -> str:
+    """Return the path, or refuse a diffusion stage without one."""
     if path is None:
         raise UserError(
             "a diffusion stage trains on the latents of a trained autoencoder; "
-            "give its model file as codec_weights=runs/NAME/model.safetensors (scripts/convert.py makes one of a published one)"
+            "give its model file as codec_weights=runs/NAME/model.safetensors (convert makes one of a published checkpoint)"
         )
     return path

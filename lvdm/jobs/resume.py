@@ -1,4 +1,4 @@
-"""From which checkpoint a run goes on, and whether it is still the run that the checkpoint is of."""
+"""Which checkpoint a run is resumed from, and whether config and data still match it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
-# What decides the weights; anything else (how long, where to, what is shown, which device) may change from start to start.
+# What decides the weights. Anything else (length, paths, what is shown, device) may change from start to start.
 DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average")
 STEPPING = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # of trainer
 UNREADABLE = (
@@ -34,43 +34,46 @@ UNREADABLE = (
     pickle.UnpicklingError,
     SafetensorError,
 )  # of torch.load
-MOVABLE = ("root", "folder", "in_memory", "time_limit", "max_broken")  # how data are read; what was read is compared
+MOVABLE = ("root", "folder", "in_memory", "time_limit", "max_broken")  # how data are read; their fingerprint is compared instead
 
 
 def checkpoint_to_resume(folder: RunFolder, resume: str) -> Path | None:
-    """`auto`: the run's newest whole checkpoint, if it has any; `never`: none, and no run may be there; else the path given."""
+    """Return the checkpoint to resume, None for a new run.
+
+    `resume` is "auto" for the run's newest complete checkpoint, "never" to refuse an existing run, or a path.
+    """
     if resume == "never":
         if folder.config.exists():
-            raise UserError(f"the run {folder.path} exists; give another --name, remove it, or --resume auto to go on with it")
+            raise UserError(f"the run {folder.path} exists; give another name, remove it, or resume it with resume=auto")
         return None
     if resume != "auto":
         if not Path(resume).is_file():
-            raise UserError(f"--resume {resume}: there is no such checkpoint; give auto, never, or the path of a .ckpt file")
+            raise UserError(f"there is no checkpoint {resume} to resume; give auto, never, or the path of a .ckpt file")
         return Path(resume)
     found = checkpoints_in(folder.checkpoints)
     for path in found:
         try:
-            read_checkpoint(path)
+            read_run_checkpoint(path)
         except UserError as error:
             if path == found[-1]:
                 raise
             logger.warning("%s; trying the one before it", error)
         else:
-            logger.info("going on from %s", path.name)
+            logger.info("resuming from %s", path.name)
             return path
     return None
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents, tensors left on the disk."""
+def read_run_checkpoint(path: Path) -> dict[str, Any]:
+    """Return the content of a run's checkpoint; its tensors stay on the disk."""
     try:
         is_hashed = check_checkpoint_file(path)
         state = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except DamagedFile as error:
-        raise UserError(f"{error}; give another one as --resume PATH, or remove it") from error
+        raise UserError(f"{error}; resume from another one by its path, or remove it") from error
     except UNREADABLE as error:
         raise UserError(
-            f"the checkpoint {path} is truncated, or of another program; give another one as --resume PATH, or remove it"
+            f"the checkpoint {path} is truncated, or of another program; resume from another one by its path, or remove it"
         ) from error
     if not isinstance(state, dict) or not {"state_dict", "optimizer_states", "global_step", "loops"} <= state.keys():
         raise UserError(f"{path} is not a checkpoint of a run; give one that lvdm wrote, such as runs/NAME/checkpoints/last.ckpt")
@@ -80,8 +83,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def check_unchanged(path: Path, settings: Mapping[str, Any], facts: Mapping[str, Any], *, allow_changes: bool) -> None:
-    """Refuse to go on with another data set, batch or config than the checkpoint was made with, unless that is wanted."""
-    saved = read_checkpoint(path).get("callbacks", {}).get("SaveCheckpoints", {}).get("facts", {})
+    """Refuse to resume with another data set, batch or config than the checkpoint's, unless changes are allowed."""
+    saved = read_run_checkpoint(path).get("callbacks", {}).get("SaveCheckpoints", {}).get("facts", {})
     changes = [f"{name} ({saved[name]} then, {now} now)" for name, now in facts.items() if saved.get(name, now) != now]
     config = path.parent.parent / "config.yaml"
     if config.exists():
@@ -91,14 +94,13 @@ def check_unchanged(path: Path, settings: Mapping[str, Any], facts: Mapping[str,
     named = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")
     if not allow_changes:
         raise UserError(
-            f"{path} was made with other settings: {named}; go on with those, take the new ones with --allow-changes, or start "
-            "another run with --name"
+            f"{path} was made with other settings: {named}; resume with those, allow changes, or start a run of another name"
         )
-    logger.warning("going on from %s with changes: %s", path, named)
+    logger.warning("resuming from %s with changes: %s", path, named)
 
 
 def changed_keys(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the deciding settings that differ, with both values."""
+    """Return the dotted names of the deciding settings that differ, with both values."""
     before, after = dict(_deciding(then)), dict(_deciding(now))
     return [
         f"{key} ({before.get(key, 'absent')} then, {after.get(key, 'absent')} now)"
@@ -118,11 +120,11 @@ def _deciding(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _leaves(key: str, node: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(node, Mapping):
         node = current_node(node) if is_node(node) else node
-        for name, value in node.items():
+        for name, item in node.items():
             if name not in MOVABLE:
-                yield from _leaves(f"{key}.{name}", value)
+                yield from _leaves(f"{key}.{name}", item)
     elif isinstance(node, (list, tuple)) and any(isinstance(each, (Mapping, list, tuple)) for each in node):
-        for number, value in enumerate(node):
-            yield from _leaves(f"{key}.{number}", value)
+        for number, item in enumerate(node):
+            yield from _leaves(f"{key}.{number}", item)
     elif node is not None:
         yield key, list(node) if isinstance(node, tuple) else node

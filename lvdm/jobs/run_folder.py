@@ -1,4 +1,4 @@
-"""The files that a run leaves: config, checkpoints, model file, metrics, previews, evaluations."""
+"""The files of a run: config, checkpoints, model file, metrics, previews, evaluations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """`runs/<name>` and what lies in it."""
+    """A run's folder, `runs/<name>`, and the paths of its files."""
 
     path: Path
 

@@ -6,7 +6,7 @@ eps = eps_c + w (eps_c - eps_u), so that w = 0 is off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -42,6 +42,7 @@ class VideoModel:
         dtype: the network runs in this type by autocast; None is float32.
         text_encoder: prompts to context, if the model reads text.
         name: its name in messages.
+        description: of its model file, if it was loaded from one: how its parts are built, and what they were trained on.
     """
 
     codec: VideoCodec
@@ -53,6 +54,7 @@ class VideoModel:
     dtype: torch.dtype | None = None
     text_encoder: TextEncoder | None = None
     name: str = "the model"
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     def sample(self, num: int = 1, **options: Any) -> np.ndarray:
         """Return short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""

@@ -29,7 +29,7 @@ _NUMBERS = np.arange(-math.floor(WAVES[1]), math.floor(WAVES[1]) + 1)
 
 
 def clouds(rng: np.random.Generator, frames: int, size: int = 64) -> ToyVideo:
-    """A video of drifting clouds, drawn from `rng` alone."""
+    """Draw a video of drifting clouds from `rng` alone."""
     sky, wind = int(rng.integers(len(SKIES))), int(rng.integers(len(WINDS)))
     heading = rng.uniform(-TILT, TILT) + (math.pi if WINDS[wind] == "left" else 0.0)
     velocity = rng.uniform(*SPEED) * size * np.array([math.cos(heading), math.sin(heading)])
@@ -46,7 +46,7 @@ def clouds(rng: np.random.Generator, frames: int, size: int = 64) -> ToyVideo:
 
 
 def wave_amplitudes(rng: np.random.Generator) -> np.ndarray:
-    """Complex amplitudes (ky, kx) of waves that weaken with their number, as clouds' do; standard deviation 1 in all."""
+    """Return complex amplitudes (ky, kx) of waves that weaken with their number, as clouds' do; their standard deviation is 1."""
     length = np.hypot(_NUMBERS[:, None], _NUMBERS[None])
     strength = np.where((length >= WAVES[0]) & (length <= WAVES[1]), np.maximum(length, 1.0) ** -1.5, 0.0)
     phase = rng.uniform(0, 2 * math.pi, strength.shape)
@@ -54,7 +54,7 @@ def wave_amplitudes(rng: np.random.Generator) -> np.ndarray:
 
 
 def drifting_noise(amplitudes: np.ndarray, velocity: np.ndarray, frames: int, size: int) -> np.ndarray:
-    """Noise (t, y, x) at pixel centres, moved by `velocity` (x, y) pixels from one frame to the next."""
+    """Return noise (t, y, x) at pixel centres, moved by `velocity` (x, y) pixels from one frame to the next."""
     k = _NUMBERS * math.pi / size  # a square of twice the side
     at = np.arange(size)[None] - velocity[:, None, None] * np.arange(frames)[:, None]  # (xy, t, pixel)
     across, down = np.exp(1j * k[:, None] * at[:, :, None])  # (t, k, pixel) each
@@ -63,7 +63,7 @@ def drifting_noise(amplitudes: np.ndarray, velocity: np.ndarray, frames: int, si
 
 
 def draw(noise: np.ndarray, light: np.ndarray, sky: str, size: int) -> np.ndarray:
-    """uint8 frames (t, size, size, 3): clouds where the noise is high, over the sky, times the light."""
+    """Return uint8 frames (t, size, size, 3): clouds over the sky at high noise, times the light."""
     top, horizon, white = (np.array(color) for color in SKIES[sky])
     ground = vertical_gradient(top, horizon, size)[:, None]  # (y, 1, 3)
     ramp = np.clip((noise - COVER[0]) / (COVER[1] - COVER[0]), 0.0, 1.0)

@@ -23,7 +23,7 @@ Vector = list[float]
 
 
 def discs(rng: np.random.Generator, frames: int, size: int = 64) -> ToyVideo:
-    """A video of two discs, drawn from `rng` alone."""
+    """Draw a video of two discs from `rng` alone."""
     hues = rng.uniform(0.0, 1.0, 2)
     top, bottom = (hsv(hue, rng.uniform(0.6, 1.0), rng.uniform(*VALUE)) for hue in hues)
     speeds = rng.uniform(*SPEED, 2) * size
@@ -46,7 +46,7 @@ def _caption(speeds: np.ndarray, names: list[str]) -> str:
 
 
 def _places(rng: np.random.Generator, size: int) -> list[Vector]:
-    """Two places inside the walls and apart, by trying again until they are."""
+    """Return two places inside the walls and apart, by trying until they are."""
     radius = RADIUS * size
     while True:
         places = rng.uniform(radius, size - radius, (2, 2))
@@ -60,7 +60,7 @@ def _velocities(rng: np.random.Generator, speeds: np.ndarray) -> list[Vector]:
 
 
 def trajectory(places: list[Vector], velocities: list[Vector], frames: int, size: int) -> np.ndarray:
-    """Centres of both discs in every frame, (t, disc, xy) in pixels, the first pixel's centre being .5."""
+    """Return the centres of both discs in every frame, (t, disc, xy) in pixels; the first pixel's centre is .5."""
     places, velocities = [list(place) for place in places], [list(v) for v in velocities]
     steps = [[value / SUBSTEPS for value in v] for v in velocities]
     path = [[list(place) for place in places]]
@@ -72,14 +72,14 @@ def trajectory(places: list[Vector], velocities: list[Vector], frames: int, size
 
 
 def _advance(places: list[Vector], steps: list[Vector], radius: float, side: float) -> None:
-    """One small move in place: turn at the walls, turn away from each other, then go where there is room."""
+    """Make one small move in place: turn at the walls, turn away from each other, then go if there is room."""
     _turn_at_walls(places, steps, radius, side)
     if _gap(_moved(places[0], steps[0]), _moved(places[1], steps[1]), radius) < 0:
         _turn_away(places, steps)
         _turn_at_walls(places, steps, radius, side)
     for disc in (0, 1):  # pressed between the wall and its neighbour, a disc waits until the other has left
         goal = _moved(places[disc], steps[disc])
-        if _gap(goal, places[1 - disc], radius) >= 0 or _gap(goal, places[1 - disc], radius) > _gap(*places, radius):
+        if _gap(goal, places[1 - disc], radius) >= 0 or _gap(goal, places[1 - disc], radius) > _gap(places[0], places[1], radius):
             places[disc] = goal
 
 
@@ -93,7 +93,7 @@ def _turn_at_walls(places: list[Vector], steps: list[Vector], radius: float, sid
 
 
 def _turn_away(places: list[Vector], steps: list[Vector]) -> None:
-    """Each disc that heads for the other mirrors that part of its velocity; speeds stay as they are."""
+    """Mirror the velocity of each disc that heads for the other along their line; speeds stay as they are."""
     dx, dy = places[1][0] - places[0][0], places[1][1] - places[0][1]
     length = math.sqrt(dx * dx + dy * dy)
     normal = (dx / length, dy / length)
@@ -114,7 +114,7 @@ def _gap(one: Vector, other: Vector, radius: float) -> float:
 
 
 def draw(position: np.ndarray, background: np.ndarray, size: int) -> np.ndarray:
-    """Anti-aliased uint8 frames (t, size, size, 3) of discs at `position` (t, 2, 2) over `background` (size, 3)."""
+    """Return anti-aliased uint8 frames (t, size, size, 3) of discs at `position` (t, 2, 2) over `background` (size, 3)."""
     ground = np.broadcast_to(background[:, None], (size, size, 3))
     video = np.repeat(to_uint8(ground)[None], len(position), axis=0)
     reach = math.ceil(RADIUS * size) + 1

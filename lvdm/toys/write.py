@@ -1,25 +1,24 @@
 """Toy videos as real files: OUT/{train,val}/{000000.mp4, ..., metadata.jsonl, truth/000000.npz} and OUT/dataset.json.
 
 A line of metadata.jsonl: file, caption, label, fps, seed. The files are the same to the byte for a seed, whatever the number of
-workers; an interrupted call goes on where it was, and a folder that holds anything else is left alone.
+workers; an interrupted call is resumed, and a folder that holds anything else is left alone.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import imageio_ffmpeg
 import numpy as np
 from tqdm import tqdm
 
-from lvdm.files import why_not_written
+from lvdm.files import write_whole
+from lvdm.sampling.writers import Mp4Writer, VideoFiles
 from lvdm.toys.clouds import clouds
 from lvdm.toys.discs import discs
 from lvdm.toys.scene import FPS, SPLITS, ToyVideo, video_generator
@@ -29,12 +28,12 @@ logger = logging.getLogger(__name__)
 
 KINDS: dict[str, Callable[[np.random.Generator, int, int], ToyVideo]] = {"discs": discs, "clouds": clouds}
 GENERATOR = 1  # raised whenever the same arguments would draw other videos
-QUALITY = 12  # x264's crf: what is lost beside is the halved resolution of colour, 31 dB on discs
+QUALITY = 12  # x264's crf; besides, the halved resolution of colour costs 31 dB on discs
 
 
 @dataclass(frozen=True)
 class ToyDataset:
-    """What determines every byte of the data set."""
+    """The settings that determine every byte of the data set."""
 
     kind: str
     videos: int
@@ -61,7 +60,9 @@ class ToyDataset:
 
 
 def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
-    """Write what is not yet there; the number of videos written, 0 where the data set was complete."""
+    """Write the files that are missing; return the number of videos written, 0 if the data set was complete."""
+    if workers < 1:
+        raise UserError(f"workers is {workers}, but at least 1 is needed")
     claim(out, dataset)
     if is_complete(out, dataset):
         return 0
@@ -71,22 +72,17 @@ def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
     with ThreadPoolExecutor(workers) as pool:  # threads suffice: most of the time goes to one ffmpeg process per worker
         jobs = pool.map(lambda job: _write_one(out, dataset, *job), todo)
         try:
-            lines = dict(zip(todo, _with_progress(jobs, total=len(todo)), strict=True))
+            lines = dict(zip(todo, tqdm(jobs, total=len(todo), unit="video", desc="toy", delay=1), strict=True))
         except BaseException:
             pool.shutdown(cancel_futures=True)  # one that failed is enough
             raise
     for split, count in dataset.counts().items():
-        text = "".join(json.dumps(lines[split, index]) + "\n" for index in range(count))
-        _atomically(out / split / "metadata.jsonl", lambda path, text=text: path.write_text(text))
+        _write_lines(out / split / "metadata.jsonl", [lines[split, index] for index in range(count)])
     return len(todo)
 
 
-def _with_progress(jobs: Iterable[dict], *, total: int) -> Iterator[dict]:
-    return tqdm(jobs, total=total, unit="video", desc="toy", delay=1)
-
-
 def claim(out: Path, dataset: ToyDataset) -> None:
-    """Make `out` ours, or refuse where it holds anything but this very data set."""
+    """Write dataset.json into a new folder; refuse a folder that holds anything but this very data set."""
     facts = out / "dataset.json"
     if facts.exists():
         try:
@@ -96,16 +92,16 @@ def claim(out: Path, dataset: ToyDataset) -> None:
         other = {key: found.get(key) for key, value in asdict(dataset).items() if found.get(key) != value}
         if other:
             wanted = {key: getattr(dataset, key) for key in other}
-            raise UserError(f"{out} holds a data set with {other}, asked for was {wanted}; choose another folder or remove it")
+            raise UserError(f"{out} holds a data set with {other}, requested was {wanted}; choose another folder or remove it")
     elif out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is not empty and holds no toy data set (no dataset.json); choose a new folder")
     else:
         out.mkdir(parents=True, exist_ok=True)
-        _atomically(facts, lambda path: path.write_text(json.dumps(asdict(dataset), indent=2) + "\n"))
+        write_whole(facts, lambda path: path.write_text(json.dumps(asdict(dataset), indent=2) + "\n"))
 
 
 def is_complete(out: Path, dataset: ToyDataset) -> bool:
-    """The metadata is written last, so where it stands only files that were removed since can be missing."""
+    """Return whether all files exist; the metadata are written last, so only files removed since can be missing."""
     return all(
         (out / split / "metadata.jsonl").is_file() and all(_video_path(out, split, index).is_file() for index in range(count))
         for split, count in dataset.counts().items()
@@ -116,39 +112,36 @@ def _video_path(out: Path, split: str, index: int) -> Path:
     return out / split / f"{index:06d}.mp4"
 
 
-def _write_one(out: Path, dataset: ToyDataset, split: str, index: int) -> dict:
+def _write_one(out: Path, dataset: ToyDataset, split: str, index: int) -> dict[str, Any]:
     path = _video_path(out, split, index)
     truth = path.parent / "truth" / f"{path.stem}.npz"
     video = dataset.video(split, index)
     if not (path.is_file() and truth.is_file()):
-        _atomically(truth, lambda temporary: _write_truth(temporary, video.truth))
-        _atomically(path, lambda temporary: write_mp4(temporary, video.frames, dataset.fps))
+        write_whole(truth, lambda temporary: _write_truth(temporary, video.truth))
+        write_mp4(path, video.frames, dataset.fps)
     return {"file": path.name, "caption": video.caption, "label": video.label, "fps": dataset.fps, "seed": dataset.seed}
 
 
-def _write_truth(path: Path, truth: dict[str, np.ndarray]) -> None:
+def _write_lines(path: Path, lines: list[dict[str, Any]]) -> None:
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    write_whole(path, lambda temporary: temporary.write_text(text))
+
+
+def _write_truth(path: Path, truth: dict[str, Any]) -> None:
     with path.open("wb") as file:
         np.savez(file, **truth)
 
 
+class _ReproducibleMp4(Mp4Writer):
+    """An mp4 that is equal to the byte every time: one thread, no dates, no version."""
+
+    def _encoding(self) -> list[str]:
+        picture = ["-pix_fmt", "yuv420p", "-g", "32", "-threads", "1"]
+        plain = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact"]
+        return ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), *picture, *plain]
+
+
 def write_mp4(path: Path, frames: np.ndarray, fps: int) -> None:
-    """uint8 (t, h, w, 3) into an mp4 that is the same to the byte every time: one thread, no dates, no version."""
-    height, width = frames.shape[1:3]
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
-    codec = ["-c:v", "libx264", "-preset", "veryfast", "-crf", str(QUALITY), "-pix_fmt", "yuv420p", "-g", "32", "-threads", "1"]
-    plain = ["-map_metadata", "-1", "-fflags", "+bitexact", "-flags:v", "+bitexact", "-f", "mp4"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *codec, *plain, str(path)]
-    done = subprocess.run(command, input=np.ascontiguousarray(frames).tobytes(), capture_output=True, check=False)
-    if done.returncode != 0:
-        said = OSError(done.stderr.decode(errors="replace").strip()[-300:])
-        raise UserError(f"ffmpeg could not write {path}: {why_not_written(said)}")
-
-
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Under another name first, so that a file with its name is a whole one."""
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write uint8 frames (t, h, w, 3) into an mp4 that is equal to the byte every time."""
+    with VideoFiles([_ReproducibleMp4(path, fps=fps, overwrite=True)]) as file:
+        file.write(frames)

@@ -15,7 +15,7 @@ import torch
 import lvdm
 from lvdm.checkpoints.model_file import read_info
 from lvdm.data import ListSplit, TarShards, VideoFolder, VideoTable
-from lvdm.jobs.resume import read_checkpoint
+from lvdm.jobs.resume import read_run_checkpoint
 from lvdm.types import UserError
 
 MOST = 12  # samples read of a data set
@@ -66,11 +66,11 @@ SEEN = ("kind", "autoencoder", "denoiser", "schedule", "objective", "scale", "sh
 
 
 def resume(path: str) -> None:
-    read_checkpoint(Path(path))
+    read_run_checkpoint(Path(path))
 
 
 def intact_checkpoint(path: str, original: str) -> None:
-    read, whole = (read_checkpoint(Path(each)) for each in (path, original))
+    read, whole = (read_run_checkpoint(Path(each)) for each in (path, original))
     if not _same(read, whole):
         raise SilentDamage(f"{path} loads, and is not what {original} is")
 

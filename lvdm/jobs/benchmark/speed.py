@@ -46,7 +46,7 @@ class Machine:
 
 
 def measure(call: Call, machine: Machine, *, name: str, videos: int, steps: int, warmup: int, is_compiled: bool) -> Figures:
-    """Of `steps` calls after `warmup` others, each of so many videos; the machine's own rate is taken right after them."""
+    """Measure `steps` calls after `warmup` others, each of so many videos, and then the machine's own rate."""
     device = machine.device
     gflop = count_flop(call, is_compiled=is_compiled) / 1e9
     seconds = []
@@ -62,7 +62,7 @@ def measure(call: Call, machine: Machine, *, name: str, videos: int, steps: int,
 
 
 def count_flop(call: Call, *, is_compiled: bool = False) -> int:
-    """Of one call; what is compiled runs as it is written, for the counter sees nothing inside a compiled network."""
+    """Return the FLOP of one call. Compiled networks run uncompiled, because the counter sees nothing inside them."""
     eager = torch.compiler.set_stance("force_eager") if is_compiled else nullcontext()
     with eager, FlopCounterMode(display=False) as counter:
         call()
@@ -70,7 +70,7 @@ def count_flop(call: Call, *, is_compiled: bool = False) -> int:
 
 
 def timed(call: Call, device: torch.device) -> float:
-    """Seconds, the device's work included."""
+    """Return the seconds of a call, the device's work included."""
     wait(device)
     start = time.perf_counter()
     call()
@@ -84,7 +84,7 @@ def wait(device: torch.device) -> None:
 
 
 def matmul_rate(machine: Machine) -> float:
-    """FLOP a second of square matrix products, median."""
+    """Return the FLOP a second of square matrix products, median."""
     a, b = torch.randn(2, MATMUL_SIDE, MATMUL_SIDE, device=machine.device, dtype=machine.dtype)
     at_once = MATMULS_AT_ONCE.get(machine.device.type, 1)
 
@@ -98,7 +98,7 @@ def matmul_rate(machine: Machine) -> float:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes."""
+    """Return the peak in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB
@@ -106,8 +106,19 @@ def peak_memory(device: torch.device) -> int:
 
 def table(figures: dict[str, Figures], caption: str) -> str:
     """Return a row for each stage, below a caption."""
-    head = ("stage", "s/step", "(25%", "75%)", "videos/s", "GFLOP/step", "GFLOP/s", "matmul's", "share", "peak GiB")
-    rows = [head]
+    head: tuple[str, ...] = (
+        "stage",
+        "s/step",
+        "(25%",
+        "75%)",
+        "videos/s",
+        "GFLOP/step",
+        "GFLOP/s",
+        "matmul's",
+        "share",
+        "peak GiB",
+    )
+    rows: list[tuple[str, ...]] = [head]
     for name, f in figures.items():
         numbers = (f.seconds, *f.seconds_quartiles, f.videos_per_second, f.gflop, f.gflop_per_second, f.matmul_gflop_per_second)
         rows.append((name, *(f"{number:.4g}" for number in numbers), f"{f.share_of_matmul:.1%}", f"{f.peak_memory_gib:.2f}"))

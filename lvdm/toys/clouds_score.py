@@ -12,19 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from lvdm.toys.clouds import SKIES, SPEED
 from lvdm.toys.curves import FIRST, ToyCurves, checked
 
-SKIES = {  # top, horizon, clouds
-    "dawn": ((0.30, 0.28, 0.52), (0.86, 0.56, 0.48), (1.00, 0.86, 0.80)),
-    "noon": ((0.16, 0.36, 0.74), (0.56, 0.74, 0.90), (1.00, 1.00, 1.00)),
-    "dusk": ((0.14, 0.12, 0.36), (0.66, 0.34, 0.34), (0.94, 0.72, 0.66)),
-}
 LIGHTS = np.linspace(0.70, 1.06, 19)  # tried for each frame; real light is .76 to 1
 COARSE = 16  # blocks across, on which sky and light are fitted
 MISFIT = 0.03  # mean absolute error of the formula; real frames leave .005, recoloured ones .06
 BRIGHTNESS = (0.28, 0.87)  # mean of the channels; real frames lie within .34 and .80
 CONTRAST = (0.04, 0.25)  # standard deviation about the row's mean; real frames lie within .058 and .191
-SPEED = (0.4 / 64, 0.8 / 64)  # of the side, per frame, in real data
 SPEED_SLACK = (0.5, 1.35)  # times that range
 HEADING_SLACK = 35.0  # degrees away from the whole video's heading
 EXPLAINED = 0.4  # part of the change that drifting must account for
@@ -48,7 +43,7 @@ class Flow:
 
 
 def score_clouds(video: np.ndarray) -> ToyCurves:
-    """The curves of a uint8 video (t, size, size, 3)."""
+    """Return the curves of a uint8 video (t, size, size, 3)."""
     image = checked(video, least=LAG + 1).astype(np.float32) / 255
     fit = fit_scene(image)
     flow = drift_of_clouds(opacity(image, fit))
@@ -72,7 +67,7 @@ def _within(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def _colors(sky: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """The sky (rows, 1, 3) at the middle of each row, and what a cloud adds to it."""
+    """Return the sky (rows, 1, 3) at the middle of each row, and what a cloud adds to it."""
     top, horizon, white = (np.array(color, dtype=np.float32) for color in SKIES[sky])
     down = ((np.arange(rows, dtype=np.float32) + np.float32(0.5)) / rows)[:, None, None]
     ground = (1 - down) * top + down * horizon
@@ -80,12 +75,12 @@ def _colors(sky: str, rows: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _opacity(lit: np.ndarray, ground: np.ndarray, cloud: np.ndarray) -> np.ndarray:
-    """Least squares o of lit = ground + o cloud, kept within what is possible."""
+    """Return the least squares o of lit = ground + o cloud, within 0 and 1."""
     return np.clip(((lit - ground) * cloud).sum(-1) / (cloud * cloud).sum(-1), 0.0, 1.0)
 
 
 def fit_scene(image: np.ndarray) -> Fit:
-    """The best sky and light of each frame, by trying them all on coarse blocks."""
+    """Return the best sky and light of each frame, by trying them all on coarse blocks."""
     frames, height, width = image.shape[:3]
     rows, columns = (np.array_split(np.arange(length), COARSE) for length in (height, width))
     coarse = np.add.reduceat(image, [row[0] for row in rows], axis=1)
@@ -102,7 +97,7 @@ def fit_scene(image: np.ndarray) -> Fit:
 
 
 def opacity(image: np.ndarray, fit: Fit) -> np.ndarray:
-    """(t, h, w) how much cloud each pixel shows, a little smoothed; it drifts and does nothing else."""
+    """Return (t, h, w) how much cloud each pixel shows, a little smoothed; it drifts and does nothing else."""
     found = np.empty(image.shape[:3], dtype=np.float32)
     for s, sky in enumerate(SKIES):
         here = fit.sky == s
@@ -112,7 +107,7 @@ def opacity(image: np.ndarray, fit: Fit) -> np.ndarray:
 
 
 def drift_of_clouds(cover: np.ndarray) -> Flow:
-    """Velocity around each frame: the v for which cover's change is best -v . gradient, over `POOLED` pairs of frames."""
+    """Return the velocity around each frame: the v for which cover's change is best -v . gradient, over `POOLED` pairs."""
     early, between, late = cover[:-LAG], cover[LAG // 2 : -LAG // 2], cover[LAG:]
     change = late - early
     down, across = np.gradient((early + 4 * between + late) / 6, axis=(1, 2))  # Simpson's mean over the time between
@@ -130,12 +125,12 @@ def _pooled(values: np.ndarray) -> np.ndarray:
 
 
 def _at_frames(values: np.ndarray, frames: int) -> np.ndarray:
-    """From pairs (f, f + LAG) to the frames between them; the ends repeat."""
+    """Return the values of pairs (f, f + LAG) at the frames between them; the ends repeat."""
     return values[np.clip(np.arange(frames) - LAG // 2, 0, len(values) - 1)]
 
 
 def _heading(velocity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Degrees that each frame's velocity is turned from the whole video's, and its heading (0 right, 90 down, 180 left)."""
+    """Return the degrees between each frame's velocity and the whole video's, and its heading (0 right, 90 down, 180 left)."""
     heading = np.arctan2(velocity[:, 1], velocity[:, 0])
     whole = np.arctan2(np.sin(heading).mean(), np.cos(heading).mean())
     turned = np.degrees(np.angle(np.exp(1j * (heading - whole))))

@@ -13,10 +13,8 @@ import numpy as np
 from scipy import ndimage
 
 from lvdm.toys.curves import FIRST, ToyCurves, checked
+from lvdm.toys.discs import COLORS, RADIUS, SPEED
 
-COLORS = {"orange": (1.0, 0.48, 0.10), "cyan": (0.13, 0.76, 1.0)}
-RADIUS = 0.18  # of the side
-SPEED = (0.19 / 64, 0.38 / 64)  # of the side, per frame, in real data
 SPEED_SLACK = (0.5, 1.35)  # times that range
 LAG = 6  # frames over which speed is measured: real discs move one to two pixels, a blurred disc's centre trembles by a tenth
 AREA_SLACK = (0.75, 1.25)  # times a whole disc's area
@@ -34,11 +32,11 @@ class Blob:
     """One colour through the video: the largest blob of each frame, and whether it is the only one and a right one."""
 
     right: np.ndarray  # (t,) bool
-    center: np.ndarray  # (t, 2) x, y; NaN where there is none
+    center: np.ndarray  # (t, 2) x, y; NaN if there is none
 
 
 def score_discs(video: np.ndarray) -> ToyCurves:
-    """The curves of a uint8 video (t, size, size, 3)."""
+    """Return the curves of a uint8 video (t, size, size, 3)."""
     image = checked(video, least=LAG + 1).astype(np.float32) / 255
     blobs = {name: _blob(image, np.array(color)) for name, color in COLORS.items()}
     ok = np.all([blob.right for blob in blobs.values()], axis=0)
@@ -56,14 +54,14 @@ def score_discs(video: np.ndarray) -> ToyCurves:
 
 
 def _colorful(image: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """(t, h, w) bool: bright, and leaning to the side of `color` between red and blue; true to half an edge pixel."""
+    """Return (t, h, w) bool: bright, and on the side of `color` between red and blue; exact to half an edge pixel."""
     lean = image[..., 0] - image[..., 2]
     side = np.sign(color[0] - color[2])
     return (_largest(image) > 0.6) & (lean * side > 0.3)
 
 
 def _largest(image: np.ndarray) -> np.ndarray:
-    """Over the three channels; many times quicker than `max(-1)`."""
+    """Return the maximum of the three channels; many times quicker than `max(-1)`."""
     return np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2])
 
 
@@ -91,7 +89,7 @@ def _blob(image: np.ndarray, color: np.ndarray) -> Blob:
 
 
 def _right_heart(image: np.ndarray, center: np.ndarray, color: np.ndarray) -> np.ndarray:
-    """(t,) bool: within two thirds of the radius the mean colour is the disc's."""
+    """Return (t,) bool: within two thirds of the radius the mean colour is the disc's."""
     heart = _distance(image, center) < RADIUS * image.shape[2] * 2 / 3
     total = np.einsum("thw,thwc->tc", heart.astype(np.float32), image)
     mean = total / np.maximum(heart.sum((1, 2)), 1)[:, None]
@@ -99,7 +97,7 @@ def _right_heart(image: np.ndarray, center: np.ndarray, color: np.ndarray) -> np
 
 
 def _distance(image: np.ndarray, center: np.ndarray) -> np.ndarray:
-    """(t, h, w) from `center` (t, 2); infinite where there is none."""
+    """Return the distance (t, h, w) from `center` (t, 2); infinite if there is none."""
     height, width = image.shape[1:3]
     x, y = (np.nan_to_num(center[:, axis], nan=np.inf).astype(np.float32)[:, None, None] for axis in (0, 1))
     across, down = (np.arange(length, dtype=np.float32) + np.float32(0.5) for length in (width, height))
@@ -107,28 +105,28 @@ def _distance(image: np.ndarray, center: np.ndarray) -> np.ndarray:
 
 
 def _extra(image: np.ndarray, centers: list[np.ndarray]) -> np.ndarray:
-    """(t,) part of the frame that stands out from its row's median, away from the discs."""
+    """Return (t,) the part of the frame that stands out from its row's median, away from the discs."""
     away = np.all([_distance(image, center) > RADIUS * image.shape[2] + 2.5 for center in centers], axis=0)
     ground = _row_median(image, away)
     return ((_largest(np.abs(image - ground)) > STANDS_OUT) & away).mean((1, 2))
 
 
 def _row_median(image: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """(t, h, 1, 3) median over each row's counted pixels; what is not counted is sorted to the end."""
+    """Return the median (t, h, 1, 3) of each row's counted pixels; the others are sorted to the end."""
     ordered = np.sort(np.where(counted[..., None], image, np.float32(2)), axis=2)
     middle = np.maximum(counted.sum(2) - 1, 0)[:, :, None, None] // 2
     return np.take_along_axis(ordered, middle, axis=2)
 
 
 def _speed(center: np.ndarray) -> np.ndarray:
-    """(t,) pixels a frame; NaN where the disc is missing here or at both ends."""
+    """Return (t,) pixels a frame; NaN if the disc is missing here or at both ends."""
     hop = np.linalg.norm(center[LAG:] - center[:-LAG], axis=-1) / LAG
     missing = np.full(LAG, np.nan)
     return np.fmax(np.concatenate([missing, hop]), np.concatenate([hop, missing]))
 
 
 def _drift(image: np.ndarray) -> np.ndarray:
-    """(t,) mean absolute difference from the ground of the first frames, where neither shows a disc."""
+    """Return (t,) the mean absolute difference from the ground of the first frames, away from all discs."""
     ground = ndimage.maximum_filter(_largest(image), size=(1, 5, 5)) <= 0.45  # dark, and two pixels from what is not
     shown = ground[:FIRST].sum(0)
     reference = np.einsum("thwc,thw->hwc", image[:FIRST], ground[:FIRST]) / np.maximum(shown, 1)[..., None]

@@ -1,0 +1,244 @@
+"""`encode`: latents of whole videos or of clips, once, into shards that training reads instead of videos.
+
+With a text encoder, the features of their captions too. Interrupted work is resumed, and any number of processes share it.
+Letters: c channels, n latents, t frames, h w.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from lvdm.config import check_node, instantiate, with_defaults
+from lvdm.data import CacheFacts, LatentWriter, VideoFolder
+from lvdm.data.latents.format import CONTEXT
+from lvdm.jobs.load import load
+from lvdm.jobs.lock import only_alike
+from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
+from lvdm.jobs.settings import Config, Overrides, read_settings
+from lvdm.models.codec import Codec
+from lvdm.processes import Process, as_device
+from lvdm.sampling.pipeline import VideoModel
+from lvdm.types import TextEncoder, UserError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncodeSettings:
+    """What is stored of each video, and how it is encoded."""
+
+    clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; False: whole videos
+    std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
+    flips: bool = False  # store the mirrored videos too, for LatentClips with flip=True
+    dtype: str = "float16"  # as stored: float16 or float32
+    precision: str = "float32"  # of the encoder: float32 or bfloat16
+    shard_size: int = 64  # videos in a shard
+    frames_at_once: int = 256  # longer videos are encoded in pieces ...
+    context_frames: int = 32  # ... that see this many more frames on each side
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeConfig(EncodeSettings):
+    """The keys of an encoding config."""
+
+    codec: Codec
+    data: dict[str, VideoFolder]  # by name, such as train and val: each becomes a folder of shards
+    out: str  # folder of those folders
+    codec_weights: str | None = None  # the autoencoder's model.safetensors
+    text_encoder: TextEncoder | None = None  # store the features of each caption too, for LatentClips with context=True
+    define: dict[str, Any] = field(default_factory=dict)  # names of your own, for ${define.NAME} elsewhere
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What one process encoded of a data set."""
+
+    out: Path
+    videos: int  # or clips; those that were stored before are not counted
+    unit: str  # videos or clips
+    seconds: float
+    codec_fingerprint: str
+    text_fingerprint: str | None
+
+
+def encode(
+    model: str | Path | VideoModel | Codec,
+    data: str | Path | VideoFolder | Mapping[str, Any],
+    out: str | Path,
+    *,
+    settings: EncodeSettings = EncodeSettings(),  # noqa: B008 (frozen)
+    size: int | Sequence[int] | None = None,
+    text_encoder: TextEncoder | None = None,
+    device: str | torch.device | None = None,
+    allow: Sequence[str] = (),
+) -> EncodeReport:
+    """Encode one data set into a folder of shards, which `lvdm.data.LatentClips` reads.
+
+    Args:
+        model: a model file, a loaded model or a codec.
+        data: a folder of videos, a data set, or its config node.
+        size: of the frames, for a folder; None takes the size that the model was trained at.
+        text_encoder: store the features of each caption too.
+        device: on which a model file is loaded; None is "auto". A loaded model stays where it is.
+        allow: packages beside lvdm's own that the model file and the node may name classes of.
+    """
+    if isinstance(model, str | Path):
+        model = load(model, device or "auto", allow=allow)
+    elif device is not None:
+        raise UserError("device has no effect on a loaded model, which encodes where it is; leave it out or move the model")
+    codec = model.codec if isinstance(model, VideoModel) else model
+    if not isinstance(codec, Codec):
+        raise UserError(
+            f"{type(codec).__name__} encodes no data set, because it has no posterior; give an lvdm.models.codec.Codec"
+        )
+    if isinstance(data, str | Path):
+        data = VideoFolder(data, num_frames=codec.frames_of(1), size=size or _trained_size(model, codec), random_clip=False)
+    elif size is not None:
+        raise UserError("size has no effect on a data set, which has one of its own; leave it out")
+    if isinstance(data, Mapping):
+        check_node(data, kind=VideoFolder, allow=allow)
+        data = instantiate(data, allow=allow)
+    return encode_folder(data, codec, text_encoder, Path(out), settings)
+
+
+def _trained_size(model: VideoModel | Codec, codec: Codec) -> int | Sequence[int]:
+    if isinstance(model, VideoModel) and model.settings is not None:
+        return [side * codec.spatial_factor for side in model.settings.latent_shape[2:]]
+    node: Any = model.description.get("config", {}) if isinstance(model, VideoModel) else {}
+    for key in ("data", "params", "train", "params", "size"):
+        node = node.get(key, {}) if isinstance(node, Mapping) else {}
+    if not node:
+        raise UserError("the size that this autoencoder was trained at is not known; give size, such as size=64 or size=(64, 96)")
+    return node
+
+
+def encode_config(config: Config, overrides: Overrides = None, *, allow: Sequence[str] = ()) -> dict[str, EncodeReport]:
+    """Encode every data set of an encoding config, each into a folder of its name below the config's `out`."""
+    checked = with_defaults(read_settings(config, overrides, schema=EncodeConfig, allow=allow), EncodeConfig)
+    if not checked.data:
+        raise UserError("data holds no data set; give at least one, such as data.train")
+    settings = EncodeSettings(**{each.name: checked[each.name] for each in fields(EncodeSettings)})
+    codec = instantiate(checked.codec, allow=allow)
+    load_codec_weights(codec, require_codec_weights(checked.codec_weights))
+    codec.to(as_device(checked.device))
+    text = None if checked.text_encoder is None else instantiate(checked.text_encoder, allow=allow)
+    return {
+        name: encode_folder(instantiate(node, allow=allow), codec, text, Path(checked.out, name), settings)
+        for name, node in checked.data.items()
+    }
+
+
+def encode_folder(
+    videos: VideoFolder, codec: Codec, text: TextEncoder | None, out: Path, settings: EncodeSettings
+) -> EncodeReport:
+    """Encode this process's share of a data set, on the codec's device."""
+    start = time.perf_counter()
+    check_pieces(settings, codec)
+    videos.prepare()
+    _check_draws(videos, settings, out.name)
+    if text is not None and all(not video.description.caption for video in videos.usable.videos):
+        logger.warning("no video of data.%s has a caption: each gets the features of the empty one", out.name)
+    process, device = Process.this(), next(codec.parameters()).device
+    text = None if text is None else text.to(device)
+    facts = CacheFacts(
+        codec_fingerprint=codec.fingerprint(),
+        data_fingerprint=videos.fingerprint(),
+        temporal_factor=codec.temporal_factor,
+        first_frame_alone=codec.first_frame_alone,
+        dtype=settings.dtype,
+        shard_size=settings.shard_size,
+        clip_frames=videos.num_frames if settings.clips else None,
+        has_std=settings.std,
+        has_flips=settings.flips,
+        text_fingerprint=None if text is None else text.fingerprint(),
+    )
+    count, unit = (len(videos), "clip") if settings.clips else (len(videos.names), "video")
+    cast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
+    with only_alike(out, asdict(facts)), LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
+        videos.record_skipped(out / "skipped_files.txt")
+        bar = {"total": sum(map(len, writer.missing())), "unit": unit, "disable": process.rank > 0}
+        added = 0
+        for number in tqdm(writer.todo(), desc=out.name, mininterval=1.0, **bar):
+            try:
+                item = videos[number] if settings.clips else videos.read(number)
+                tensors = _encode_video(item["video"], codec, facts, settings)
+            except UserError as error:
+                if settings.clips:
+                    raise
+                videos.report_broken(number, error)
+                continue
+            if text is not None:
+                tensors[CONTEXT] = text([item.get("caption", "")])[0]
+            name = videos.names[item["index"]]
+            writer.add(
+                f"{number}: {name}" if settings.clips else name,
+                tensors.pop(""),
+                further=tensors,
+                fps=float(item["fps"]),
+                caption=item.get("caption"),
+                label=None if item.get("label") is None else int(item["label"]),
+            )
+            added += 1
+    return EncodeReport(out, added, f"{unit}s", time.perf_counter() - start, facts.codec_fingerprint, facts.text_fingerprint)
+
+
+def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
+    factor, at_once, context = codec.temporal_factor, settings.frames_at_once, settings.context_frames
+    if at_once % factor or context % factor or not at_once > 0 <= context:
+        raise UserError(
+            f"frames_at_once={at_once} and context_frames={context} must be multiples of the {factor} frames of one latent, "
+            "the first above 0 and the second not below"
+        )
+    if settings.precision not in ("float32", "bfloat16"):
+        raise UserError(f"precision is {settings.precision}; choose float32 or bfloat16")
+
+
+def _check_draws(videos: VideoFolder, settings: EncodeSettings, name: str) -> None:
+    """Refuse random crops, flips and clips, which latents that are computed once cannot follow."""
+    if settings.clips and videos.random_clip:
+        raise UserError(f"clips: true needs the same clips in every epoch from data.{name}; set its random_clip: false")
+    if videos.random_crop:
+        raise UserError(f"data.{name} crops at random, which cached latents cannot follow; set random_crop: false")
+    if videos.flip:
+        raise UserError(
+            f"data.{name} mirrors clips at random: set its flip: false, flips: true here, which stores both, and flip: true "
+            "in the LatentClips of training"
+        )
+
+
+def _encode_video(video: Tensor, codec: Codec, facts: CacheFacts, settings: EncodeSettings) -> dict[str, Tensor]:
+    """Return all latents that the facts promise of a video, by suffix."""
+    sides = [video, video.flip(-1)] if facts.has_flips else [video]
+    moments = [encode_pieces(side, codec, settings.frames_at_once, settings.context_frames) for side in sides]
+    tensors = (tensor for mean_and_std in moments for tensor in mean_and_std[: 2 if facts.has_std else 1])
+    return dict(zip(facts.latent_suffixes(), tensors, strict=True))
+
+
+def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int) -> tuple[Tensor, Tensor]:
+    """Return mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece. Frames that do not fill a latent are left out.
+
+    A piece begins on the last frame of a latent if the codec takes its first frame alone. That latent is part of the context.
+    """
+    factor, latents, device = codec.temporal_factor, codec.latents_of(video.shape[1]), next(codec.parameters()).device
+    if latents == 0:
+        raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
+    at_once, before, behind = at_once // factor, max(context // factor, codec.first_frame_alone), context // factor
+    pieces = []
+    for start in range(0, latents, at_once):
+        stop = min(start + at_once, latents)
+        first, last = max(0, start - before), min(latents, stop + behind)
+        moments = codec.moments(video[None, :, first * factor : codec.frames_of(last)].to(device))
+        pieces.append([each[0].float().cpu()[:, start - first : stop - first] for each in moments])
+    mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))
+    return mean, std
