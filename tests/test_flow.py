@@ -13,13 +13,13 @@ from test_training import TASKS, batch
 from torch import nn
 
 import lvdm
-from lvdm.cli import dry_run as dry_run_module
 from lvdm.cli import eval as eval_command
 from lvdm.cli import sample_long, sample_short, train
 from lvdm.diffusion import BUILDABLE
 from lvdm.diffusion.objectives import FlowObjective
 from lvdm.diffusion.schedules import RectifiedFlow
 from lvdm.diffusion.training_times import ShiftedTimes
+from lvdm.jobs import dry_run as dry_run_module
 from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.sampling.samplers import SAMPLERS
