@@ -8,7 +8,39 @@ from lvdm.version import __version__
 if TYPE_CHECKING:
     from lvdm.api import *
 
-__all__ = ["Condition", "VideoModel", "__version__", "load", "sample_long"]
+__all__ = [
+    "Codec",
+    "Condition",
+    "Converted",
+    "DenoiserInputs",
+    "EncodeReport",
+    "EncodeSettings",
+    "EvalSettings",
+    "Output",
+    "ReadingOptions",
+    "Result",
+    "Run",
+    "Samples",
+    "Sampling",
+    "UserError",
+    "VideoModel",
+    "__version__",
+    "convert",
+    "encode",
+    "evaluate",
+    "evaluate_long",
+    "evaluate_reconstruction",
+    "evaluate_text",
+    "features",
+    "fvd",
+    "load",
+    "read_video",
+    "sample",
+    "sample_long",
+    "save",
+    "save_video",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,32 @@
 """What `import lvdm` offers, in one place; `lvdm/__init__.py` lists the names."""
 
+from lvdm.data.reading.options import ReadingOptions as ReadingOptions
+from lvdm.data.whole_video import read_video as read_video
+from lvdm.evaluation.results.result import Result as Result
+from lvdm.evaluation.sources.model import Sampling as Sampling
+from lvdm.jobs.convert import Converted as Converted
+from lvdm.jobs.convert import convert as convert
+from lvdm.jobs.encode import EncodeReport as EncodeReport
+from lvdm.jobs.encode import EncodeSettings as EncodeSettings
+from lvdm.jobs.encode import encode as encode
+from lvdm.jobs.evaluate import EvalSettings as EvalSettings
+from lvdm.jobs.evaluate import evaluate as evaluate
+from lvdm.jobs.evaluate import evaluate_reconstruction as evaluate_reconstruction
+from lvdm.jobs.evaluate import evaluate_text as evaluate_text
+from lvdm.jobs.evaluate import features as features
+from lvdm.jobs.evaluate import fvd as fvd
+from lvdm.jobs.evaluate_long import evaluate_long as evaluate_long
 from lvdm.jobs.load import load as load
-from lvdm.sampling.long_pipeline import sample_long as sample_long
+from lvdm.jobs.sample import Samples as Samples
+from lvdm.jobs.sample import sample as sample
+from lvdm.jobs.sample import sample_long as sample_long
+from lvdm.jobs.save import save as save
+from lvdm.jobs.train import Run as Run
+from lvdm.jobs.train import train as train
+from lvdm.models.codec import Codec as Codec
+from lvdm.sampling.output import Output as Output
 from lvdm.sampling.pipeline import VideoModel as VideoModel
+from lvdm.sampling.save_video import save_video as save_video
 from lvdm.types import Condition as Condition
+from lvdm.types import DenoiserInputs as DenoiserInputs
+from lvdm.types import UserError as UserError

@@ -14,8 +14,8 @@ from PIL import Image
 import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, save_model
 from lvdm.cli import compare_long, sample_long, sample_short
-from lvdm.cli.sampling_options import batches
 from lvdm.config import instantiate
+from lvdm.jobs.sample import batches
 from lvdm.processes import Process
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.toys.compare import COLUMNS
@@ -331,7 +331,7 @@ def test_what_the_user_can_mend_is_one_sentence(case: str, joint: Path, at: Path
         (["--gap-noise", "5"], "gap_noise has no effect without an infill model"),
         (["--gap-batch", "many"], "expected auto or a number"),
         (["--start-frames", "5"], "no effect without --start"),
-        (["--start", "nothing.mp4"], "there is no start nothing.mp4"),
+        (["--start", "nothing.mp4"], "there is no nothing.mp4"),
         (["--frames", "0"], "at least one frame"),
         (["--overlap", "5"], "cannot share 5"),
     ],

@@ -9,7 +9,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lvdm.cli import command
 from lvdm.cli.sampling_options import (
@@ -18,16 +17,13 @@ from lvdm.cli.sampling_options import (
     add_output,
     add_sampling,
     batch_size,
-    batches,
     check_num,
     choose_output,
     load_model,
     progress,
 )
-from lvdm.data.frames import resize_and_crop
-from lvdm.data.layouts.listing import Video
-from lvdm.data.limits import MAX_READ
-from lvdm.data.probing.probe import VideoFacts, probe_video
+from lvdm.data.whole_video import read_video
+from lvdm.jobs.sample import batches
 from lvdm.processes import Process
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
@@ -108,17 +104,6 @@ def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None
         if args.start_frames is not None:
             raise UserError("--start-frames has no effect without --start; give both or neither")
         return None
-    if not args.start.exists():
-        raise UserError(f"there is no start {args.start}; give a video file or a folder of images")
-    video = Video(args.start.name, args.start)
-    if not isinstance(facts := probe_video(video), VideoFacts):
-        raise UserError(facts)
-    reader = video.open()
-    count = reader.num_frames if args.start_frames is None else args.start_frames
-    if not 1 <= count <= reader.num_frames:
-        raise UserError(f"--start-frames is {count}, and {args.start} has {reader.num_frames} frames")
-    height, width = (side * model.codec.spatial_factor for side in model.trained_settings().latent_shape[2:])
-    wanted = range(min(count, args.frames))
-    at_once = max(1, MAX_READ // (3 * facts.height * facts.width))
-    parts = [torch.from_numpy(reader.read(wanted[at : at + at_once])) for at in wanted[::at_once]]
-    return torch.cat([resize_and_crop(part, (height, width)) for part in parts]).numpy()
+    latent = model.trained_settings().latent_shape
+    size = [side * model.codec.spatial_factor for side in latent[2:]]
+    return read_video(args.start, frames=args.start_frames, at_most=args.frames, size=size)

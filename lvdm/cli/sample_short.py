@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from lvdm.cli import command
 from lvdm.cli.sampling_options import (
     add_machine,
     add_output,
     add_sampling,
-    batch_size,
-    batches,
     check_num,
     choose_output,
     load_model,
     progress,
 )
+from lvdm.jobs.sample import sample
 from lvdm.processes import Process
-from lvdm.sampling.options import SampleOptions
-from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
 
@@ -44,51 +38,44 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(parser(), sample, argv)
+    return command.run(parser(), work, argv)
 
 
-def sample(args: argparse.Namespace) -> command.Report:
+def work(args: argparse.Namespace) -> command.Report:
     check_num(args)
     process = Process.this()
     args.json = process.report_file(args.json)
     model = load_model(args.model, args)
-    settings = model.trained_settings()
-    how = SampleOptions(args.sampler, args.steps, args.eta, args.guidance)
-    solver = model.solver(how)
-    context = encode_prompts(model, read_prompts(args))
-    num = args.num if context is None else args.num * len(context)
+    settings, prompts = model.trained_settings(), read_prompts(args)
     frames = model.codec.frames_of(settings.latent_shape[1])
-    videos = process.share(num)
+    videos = process.share(args.num * max(1, len(prompts)))
     out, missing = choose_output(args, args.model, videos, frames=frames, fps=settings.fps)
-    size = batch_size(args, model)
-    start = time.perf_counter()
     with progress(len(missing), "videos") as bar:
-        for batch in batches(missing, size):
-            made = model.sample(
-                len(batch),
-                **how.of_any(),
-                seed=args.seed,
-                first=batch[0],
-                batch_size=size,
-                label=args.label,
-                context=None if context is None else context[[video // args.num for video in batch]],
-                on_progress=bar.update,
-            )
-            for video, shown in zip(batch, made, strict=True):
-                with out.open(video) as files:
-                    files.write(shown)
-    out.close()
-    seconds = time.perf_counter() - start
-    print(f"{len(missing)} videos of {frames} frames in {seconds:.1f} s: {out.folder}")
+        samples = sample(
+            model,
+            args.num,
+            prompts=prompts,
+            label=args.label,
+            seed=args.seed,
+            sampler=args.sampler,
+            steps=args.steps,
+            eta=args.eta,
+            guidance=args.guidance,
+            batch_size=args.batch_size,
+            videos=missing,
+            out=out,
+            on_progress=bar.update,
+        )
+    print(f"{len(missing)} videos of {frames} frames in {samples.seconds:.1f} s: {out.folder}")
     return {
         "model": args.model,
-        "videos": out.paths,
+        "videos": samples.paths,
         "frames": frames,
         "seed": args.seed,
-        "sampler": solver.sampler.name,
-        "eta": solver.eta,
-        "steps": len(solver.grid),
-        "sampling_seconds": seconds,
+        "sampler": samples.sampler,
+        "eta": samples.eta,
+        "steps": samples.steps,
+        "sampling_seconds": samples.seconds,
         "rank": process.rank,
         "processes": process.count,
     }
@@ -109,11 +96,3 @@ def prompts_of(path: Path) -> list[str]:
     if not prompts:
         raise UserError(f"{path} holds no prompt; write one a line")
     return prompts
-
-
-def encode_prompts(model: VideoModel, prompts: list[str]) -> torch.Tensor | None:
-    if not prompts:
-        return None
-    if model.text_encoder is None:
-        raise UserError(f"{model.name} has no text encoder to read a prompt; leave it out or take a text-to-video model")
-    return model.text_encoder(prompts)

@@ -90,17 +90,6 @@ def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
     return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
 
 
-def batches(videos: Sequence[int], size: int) -> Iterator[range]:
-    """Yield ranges of consecutive videos, at most so many at once."""
-    if size < 1:
-        raise UserError(f"the batch size is {size}; give 1 or more")
-    start = 0
-    for end in range(1, len(videos) + 1):
-        if end == len(videos) or videos[end] != videos[end - 1] + 1 or end - start == size:
-            yield range(videos[start], videos[end - 1] + 1)
-            start = end
-
-
 def check_num(args: argparse.Namespace) -> None:
     if args.num < 1:
         raise UserError(f"--num is {args.num}; ask for one video or more")

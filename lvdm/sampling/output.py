@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from lvdm.sampling.writers import ContactSheet, VideoFiles, open_writers, paths_for
 
@@ -44,6 +46,13 @@ class Output:
         sheet, overwrite = self.sheet, self.overwrite or video in self.incomplete
         on_frames = None if sheet is None else lambda frames: sheet.write(video, frames)
         return open_writers(files, fps=self.fps, quality=self.quality, overwrite=overwrite, on_frames=on_frames)
+
+    def write(self, videos: Iterable[tuple[int, np.ndarray]]) -> None:
+        """Write whole videos, each with its number, and the contact sheet."""
+        for video, frames in videos:
+            with self.open(video) as files:
+                files.write(frames)
+        self.close()
 
     def close(self) -> None:
         """Write the contact sheet."""
