@@ -104,7 +104,7 @@ def test_a_checkpoint_that_cannot_be_written_is_tried_again_and_the_old_one_stay
             seen[trainer.global_step] = checkpoint(tmp_path / "joint")["global_step"]
 
     monkeypatch.setattr("lvdm.training.checkpoint_file.torch.save", full)
-    monkeypatch.setattr(train, "SaveCheckpoints", Look)
+    monkeypatch.setattr("lvdm.jobs.train.SaveCheckpoints", Look)
     assert train.main([configs["joint"], "trainer.max_steps=6", "checkpoints.every_steps=1"]) == 0
     assert seen == {1: 1, 2: 1, 3: 1, 4: 1, 5: 5, 6: 6}
     assert "cannot write the checkpoint of step 2 (the disk is full: No space left on device); step 1 stays saved" in caplog.text

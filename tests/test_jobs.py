@@ -28,7 +28,7 @@ from lvdm.jobs.settings import as_words, read_settings
 from lvdm.jobs.train import train
 from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
-from lvdm.types import Condition, UserError
+from lvdm.types import Condition, DenoiserInputs, UserError
 
 
 def same_model(one: Path, other: Path) -> bool:
@@ -106,9 +106,10 @@ def test_python_and_the_command_encode_the_same_shards(made: Path, tmp_path: Pat
 class Doubling(torch.nn.Module):
     """A user's own denoiser."""
 
+    inputs = DenoiserInputs()
+
     def __init__(self, width: int = 2) -> None:
         super().__init__()
-        self.noise_level = None
         self.layer = torch.nn.Conv3d(2, 2, 1, groups=width)
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, cond: Condition | None = None) -> torch.Tensor:

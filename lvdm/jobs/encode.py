@@ -233,11 +233,11 @@ def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int) -> tu
     factor, latents, device = codec.temporal_factor, codec.latents_of(video.shape[1]), next(codec.parameters()).device
     if latents == 0:
         raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
-    at_once, before, behind = at_once // factor, max(context // factor, codec.first_frame_alone), context // factor
+    at_once, before, after = at_once // factor, max(context // factor, codec.first_frame_alone), context // factor
     pieces = []
     for start in range(0, latents, at_once):
         stop = min(start + at_once, latents)
-        first, last = max(0, start - before), min(latents, stop + behind)
+        first, last = max(0, start - before), min(latents, stop + after)
         moments = codec.moments(video[None, :, first * factor : codec.frames_of(last)].to(device))
         pieces.append([each[0].float().cpu()[:, start - first : stop - first] for each in moments])
     mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))
