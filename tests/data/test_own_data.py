@@ -13,7 +13,7 @@ from lvdm.config.check import check_node
 from lvdm.data import VideoData, VideoFolder
 from lvdm.types import UserError
 
-PAGE = (Path(__file__).resolve().parents[1] / "docs" / "data.md").read_text()
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
 MODULE, USE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)  # the page's own examples
 PLAIN = """
 class Plain(Dataset):

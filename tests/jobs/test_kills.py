@@ -17,7 +17,7 @@ from tiny_training import Config, adversarial_config, checkpoint, diffusion_conf
 
 from lvdm.cli import train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
 
 

@@ -24,7 +24,7 @@ from lvdm.evaluation.protocols.named import PROTOCOLS
 from lvdm.models.features import EXTRACTORS, c3d, extractors, i3d, make_extractor
 from lvdm.models.features.i3d import I3D
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

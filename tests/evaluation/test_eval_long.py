@@ -27,7 +27,7 @@ from lvdm.evaluation.results.report import compare
 from lvdm.evaluation.results.result import read_result
 from lvdm.types import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PLAIN = ("--set", "runs=1", "resolution=null", "resize=none", "antialias=true")  # pixels as they are, the real set once
 RANDOM = ("--features", "random", "--allow-fewer")
 I3D = (*RANDOM, "--feature-width", "0.125")  # as narrow as sees all that is done to a video here

@@ -14,7 +14,7 @@ from lvdm.jobs import dry_run as dry_run_module
 from lvdm.jobs.encode import EncodeConfig, check_pieces
 from lvdm.jobs.trainer import num_processes
 
-FOLDER = Path(__file__).resolve().parents[1] / "configs" / "lvdm"
+FOLDER = Path(__file__).resolve().parents[2] / "configs" / "lvdm"
 TRAINED = sorted(path for path in FOLDER.glob("*.yaml") if not path.stem.startswith("encode"))
 PUBLISHED = {"short": 548.9, "predict": 549.2, "infill": 549.2, "autoencoder": 19.4}  # million parameters
 PUBLISHED_SETS = ("sky", "ucf101", "taichi")

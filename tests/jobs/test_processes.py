@@ -26,7 +26,7 @@ from tiny_training import (
 from lvdm.checkpoints.model_file import read_info
 from lvdm.cli import train
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def config_of(name: str, made: Path, out: Path) -> Config:

@@ -15,7 +15,7 @@ from tiny_training import Config, autoencoder_config, checkpoint, diffusion_conf
 from lvdm.cli import train
 from lvdm.training.callbacks import WriteModelFile
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # A real SIGKILL to all processes of the run: after the checkpoint of a step, or within the validation that follows it.
 SCRIPT = """
 import os, signal, sys

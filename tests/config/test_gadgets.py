@@ -6,6 +6,7 @@ The attempts run in a process of their own under an audit hook that refuses ever
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,9 @@ def test_no_gadget_is_built_from_a_config_or_a_model_file(tmp_path: Path):
     isolated = ["unshare", "--map-root-user", "--net"]  # no network, where the system lets us take it away
     has_unshare = shutil.which("unshare") and subprocess.run([*isolated, "true"], capture_output=True).returncode == 0
     command = [*(isolated if has_unshare else []), sys.executable, __file__, str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    tests = Path(__file__).parents[1]
+    environment = {**os.environ, "PYTHONPATH": f"{tests}:{tests.parent}"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["gadgets"] >= 347 and report["tried"] > 4 * report["gadgets"]

@@ -14,7 +14,7 @@ from lvdm.checkpoints.model_file import read_info
 from lvdm.cli import encode, sample_long, sample_short, train
 from lvdm.toys.write import ToyDataset, write_dataset
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "lvdm"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "lvdm"
 CODEC = "codec.params.autoencoder.params.channels=[8,16]"
 STEPS = ["trainer.max_steps=2", "trainer.val_check_interval=2", "trainer.limit_val_batches=1"]
 QUIET = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]

@@ -193,7 +193,7 @@ def test_a_network_without_mask_makes_one_window_and_no_more(model: VideoModel) 
 
 MEASURE = """
 import gc, resource, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import torch
 from test_long_video import tiny_model
 import lvdm
@@ -206,7 +206,7 @@ print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 def peak_memory(frames: int) -> int:
     """Peak resident memory of a process that makes a video of that length, in KiB (Linux)."""
-    source = MEASURE.format(tests=str(Path(__file__).parent), frames=frames)
+    source = MEASURE.format(tests=[str(folder) for folder in Path(__file__).parents[:2]], frames=frames)
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
     count, peak = map(int, done.stdout.split())
     assert count == frames

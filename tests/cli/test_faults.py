@@ -23,7 +23,7 @@ from lvdm.cli import train
 from lvdm.evaluation.protocols.named import get_protocol
 from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = {script.stem: runpy.run_path(str(script))["main"] for script in sorted((ROOT / "scripts").glob("*.py"))}
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lvdm.cli import start
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Says when Python itself is up: what comes before that is not ours.
 SCRIPT = """
 import runpy, sys

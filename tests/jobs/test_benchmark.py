@@ -41,7 +41,7 @@ VIDEOS = {"target": "lvdm.data.VideoFolder", "params": {"root": "nowhere", "num_
 SAMPLING = {"latent_shape": [2, 4, 2, 2], "fps": 8, "steps": 3, "sampler": "dpmpp", "spacing": "trailing"}
 TRAINER = {"max_steps": 1, "gradient_clip_val": 1e-3, "accelerator": "cpu"}
 CPU = torch.device("cpu")
-SHIPPED = sorted((Path(__file__).resolve().parents[1] / "configs").rglob("*.yaml"))
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "configs").rglob("*.yaml"))
 CONFIGS = [path for path in SHIPPED if not path.stem.startswith("encode")]
 
 

@@ -27,7 +27,7 @@ from lvdm.training import LatentDiffusion, Task
 from lvdm.training.seeding import generator_for
 from lvdm.types import DenoiserInputs, UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "diffusion.md").read_text()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tiny_training import checkpoint
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 JOB = ROOT / "shellscripts" / "slurm_train.sbatch"
 SRUN = """#!/usr/bin/env bash
 [ "$SRUN_CPUS_PER_TASK" = "$SLURM_CPUS_PER_TASK" ] || { echo "a task has one core, and its workers share it"; exit 9; }

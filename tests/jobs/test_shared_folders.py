@@ -20,7 +20,7 @@ from tiny_training import write_config
 from lvdm.cli import sample_short, sampling_options
 from lvdm.jobs.lock import only_alike
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def start_two(command: str, *arguments: str) -> list[tuple[int, str]]:

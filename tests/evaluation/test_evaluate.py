@@ -29,7 +29,7 @@ from lvdm.models.features import make_extractor
 from lvdm.sampling.options import LongOptions
 from lvdm.types import UserError
 
-PACKAGE = Path(__file__).resolve().parents[1] / "lvdm"
+PACKAGE = Path(__file__).resolve().parents[2] / "lvdm"
 CHANGES = {"frames": 9, "runs": 1, "resolution": None, "resize": "none", "antialias": True}
 LIKEWISE = ["--set", *(f"{key}={json.dumps(value)}" for key, value in CHANGES.items()), "--features", "random"]
 LIKEWISE += ["--feature-width", str(WIDTH), "--device", "cpu", "--no-cache"]

@@ -20,7 +20,7 @@ import yaml
 from lvdm.config import import_class, instantiate
 from lvdm.types import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ABSURD = (0, -1, 10**12, 2**40, float("nan"), float("inf"))
 SECONDS, GIB = 10, 1
 # What lvdm.config says in a sentence that names the key.
