@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--size", type=int, default=64, metavar="S", help="pixels of a side, even (default: 64)")
     parse.add_argument("--val", type=int, default=16, metavar="N", help="validation videos (default: 16)")
     parse.add_argument("--seed", type=int, default=0, metavar="K", help="another seed gives other videos (default: 0)")
-    parse.add_argument("--workers", type=int, default=os.cpu_count(), metavar="N", help="videos at once (default: the cores)")
+    parse.add_argument("--workers", type=int, metavar="N", help="videos at once (default: the cores)")
     return parse
 
 

@@ -40,7 +40,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
     group = parse.add_argument_group("sampling (the model file says what is best for it)")
     group.add_argument("--num", type=int, default=num, help=f"videos (default {num})")
     group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same for any other option (default 0)")
-    group.add_argument("--sampler", choices=sorted(SAMPLERS), help=SAMPLER)
+    group.add_argument("--sampler", metavar="NAME", help=SAMPLER)
     group.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
     group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
     group.add_argument("--guidance", type=float, metavar="W", help=GUIDANCE)

@@ -5,7 +5,7 @@ from lvdm.config.build import instantiate, is_node
 from lvdm.config.check import ArgumentsOf, check, check_node, with_defaults
 from lvdm.config.files import load_config, save_config, to_dict
 from lvdm.config.moved import current_node
-from lvdm.config.targets import import_class, path_of
+from lvdm.config.targets import import_class, import_packages, path_of
 
 __all__ = [
     "ArgumentsOf",
@@ -14,6 +14,7 @@ __all__ = [
     "check_node",
     "current_node",
     "import_class",
+    "import_packages",
     "instantiate",
     "is_node",
     "load_config",

@@ -102,6 +102,17 @@ def import_class(target: object, *, key: str = "target", allow: Sequence[str] = 
     return found
 
 
+def import_packages(packages: Sequence[str]) -> None:
+    """Import packages that the user allows by name; samplers, metrics, extractors and protocols register themselves there."""
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{package}.".startswith(f"{error.name}."):
+                raise
+            raise UserError(f"there is no module {package}; install it, or run where Python finds it") from error
+
+
 def check_target(target: object, *, key: str = "target", allow: Sequence[str] = ()) -> str:
     """Return the path to import for a target that a config may name; refuse any other, without importing it."""
     if not isinstance(target, str) or not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", target):

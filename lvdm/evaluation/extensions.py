@@ -6,24 +6,12 @@ also be named by its dotted path, such as `mypackage.MyExtractor`.
 
 from __future__ import annotations
 
-import importlib
 import pkgutil
 from collections.abc import Sequence
 
 from lvdm.evaluation.protocols.protocol import PROTOCOLS, EvalProtocol
 from lvdm.models.features.extractors import EXTRACTORS, add_extractor
 from lvdm.types import UserError
-
-
-def import_packages(packages: Sequence[str]) -> None:
-    """Import these packages, whose records are then known by their names."""
-    for package in packages:
-        try:
-            importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{package}.".startswith(f"{error.name}."):
-                raise
-            raise UserError(f"there is no module {package}; install it, or run where Python finds it") from error
 
 
 def protocol_name(name: str, allow: Sequence[str]) -> str:

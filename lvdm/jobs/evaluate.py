@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.evaluation.extensions import extractor_name, import_packages, protocol_name
+from lvdm.config import import_packages
+from lvdm.evaluation.extensions import extractor_name, protocol_name
 from lvdm.evaluation.features import extract
 from lvdm.evaluation.measure import Settings, measure_protocol
 from lvdm.evaluation.metrics.scores import ScoreOptions

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, open_model
-from lvdm.config import check_node, instantiate
+from lvdm.config import check_node, import_packages, instantiate
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.models.build_limits import no_larger_than
@@ -36,6 +36,7 @@ def load(
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
+    import_packages(allow)
     with open_model(path) as (info, tensors):
         return _build(info, _File(Path(path), tensors, tuple(allow)), as_device(device), dtype)
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
-from lvdm.config import check, load_config
+from lvdm.config import check, import_packages, load_config
 from lvdm.types import UserError
 
 OneConfig: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | DictConfig
@@ -26,6 +26,7 @@ def read_settings(
     provided: Mapping[str, Collection[str]] | None = None,
 ) -> DictConfig:
     """Return the merged config with the overrides, after checking every key against the schema."""
+    import_packages(allow)
     merged = load_config([each if isinstance(each, str) else _plain(each) for each in as_list(config)], as_words(overrides))
     check(merged, schema=schema, allow=allow, provided=provided)
     return merged

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lvdm.rules import integer, listed, number, one_of, optional, require
+from lvdm.rules import Rule, integer, listed, number, one_of, optional, require
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.timesteps import SPACINGS
 from lvdm.types import UserError
@@ -23,7 +23,7 @@ SETTINGS = {
     "fps": optional(number(1e-6, 1e6)),
     "key_stride": COUNT,
     "overlap": integer(0, 2**16),
-    "sampler": one_of(*SAMPLERS),
+    "sampler": Rule(f"one of {', '.join(SAMPLERS)}", lambda name: isinstance(name, str) and name in SAMPLERS),
     "eta": number(0, 1),
     "steps": COUNT,
     "gap_steps": optional(COUNT),

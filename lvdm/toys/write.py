@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -59,8 +60,13 @@ class ToyDataset:
         return KINDS[self.kind](video_generator(self.seed, split, index), self.frames, self.size)
 
 
-def write_dataset(out: Path, dataset: ToyDataset, *, workers: int) -> int:
-    """Write the files that are missing; return the number of videos written, 0 if the data set was complete."""
+def write_dataset(out: str | Path, dataset: ToyDataset, *, workers: int | None = None) -> int:
+    """Write the files that are missing; return the number of videos written, 0 if the data set was complete.
+
+    Args:
+        workers: videos at once; None is the number of cores.
+    """
+    out, workers = Path(out), workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise UserError(f"workers is {workers}, but at least 1 is needed")
     claim(out, dataset)

@@ -9,7 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from lvdm.cli import command
-from lvdm.evaluation.extensions import import_packages, protocol_name
+from lvdm.config import import_packages
+from lvdm.evaluation.extensions import protocol_name
 from lvdm.evaluation.protocols.named import PROTOCOLS, get_protocol
 from lvdm.evaluation.results.report import compare
 from lvdm.evaluation.results.result import read_result
