@@ -47,7 +47,7 @@ def is_verifying() -> bool:
 def hash_tensor(name: str, tensor: Tensor) -> str:
     """Return the hash of a tensor's name, type, shape and values."""
     digest = xxh3_128(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -102,8 +102,8 @@ def note_without_hashes(path: Path) -> None:
 class LimitedFile(io.FileIO):
     """A file for zipfile, which reads its list of entries at once: a read of more than MAX_DIRECTORY bytes is refused."""
 
-    def read(self, size: int = -1) -> bytes:
-        if (os.fstat(self.fileno()).st_size - self.tell() if size < 0 else size) > MAX_DIRECTORY:
+    def read(self, size: int | None = -1) -> bytes:
+        if (os.fstat(self.fileno()).st_size - self.tell() if size is None or size < 0 else size) > MAX_DIRECTORY:
             raise ValueError(f"its list of entries has more than {MAX_DIRECTORY} bytes")
         return super().read(size)
 

@@ -61,7 +61,7 @@ def process_group() -> Iterator[Process]:
         yield process
         return
     address, port = _main_address()
-    place = {"init_method": f"tcp://{address}:{port}", "rank": process.rank, "world_size": process.count}
+    place: dict[str, Any] = {"init_method": f"tcp://{address}:{port}", "rank": process.rank, "world_size": process.count}
     distributed.init_process_group("gloo", timeout=PATIENCE, **place)
     try:
         yield process

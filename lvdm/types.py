@@ -8,7 +8,7 @@ A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -135,15 +135,12 @@ _FILL = {"frames": 0, "mask": 0, "frame_noise": ABSENT, "label": ABSENT, "previo
 
 
 def _join(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    if first is None and second is None:
+    given = second if first is None else first
+    if given is None:
         return None
-    if first is None or second is None:
-        if name not in _FILL:
-            raise UserError(f"guidance needs {name} in both passes or in neither; give the unconditional one too")
-        given = second if first is None else first
-        filled = torch.full_like(given, _FILL[name])
-        first, second = (filled, given) if first is None else (given, filled)
-    return torch.cat([first, second])
+    if (first is None or second is None) and name not in _FILL:
+        raise UserError(f"guidance needs {name} in both passes or in neither; give the unconditional one too")
+    return torch.cat([torch.full_like(given, _FILL[name]) if part is None else part for part in (first, second)])
 
 
 class VideoAutoencoder(Protocol):
@@ -168,24 +165,34 @@ class VideoAutoencoder(Protocol):
 class VideoCodec(Protocol):
     """A frozen codec: video (b, 3, t, h, w) in [-1, 1] <-> normalised latent (b, c, latents_of(t), h/f_s, w/f_s)."""
 
-    temporal_factor: int
-    spatial_factor: int
-    latent_channels: int
+    @property
+    def temporal_factor(self) -> int: ...
+
+    @property
+    def spatial_factor(self) -> int: ...
+
+    @property
+    def latent_channels(self) -> int: ...
 
     def encode(self, video: Tensor) -> Tensor: ...
 
     def decode(self, latent: Tensor) -> Tensor: ...
 
+    def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]: ...
+
     def latents_of(self, num_frames: int) -> int: ...
 
     def frames_of(self, num_latents: int) -> int: ...
+
+    def fingerprint(self) -> str: ...
 
 
 @runtime_checkable
 class Denoiser(Protocol):
     """A network on (x_t, t, cond); t is (b,) or per frame (b, t). `inputs` says what it takes of the condition."""
 
-    inputs: DenoiserInputs
+    @property
+    def inputs(self) -> DenoiserInputs: ...
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor: ...
 
@@ -193,10 +200,14 @@ class Denoiser(Protocol):
 def check_contract(thing: object, protocol: type) -> None:
     """Refuse an object that lacks what the protocol names; attributes with a default may be absent."""
     required = [name for name in protocol.__annotations__ if name not in vars(protocol)]
-    required += [name for name, member in vars(protocol).items() if callable(member) and (name == "__call__" or name[0] != "_")]
+    required += [name for name, member in vars(protocol).items() if _is_required(name, member)]
     missing = [name for name in required if not hasattr(thing, name)]
     if missing:
         raise UserError(f"{type(thing).__name__} is no {protocol.__name__}: it lacks {', '.join(missing)}; add what is missing")
+
+
+def _is_required(name: str, member: object) -> bool:
+    return (callable(member) or isinstance(member, property)) and (name == "__call__" or name[0] != "_")
 
 
 def check_autoencoder(network: object) -> None:

@@ -57,7 +57,7 @@ class Mismatch:
 # Constructors
 
 
-def signature_of(cls: type) -> Signature:
+def signature_of(cls: type[Any]) -> Signature:
     """Return the arguments that `cls(...)` takes by name."""
     if cls.__init__ is nn.Module.__init__:  # written as (*args, **kwargs), but takes nothing
         return Signature({}, is_open=False)
@@ -70,7 +70,7 @@ def signature_of(cls: type) -> Signature:
     return Signature(arguments, is_open=any(p.kind is p.VAR_KEYWORD for p in parameters))
 
 
-def _annotation(parameter: inspect.Parameter, cls: type) -> Any:
+def _annotation(parameter: inspect.Parameter, cls: type[Any]) -> Any:
     """Return the annotation as an object; Any if there is none, or if its names exist for type checkers only."""
     written = parameter.annotation
     if not isinstance(written, str):
@@ -136,7 +136,7 @@ def _mismatch_of_all(value: Any, members: Sequence[Any], wrong: Mismatch, class_
     found = [mismatch(value, member, wrong.key, class_of) for member in members]
     if None in found:
         return None
-    deeper = [each for each in found if each.key != wrong.key]
+    deeper = [each for each in found if each is not None and each.key != wrong.key]
     return deeper[0] if len(deeper) == 1 else wrong
 
 

@@ -121,7 +121,7 @@ def _check_field(value: Any, annotation: Any, key: str, rules: _Rules) -> None:
 
 
 def _section_in(annotation: Any) -> type | None:
-    return next((each for each in choices(annotation) if is_dataclass(each)), None)
+    return next((each for each in choices(annotation) if isinstance(each, type) and is_dataclass(each)), None)
 
 
 def _arguments_in(annotation: Any) -> ArgumentsOf | None:
@@ -154,7 +154,7 @@ def _filled(values: Mapping[str, Any], schema: type) -> dict[str, Any]:
         elif each.name not in filled and each.default_factory is not MISSING:
             filled[each.name] = each.default_factory()
         section, value = _section_in(hints[each.name]), filled.get(each.name)
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             filled[each.name] = asdict(value)
         elif section and isinstance(value, Mapping) and not is_node(value):
             filled[each.name] = _filled(value, section)

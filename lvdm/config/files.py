@@ -36,9 +36,9 @@ def load_config(paths: Sequence[str | Path | Mapping[str, Any]], overrides: Sequ
     defined: list[list[str]] = []  # by file: the names below `define`
     for path in paths:
         new = _read(path)
-        defined.append([join(DEFINE, name) for name, _ in items(OmegaConf.to_container(new, resolve=False).get(DEFINE))])
+        defined.append([join(DEFINE, name) for name, _ in items(_tree(new).get(DEFINE))])
         merged = _merge(merged, new, path)
-    tree = OmegaConf.to_container(merged, resolve=False)
+    tree = _tree(merged)
     keys: list[str] = []
     for override in overrides:
         keys.append(_apply(tree, override, earlier=keys))
@@ -51,10 +51,11 @@ def load_config(paths: Sequence[str | Path | Mapping[str, Any]], overrides: Sequ
 
 def to_dict(config: DictConfig | ListConfig | Mapping[str, Any]) -> dict[str, Any]:
     """Return plain dicts, lists and values, with interpolations resolved."""
-    if not OmegaConf.is_config(config):
+    if not isinstance(config, DictConfig | ListConfig):
         return _plain(config)
     try:
-        return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        tree: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        return tree
     except OmegaConfBaseException as error:
         raise UserError(unresolved(error, config)) from error
     except RecursionError as error:
@@ -77,12 +78,19 @@ def save_config(config: DictConfig | Mapping[str, Any], path: str | Path) -> Non
 # Reading and merging
 
 
+def _tree(config: DictConfig) -> dict[str, Any]:
+    """Return plain dicts, lists and values, with interpolations as text."""
+    tree: Any = OmegaConf.to_container(config, resolve=False)
+    return tree
+
+
 def _read(path: str | Path | Mapping[str, Any]) -> DictConfig:
     if isinstance(path, Mapping):
         return OmegaConf.create(dict(path))
     path = Path(path)
     try:
-        return OmegaConf.create(_checked_yaml(path))
+        found: Any = OmegaConf.create(_checked_yaml(path))
+        return found
     except UserError:  # which is a ValueError too
         raise
     except FileNotFoundError as error:
@@ -124,10 +132,11 @@ def _size(node: yaml.Node | None, sizes: dict[int, int]) -> int:
     return sizes[id(node)]
 
 
-def _merge(base: DictConfig, new: DictConfig, path: str | Path) -> DictConfig:
-    ours, theirs = OmegaConf.to_container(base, resolve=False), OmegaConf.to_container(new, resolve=False)
+def _merge(base: DictConfig, new: DictConfig, path: object) -> DictConfig:
+    ours, theirs = _tree(base), _tree(new)
     try:
-        return OmegaConf.merge(_without_replaced_params(ours, theirs), new)
+        merged: Any = OmegaConf.merge(_without_replaced_params(ours, theirs), new)
+        return merged
     except (TypeError, OmegaConfBaseException) as error:
         clash = _clash(ours, theirs)
         what = f"{clash} is a list in one and a mapping in the other" if clash else _first_line(error)
@@ -194,7 +203,7 @@ def _apply(tree: dict[str, Any], override: str, *, earlier: Sequence[str]) -> st
 
 def _parse(text: str, override: str) -> Any:
     try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]), resolve=False)["value"]
+        return _tree(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except yaml.YAMLError as error:
         raise UserError(f"the value in {_quoted(override)} is not YAML: {_problem(error)}; quote it if it is text") from error
     except RecursionError as error:

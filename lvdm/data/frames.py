@@ -38,7 +38,7 @@ def resize_and_crop(frames: Tensor, size: tuple[int, int]) -> Tensor:
 
 def resize_to_cover(frames: Tensor, box: tuple[int, int], *, antialias: bool = True) -> Tensor:
     """Resize until `box` is just covered (bilinear); frames that just cover it already are returned unchanged."""
-    cover = covering_size(*frames.shape[1:3], box)
+    cover = covering_size(frames.shape[1], frames.shape[2], box)
     if frames.shape[1:3] == cover:
         return frames
     x = rearrange(frames, "t h w c -> t c h w")

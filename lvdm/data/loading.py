@@ -23,7 +23,7 @@ class Draw(NamedTuple):
     """A sample in an epoch: the key that samplers pass to data sets, so that worker processes need no state."""
 
     epoch: int
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs of a draw
 
 
 def as_draw(key: int | Draw, count: int) -> Draw:

@@ -90,8 +90,8 @@ class VideoFolder(Dataset[dict[str, Any]]):
         self.max_broken = max_broken
         self._held: dict[int, HeldVideo] = {}
         self._usable: UsableVideos | None = None
-        shortcuts = {"image_fps": image_fps, "time_limit": time_limit}
-        shortcuts = {name: value for name, value in shortcuts.items() if value is not None}
+        given = {"image_fps": image_fps, "time_limit": time_limit}
+        shortcuts = {name: value for name, value in given.items() if value is not None}
         self.reading = reading or ReadingOptions(**shortcuts)
         self._check()
         if layout is not None and metadata is not None:
@@ -111,9 +111,13 @@ class VideoFolder(Dataset[dict[str, Any]]):
         """Look at the disk (constructing does not): find the videos, and probe each that is new or has changed."""
         if self._usable is not None:
             return
-        clip = {"num_frames": self.num_frames, "stride": self.stride}
-        options = {"max_broken": self.max_broken, "reading": self.reading}
-        self._usable = usable = find_usable(self.root, self.layout, self.split, **clip, **options)
+        self._usable = usable = find_usable(
+            *(self.root, self.layout, self.split),
+            num_frames=self.num_frames,
+            stride=self.stride,
+            max_broken=self.max_broken,
+            reading=self.reading,
+        )
         if self.clips_per_video == "all":
             self._ends = np.cumsum([count_clips(facts.num_frames, self.num_frames, self.stride) for facts in usable.facts])
         if self.in_memory:

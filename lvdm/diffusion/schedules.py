@@ -13,12 +13,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from lvdm.rules import integer, number, require
 from lvdm.types import UserError
+
+Time = TypeVar("Time", Tensor, float)
 
 
 class NoiseSchedule(ABC):
@@ -182,7 +185,7 @@ class RectifiedFlow(NoiseSchedule):
         return [self.num_steps * shift_time(t / self.num_steps, self.sampling_shift) for t in even]
 
 
-def shift_time(u: Tensor | float, k: float) -> Tensor | float:  # SD3 eq. 23
+def shift_time(u: Time, k: float) -> Time:  # SD3 eq. 23
     """Return the fraction of time at which sigma / alpha of the straight path is k times that at u."""
     return k * u / (1 + (k - 1) * u)
 

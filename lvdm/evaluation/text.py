@@ -35,7 +35,8 @@ QUANTISE = "round"  # floats of a model to levels, as sample_short writes them
 class Prompted(Protocol):
     """Videos, whole, each with its prompt."""
 
-    prompts: list[str]
+    @property
+    def prompts(self) -> list[str]: ...
 
     def videos(self) -> Iterator[tuple[int, Tensor]]: ...  # those of this process: number and uint8 (t, h, w, 3)
 
@@ -149,7 +150,8 @@ def open_prompted(
         if path.suffix in (".yaml", ".yml"):
             raise UserError(f"{path} is a config; give the folder of its videos, whose metadata.jsonl holds the captions")
     source = open_source(videos, split="train", quantise=QUANTISE)
-    found = [video for part in source.parts for video in part.listed] if isinstance(source, VideoSource) else []
+    parts = source.parts if isinstance(source, VideoSource) else ()
+    found = [video for part in parts for video in part.listed]
     if not prompts:
         return PromptedFiles(source, _captions(source), workers)
     names = [video.name for video in found] or source.names  # of broken ones too, which have their prompts

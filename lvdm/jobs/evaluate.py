@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
@@ -160,6 +160,7 @@ def _open_fake(
     fake: Videos | Model, protocol: EvalProtocol, sampling: Sampling | None, infill: Model | None, settings: EvalSettings
 ) -> Source | ModelSource:
     if not is_model(fake):
+        assert not isinstance(fake, VideoModel)
         refuse_sampling(sampling, infill)
         return settings.open(fake, protocol)
     model, path = settings.open_model(fake)
@@ -169,7 +170,7 @@ def _open_fake(
     return source
 
 
-def is_model(videos: Videos | Model) -> bool:
+def is_model(videos: Videos | Model) -> TypeGuard[Model]:
     """Return whether videos are to be sampled from a model."""
     return isinstance(videos, VideoModel) or (isinstance(videos, str | Path) and Path(videos).suffix == ".safetensors")
 
@@ -203,8 +204,8 @@ def features(
     with process_group():
         import_packages(settings.allow)
         name = extractor_name(extractor, settings.allow)
-        options = {"seed": settings.feature_seed, "width": settings.feature_width}
-        network = make_extractor(name, device=as_device(settings.device), **options)
+        device = as_device(settings.device)
+        network = make_extractor(name, device=device, seed=settings.feature_seed, width=settings.feature_width)
         source = open_source(videos, split="train+test", quantise="round", allow=settings.allow)
         share = Process.this().share(len(source.lengths))
         found = extract(_whole_videos(source, share), network, total=len(share), what="videos")
@@ -285,6 +286,7 @@ def _open_prompted(
     if num is not None and not prompts:
         raise UserError("num counts the videos of each prompt, and captions have one; leave it out or give prompts")
     if not is_model(fake):
+        assert not isinstance(fake, VideoModel)
         refuse_sampling(sampling)
         return open_prompted(fake, prompts, each=num, workers=settings.workers)
     if not prompts:

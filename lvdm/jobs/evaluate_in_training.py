@@ -10,7 +10,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import Source, open_source, videos_of
 from lvdm.jobs.run_config import Evaluation
 from lvdm.jobs.run_folder import RunFolder
-from lvdm.models.features.extractors import Extractor, check_frames, make_extractor
+from lvdm.models.features.extractors import Extractor, check_frames, make_extractor, moved
 from lvdm.processes import gather
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.training.autoencoder import AutoencoderTraining
@@ -77,8 +77,7 @@ class EvaluateInTraining(Callback):
     @isolate_rng()
     def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the real clips, once; a resumed run may validate before it trains."""
-        its = self.planned
-        its.extractor.to(pl_module.device)
+        self.planned = its = replace(self.planned, extractor=moved(self.planned.extractor, pl_module.device))
         if its.real is None or self._real is not None:
             return
         self._real = measure_real(its.protocol, its.real, its.extractor, its.settings)
@@ -121,6 +120,7 @@ class EvaluateInTraining(Callback):
 def validations_so_far(trainer: pl.Trainer) -> int:
     """Return how many validations were due, this one included. They are counted by the position in training: a
     resumed run starts after the validation of its checkpoint's step."""
+    assert trainer.val_check_batch is not None, "`check_evaluation` refuses validations by time"
     batches = int(trainer.val_check_batch)
     if trainer.check_val_every_n_epoch is None:
         return (trainer.fit_loop.total_batch_idx + 1) // batches
@@ -155,10 +155,11 @@ def check_evaluation(config: Config, module: AutoencoderTraining | LatentDiffusi
 
 
 @isolate_rng()
-def planned(config: Config, module: LatentDiffusion, data: VideoData, *, allow: Sequence[str]) -> Planned | None:
+def planned(config: Config, module: pl.LightningModule, data: VideoData, *, allow: Sequence[str]) -> Planned | None:
     """Return the evaluation that `check_evaluation` accepted, with its real videos and its extractor."""
     if config["evaluation"] is None:
         return None
+    assert isinstance(module, LatentDiffusion), "`check_evaluation` refuses another"
     wanted = Evaluation(**config["evaluation"])
     with _about_evaluation():
         protocol, sampling = _protocol(wanted), _sampling(wanted)

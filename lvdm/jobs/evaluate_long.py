@@ -61,6 +61,7 @@ def evaluate_long(
             check_at_once(sample_batch)
             made, origin = _long_video(fake, infill, replace(options or LongOptions(), frames=frames or FRAMES), settings)
             return measure_long(ModelVideos(origin, made, frames or FRAMES, count, seed, sample_batch), comparisons)
+        assert not isinstance(fake, VideoModel)
         refuse_sampling(options, infill, sample_batch)
         how = {"split": protocols[0].split, "quantise": protocols[0].quantise} if protocols else {"split": "train"}
         found = open_source(fake, **how, allow=settings.allow)

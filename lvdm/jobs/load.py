@@ -51,9 +51,10 @@ def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtyp
     if settings.latent_shape[0] != codec.latent_channels:
         channels = f"{settings.latent_shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
         raise UserError(f"sampling.latent_shape in {file.path} has {channels}; make the file again")
+    denoiser: Any = file.network(info.denoiser, DENOISER)
     return replace(
         model,
-        denoiser=file.network(info.denoiser, DENOISER).to(device).eval().requires_grad_(False),
+        denoiser=denoiser.to(device).eval().requires_grad_(False),
         schedule=file.build(info.schedule, "schedule"),
         objective=file.build(info.objective, "objective"),
         settings=settings,

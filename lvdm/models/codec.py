@@ -43,7 +43,7 @@ class Codec(nn.Module):
         super().__init__()
         check_autoencoder(autoencoder)
         require(integer(1, 2**31), decode_window=decode_window)
-        self.autoencoder = autoencoder.eval().requires_grad_(False)
+        self.autoencoder: Any = autoencoder.eval().requires_grad_(False)
         self.set_scale(scale, shift)
         self.decode_window = decode_window
         self._has_warned = False
@@ -196,7 +196,8 @@ class _Buffer:
     """Latents [first, end) of a stream, read when they are needed."""
 
     def __init__(self, chunks: Iterable[Tensor]) -> None:
-        self._chunks, self._held = iter(chunks), []
+        self._chunks = iter(chunks)
+        self._held: list[Tensor] = []
         self.first = self.end = 0
         self.has_ended = False
 

@@ -205,8 +205,8 @@ class _Maker:
         return gap_batch
 
     def _report(self, windows: Sequence[Window], steps: int) -> OnStep | None:
-        if self.on_latents is None:
+        if (on_latents := self.on_latents) is None:
             return None
         new = sum(window.positions[slot] < self.plan.latents for window in windows for slot in window.new)
         share = new * len(self.line.like) / steps
-        return lambda step: self.on_latents(share)
+        return lambda step: on_latents(share)

@@ -97,7 +97,7 @@ def ddim(*, eta: float = 0.0, noise: Noise | None = None) -> Advance:
         eps = (x - step.alpha * x0) / step.sigma
         std = eta * posterior_beta(step.alpha, step.sigma, step.alpha_next, step.sigma_next) ** 0.5
         x = step.alpha_next * x0 + max(step.sigma_next**2 - std**2, 0.0) ** 0.5 * eps
-        return x + std * noise(x.shape).to(x) if std > 0 else x
+        return x + std * noise(x.shape).to(x) if noise is not None and std > 0 else x
 
     return advance
 

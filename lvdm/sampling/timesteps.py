@@ -57,8 +57,11 @@ class SamplingGrid:
 
     def __iter__(self) -> Iterator[Step]:
         for i in range(len(self)):
-            ends = (*self.times[i : i + 2], *self.alpha[i : i + 2], *self.sigma[i : i + 2])
-            yield Step(*ends, is_last=i == len(self) - 1, num_steps=len(self))
+            yield Step(
+                *(self.times[i], self.times[i + 1], self.alpha[i], self.alpha[i + 1], self.sigma[i], self.sigma[i + 1]),
+                is_last=i == len(self) - 1,
+                num_steps=len(self),
+            )
 
 
 def make_grid(schedule: NoiseSchedule, steps: int, spacing: str = "published") -> SamplingGrid:

@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from lvdm.models.codec import Codec, LatentMoments
 from lvdm.models.features import psnr, ssim
 from lvdm.rules import integer, require
 from lvdm.training.adversary import Adversary, adaptive_weight
+from lvdm.training.lightning_internals import all_gather
 from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.training.seeding import generator_for, sample_noise
@@ -84,7 +86,7 @@ class AutoencoderTraining(SteppedModule):
             )
 
     @property
-    def autoencoder(self) -> nn.Module:
+    def autoencoder(self) -> Any:
         return self.codec.autoencoder
 
     def train(self, mode: bool = True) -> AutoencoderTraining:
@@ -154,7 +156,9 @@ class AutoencoderTraining(SteppedModule):
 
     def _step_all(self) -> None:
         """Step both optimizers; the discriminators' is unwrapped, because Lightning would count its steps as global steps."""
-        optimizers = self.optimizers()
+        assert self.adversary is not None
+        optimizers: Any = self.optimizers()  # lists, because there are two
+        schedulers: Any = self.lr_schedulers()
         autoencoder, discriminators = optimizers[0], optimizers[1].optimizer
         is_adversarial = any(p.grad is not None for p in self.adversary.trained_parameters())
         for number, optimizer in enumerate([autoencoder, discriminators] if is_adversarial else [autoencoder]):
@@ -162,11 +166,12 @@ class AutoencoderTraining(SteppedModule):
                 self.clip_gradients(optimizer, self.stepping.gradient_clip_val, self.stepping.gradient_clip_algorithm)
             optimizer.step()
             optimizer.zero_grad()
-            self.lr_schedulers()[number].step()
+            schedulers[number].step()
 
     def num_steps(self) -> float:
         """Return the number of steps; Lightning does not know of the accumulation in a module with two optimizers."""
         steps, trainer = super().num_steps(), self.trainer  # the first call counts the batches of an epoch too
+        assert trainer.max_epochs is not None
         if self.adversary is None or trainer.max_epochs == -1:
             return steps
         steps = math.ceil(trainer.num_training_batches / self.stepping.accumulate_grad_batches) * trainer.max_epochs
@@ -199,8 +204,10 @@ class AutoencoderTraining(SteppedModule):
     @torch.no_grad()
     def measure(self) -> None:
         """Measure scale and shift on the first training batches, with the averaged weights."""
-        data = self.trainer.datamodule  # a new loader starts at the first epoch, wherever training has ended
+        # A new loader starts at the first epoch, wherever training has ended.
+        data = self.trainer.datamodule  # type: ignore[attr-defined]  # a connector sets it
         batches = self.trainer.train_dataloader if data is None else data.train_dataloader()
+        assert batches is not None
         moments = LatentMoments()
         for batch in itertools.islice(batches, self.measure_batches):
             moments = moments.add(self.autoencoder.encode(batch["video"].to(self.device)).mode())
@@ -209,7 +216,7 @@ class AutoencoderTraining(SteppedModule):
     def _set_scale(self, moments: LatentMoments) -> None:
         """Set scale and shift from the moments of all processes."""
         sums = torch.tensor([moments.count, moments.total, moments.squares], dtype=torch.float64, device=self.device)
-        count, total, squares = self.all_gather(sums).reshape(-1, 3).sum(0).tolist()
+        count, total, squares = all_gather(self, sums).reshape(-1, 3).sum(0).tolist()
         self.codec.set_scale(*LatentMoments(int(count), total, squares).latent_scale())
 
     def on_train_end(self) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lvdm.training.checkpoint_file import write_error
+from lvdm.training.optimizers import SteppedModule
 from lvdm.types import Batch, UserError
 
 logger = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ def _end_training(trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
 
     When Lightning resumes it, there is nothing to train and `on_train_end` may not be called. A second call changes nothing.
     """
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # a connector sets it
         if isinstance(callback, WeightAveraging):
             callback.on_train_end(trainer, pl_module)
     pl_module.on_train_end()
@@ -92,15 +93,19 @@ class TimeCap(Callback):
         """The fraction of the time that is spent."""
         return self.spent / self.seconds
 
+    def _show_progress(self, module: pl.LightningModule) -> None:
+        assert isinstance(module, SteppedModule)
+        module.time_progress = self.progress
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.start = time.monotonic()
-        pl_module.time_progress = self.progress
+        self._show_progress(pl_module)
         trainer.should_stop = trainer.should_stop or self.progress >= 1  # a complete run, started again
 
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer) -> None:
         """Use the first process's time in all: with different clocks the learning rates and weights would differ."""
         self.spent = trainer.strategy.broadcast(self._time())
-        pl_module.time_progress = self.progress
+        self._show_progress(pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int

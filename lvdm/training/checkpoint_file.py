@@ -77,7 +77,7 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     with path.open("wb") as file:
         hashed = _HashedFile(file)
         try:
-            torch.save(checkpoint, hashed)
+            torch.save(checkpoint, hashed)  # type: ignore[arg-type]  # torch needs write and flush alone
         except RuntimeError as error:
             raise hashed.error or error from error
         file.seek(-LENGTH.size, os.SEEK_END)

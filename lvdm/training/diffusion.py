@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,8 @@ class LatentDiffusion(SteppedModule):
         require(integer(0), seed=seed)
         check_denoiser(denoiser)
         check_compatible(objective, schedule)
-        self.denoiser, self.codec = denoiser, codec
+        self.denoiser: Any = denoiser  # a module that keeps the protocol Denoiser
+        self.codec = codec
         self.schedule, self.objective = schedule, objective
         self.tasks, self.num_latents = dict(tasks or {"short": Task()}), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
@@ -274,6 +275,7 @@ class LatentDiffusion(SteppedModule):
 def _mean_of_new(error: Tensor, draw: LossInputs) -> Tensor:
     """Over the elements of the frames that are not given. Divided by how many those are in each process on average, so that the
     mean over processes is the mean over all frames."""
+    assert draw.cond.mask is not None
     new = 1 - draw.cond.mask
     fraction = new.mean().clamp(min=1e-9) if draw.new_fraction is None else max(draw.new_fraction, 1e-9)
     return (error * new).mean() / fraction

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ def logged_step(trainer: pl.Trainer) -> int:
 def is_validation_due(trainer: pl.Trainer) -> bool:
     """Return whether validation follows the batch that just ended."""
     loop = trainer.fit_loop
+    assert loop._data_fetcher is not None
     return loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
@@ -101,11 +102,18 @@ def has_trainer(module: pl.LightningModule) -> bool:
     return module._trainer is not None
 
 
+def all_gather(module: pl.LightningModule, tensor: Tensor) -> Tensor:
+    """Return the tensors of all processes, along a new first axis if there are several processes."""
+    gathered = module.all_gather(tensor)
+    assert isinstance(gathered, Tensor)
+    return gathered
+
+
 class UnwrappedDDP(DDPStrategy):
     """The processes and communication of DDP around a module that averages its gradients itself."""
 
-    def _setup_model(self, model: nn.Module) -> nn.Module:
-        return model
+    def _setup_model(self, model: nn.Module) -> Any:
+        return model  # not wrapped
 
     def _register_ddp_hooks(self) -> None:
         pass

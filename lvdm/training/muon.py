@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,7 @@ def _product_of_steps(gram: Tensor, steps: int) -> Tensor:
         product = q if product is None else q @ product
         if step < steps - 1:
             gram = q @ (q @ gram)
+    assert product is not None, "at least one step"
     return product
 
 
@@ -94,7 +96,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -104,7 +106,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             update(group, [p for p in group["params"] if p.grad is not None])
         return loss
 
-    def _muon_group(self, group: dict, parameters: list[Parameter]) -> None:
+    def _muon_group(self, group: dict, parameters: list[Tensor]) -> None:
         if not parameters:
             return
         matrices = [full_tensor(self._momentum(p, group)).flatten(1) for p in parameters]
@@ -115,20 +117,21 @@ class MuonWithAdamW(torch.optim.Optimizer):
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
         torch._foreach_add_(parameters, updates, alpha=-group["lr"])
 
-    def _momentum(self, p: Parameter, group: dict) -> Tensor:
+    def _momentum(self, p: Tensor, group: dict) -> Tensor:
+        assert p.grad is not None
         state, weight = self.state[p], 1 - group["momentum"]
         if not state:
             state["momentum"] = torch.zeros_like(p)
         momentum = state["momentum"].lerp_(p.grad, weight)
         return p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
 
-    def _adamw_group(self, group: dict, parameters: list[Parameter]) -> None:
+    def _adamw_group(self, group: dict, parameters: list[Tensor]) -> None:
         for p in parameters:
             state = self.state[p]
             if not state:
                 state.update(step=0, mean=torch.zeros_like(p), square=torch.zeros_like(p))
             state["step"] = torch.as_tensor(state["step"], dtype=torch.float32)  # version 0.1 saved an int
-        grads = [p.grad for p in parameters]
+        grads = [p.grad for p in parameters if p.grad is not None]
         means, squares, steps = ([self.state[p][name] for p in parameters] for name in ("mean", "square", "step"))
         beta1, beta2 = group["betas"]
         options = {"beta1": beta1, "beta2": beta2, "lr": group["lr"], "weight_decay": group["weight_decay"], "eps": 1e-8}

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch.nn import Parameter
 
 from lvdm.rules import integer, number, require
@@ -46,7 +47,7 @@ class AdamW:
         require(number(0, LARGEST_RATE), lr=lr, weight_decay=weight_decay)
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise UserError(f"betas is {list(betas)}, expected two numbers from 0 to below 1, such as [0.9, 0.999]")
-        self.lr, self.betas, self.weight_decay = lr, tuple(betas), weight_decay
+        self.lr, self.betas, self.weight_decay = lr, (betas[0], betas[1]), weight_decay
 
     def build(self, parameters: Iterable[Parameter]) -> torch.optim.Optimizer:
         return torch.optim.AdamW(parameters, lr=self.lr, betas=self.betas, weight_decay=self.weight_decay)
@@ -104,7 +105,9 @@ class Cosine(Constant):
         return super().factor(step, progress) * (self.final + (1 - self.final) * falling)
 
 
-def with_schedule(optimizer: torch.optim.Optimizer, schedule: LearningRate, progress: Callable[[], float]) -> dict[str, object]:
+def with_schedule(
+    optimizer: torch.optim.Optimizer, schedule: LearningRate, progress: Callable[[], float]
+) -> OptimizerLRSchedulerConfig:
     """Return an item of Lightning's `configure_optimizers`: the learning rate follows the schedule every step."""
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, progress()))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
@@ -146,7 +149,7 @@ class SteppedModule(pl.LightningModule):
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
         return [self.optimizer.build(self.trained_parameters())]
 
-    def configure_optimizers(self) -> list[dict[str, object]]:
+    def configure_optimizers(self) -> list[OptimizerLRSchedulerConfig]:
         return [with_schedule(optimizer, self.learning_rate, self.progress) for optimizer in self.build_optimizers()]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

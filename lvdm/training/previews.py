@@ -21,8 +21,9 @@ from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_
 from lvdm.sampling.writers import Mp4Writer, VideoFiles
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.diffusion import LatentDiffusion
+from lvdm.training.lightning_internals import all_gather
 from lvdm.training.tensorboard import Tensorboard
-from lvdm.types import UserError
+from lvdm.types import Batch, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ class Previews(Callback):
             samples = self._sample(trainer, module, share)
             return self._gather(samples, module)[: self.num], self.settings.fps or 8.0
         assert isinstance(module, AutoencoderTraining)
-        batch = next(iter(trainer.val_dataloaders))
+        batch = _first_batch(trainer)
         video = batch["video"][:share].to(module.device)
         with torch.no_grad():
             reconstruction = module.autoencoder.decode(module.autoencoder.encode(video).mode())
@@ -82,25 +83,33 @@ class Previews(Callback):
         assert self.settings is not None
         model, context = video_model(module, self.settings), None
         if module.reads_text:
-            context = module.context_of(next(iter(trainer.val_dataloaders)), module.device)[:num]
+            texts = module.context_of(_first_batch(trainer), module.device)
+            assert texts is not None
+            context = texts[:num]
             num = len(context)
         passes = 2 if context is not None and self.settings.guidance else 1
         most = auto_batch(passes * int(np.prod(self.settings.latent_shape)), module.device)
-        size = int(module.all_gather(torch.tensor(most, device=module.device)).min())
+        size = int(all_gather(module, torch.tensor(most, device=module.device)).min())
         options = {"steps": self.steps, "sampler": self.settings.sampler, "context": context}
         # the same size in all processes, because each may hold a shard of the weights and all must run in step
         return model.sample(num, first=trainer.global_rank * num, batch_size=size, **options)
 
     def _gather(self, videos: np.ndarray, module: pl.LightningModule) -> np.ndarray:
         """Return the videos of all processes, one process after the other."""
-        parts = module.all_gather(torch.from_numpy(videos).to(module.device))
+        parts = all_gather(module, torch.from_numpy(videos).to(module.device))
         return parts.reshape(-1, *videos.shape[1:]).cpu().numpy()
 
 
 def video_model(module: LatentDiffusion, settings: SamplingSettings) -> VideoModel:
     """Return the model in training, to sample from with its current weights."""
-    parts = (module.codec, module.denoiser, module.schedule, module.objective, settings)
-    return VideoModel(*parts, device=module.device, text_encoder=module.text_encoder)
+    network = (module.denoiser, module.schedule, module.objective)
+    return VideoModel(module.codec, *network, settings, device=module.device, text_encoder=module.text_encoder)
+
+
+def _first_batch(trainer: pl.Trainer) -> Batch:
+    """Return the first batch of the validation data."""
+    assert trainer.val_dataloaders is not None
+    return next(iter(trainer.val_dataloaders))
 
 
 def gif_summary(tag: str, video: np.ndarray, fps: float) -> Summary:

@@ -19,7 +19,8 @@ class ResumingTrainer(HookedTrainer):
     """
 
     def before_first_step(self) -> None:
-        saved = next((each for each in self.callbacks if isinstance(each, SaveCheckpoints)), None)
+        callbacks = self.callbacks  # type: ignore[attr-defined]  # a connector sets it
+        saved = next((each for each in callbacks if isinstance(each, SaveCheckpoints)), None)
         if saved is None or saved.at_save is None:
             return
         row = logged_step(self)

@@ -25,7 +25,7 @@ from lvdm.types import UserError
 class Sharded(UnwrappedDDP):
     """The strategy that `trainer.strategy: fsdp` selects: processes as in DDP, with the denoiser in shards."""
 
-    def shard(self, module: pl.LightningModule) -> None:
+    def shard(self, module: nn.Module) -> None:
         """Shard the module's denoiser in place; weights on the CPU are never on a GPU as a whole."""
         shard_network(module.get_submodule("denoiser"), self.root_device.type)
 
@@ -87,7 +87,7 @@ def full_state(state: Any) -> Any:
     def gather(value: Any) -> Any:
         if not isinstance(value, DTensor):
             return value
-        tensor = value.detach().full_tensor()
+        tensor = full_tensor(value.detach())
         return tensor.cpu() if distributed.get_rank() == 0 else torch.empty(0)
 
     return tree_map(gather, state)

@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -231,3 +232,12 @@ def test_a_dry_run_checks_what_needs_no_look_at_the_disk(made, tmp_path, capsys)
     assert train.main([written, "--dry-run", "evaluation.protocol=lvdm-fvd"]) == 2
     assert "evaluation: there is no protocol 'lvdm-fvd'" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
+
+
+def test_an_extractor_that_has_no_to_stays_where_it_is() -> None:
+    """The protocol `Extractor` does not ask for one."""
+    extractor = lambda clips: clips[:, 0, 0, 0].float()  # noqa: E731
+    planned = in_training.Planned(None, None, extractor, None, None, every=1)
+    callback = in_training.EvaluateInTraining(planned, None, {})
+    callback.on_train_start(None, SimpleNamespace(device=torch.device("cpu")))
+    assert callback.planned.extractor is extractor

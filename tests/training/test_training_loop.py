@@ -18,6 +18,7 @@ from lvdm.training import AdamW, AutoencoderTraining, ExponentialAverage, Latent
 from lvdm.training import Cosine as CosineRate
 from lvdm.training.averaging import warmed_up_decay
 from lvdm.training.callbacks import StopAtNonFiniteLoss, TimeCap, WriteModelFile
+from lvdm.training.optimizers import SteppedModule
 from lvdm.types import UserError
 
 QUIET = {
@@ -193,7 +194,7 @@ def test_processes_with_clocks_of_their_own_fall_and_end_alike(monkeypatch):
     for seconds in (61.0, 7.0):
         cap, trainer = TimeCap(1.0), SimpleNamespace(strategy=strategy, should_stop=False, global_step=1)
         monkeypatch.setattr("lvdm.training.callbacks.time.monotonic", lambda now=cap.start + seconds: now)
-        module = SimpleNamespace()
+        module = SteppedModule(None, None)
         cap.on_before_optimizer_step(trainer, module, None)
         assert module.time_progress == pytest.approx(61 / 60, rel=1e-6)
         cap.on_train_batch_end(trainer, None, None, {}, 0)

@@ -52,10 +52,10 @@ def _protocols(args: argparse.Namespace) -> command.Report:
         for protocol in PROTOCOLS.values():
             print(protocol.label())
         return {"protocols": [protocol.as_dict() for protocol in PROTOCOLS.values()]}
-    protocol = get_protocol(protocol_name(args.name, args.allow_module)).as_dict()
-    for key, value in protocol.items():
+    found = get_protocol(protocol_name(args.name, args.allow_module)).as_dict()
+    for key, value in found.items():
         print(textwrap.fill(f"{key:<14}{value}", width=120, subsequent_indent=" " * 14))
-    return {"protocols": [protocol]}
+    return {"protocols": [found]}
 
 
 def weights_command() -> Part:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 
@@ -21,7 +21,10 @@ from lvdm.jobs.evaluate import EvalSettings
 from lvdm.models.features.extractors import EXTRACTORS
 from lvdm.types import UserError
 
-Record = TypeVar("Record")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 OF_MODEL = ("infill", "sampler", "steps", "eta", "guidance", "seed", "sample_batch")
 ON_FILES = "on videos that are there already; leave it out or give a model as --fake"
 FLAGS = (  # what the library says, and the flag for it

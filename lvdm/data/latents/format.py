@@ -171,11 +171,11 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
         raise UserError(f"{folder} has no {INDEX} and {found}; run scripts/encode.py, which resumes where it stopped")
     require_list(path)
     try:
-        found = _parse(path.read_text(), path)
+        content = _parse(path.read_text(), path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged ({error}); remove it and run scripts/encode.py again") from error
-    facts = _facts(found, path)
-    if not isinstance(listed_shards := found.get("shards"), list):
+    facts = _facts(content, path)
+    if not isinstance(listed_shards := content.get("shards"), list):
         raise _damaged(path)
     shards = [_shard(shard, path) for shard in listed_shards]
     for shard in shards:

@@ -71,8 +71,9 @@ class LatentWriter:
         if kind is not None or len(find_shards(self.folder)) < self._num_shards:
             return
         shards = [self._whole.get(file) or self._read(file) for file in find_shards(self.folder)]
-        if None not in shards:
-            write_index(self.folder, self.facts, shards)
+        whole = [shard for shard in shards if shard is not None]
+        if len(whole) == len(shards):
+            write_index(self.folder, self.facts, whole)
 
     @property
     def _own(self) -> set[str]:
@@ -117,7 +118,8 @@ class LatentWriter:
         stored = {name + suffix: self._stored(name, suffix, tensor) for suffix, tensor in tensors.items()}
         self._check_shape(name, tuple(latent.shape))
         self._tensors |= stored
-        self._entries.append(Entry(name, tuple(latent.shape), float(fps), caption, label))
+        c, t, h, w = latent.shape
+        self._entries.append(Entry(name, (c, t, h, w), float(fps), caption, label))
 
     def _stored(self, name: str, suffix: str, tensor: Tensor) -> Tensor:
         stored = tensor.detach().to("cpu", DTYPES[self.facts.dtype], memory_format=torch.contiguous_format)

@@ -47,7 +47,8 @@ class TarShards:
         for file in tqdm(files, desc="indexing shards", unit="shard", delay=2.0, mininterval=1.0, leave=False):
             name, stamped = as_text(file.relative_to(root).as_posix()), _stamp(file)
             key = f"{name}?{self.caption}&{self.label}"
-            if not _is_index(index := cache.get(key, stamped)):
+            index: Any = cache.get(key, stamped)
+            if not _is_index(index):
                 cache.add(key, stamped, index := self._index(file))
             samples += [(f"{name}/{sample}", _location(file, members), Description(*text)) for sample, members, text in index]
         cache.save()

@@ -107,8 +107,9 @@ def _probe_files(videos: Sequence[Video], stamps: Mapping[str, Stamp | str], cac
     bar = tqdm(probed, desc="probing videos", total=len(videos), unit="video", delay=2.0, mininterval=1.0, leave=False)
     for video, result in zip(videos, bar, strict=True):
         results[video.name] = result
-        if isinstance(result, VideoFacts):
-            cache.add(video.name, stamps[video.name], astuple(result))
+        stamp = stamps[video.name]
+        if isinstance(result, VideoFacts) and not isinstance(stamp, str):
+            cache.add(video.name, stamp, astuple(result))
         if time.monotonic() - saved > SAVE_EVERY:
             cache.save()
             saved = time.monotonic()

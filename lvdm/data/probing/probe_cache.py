@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class ProbeCache:
                 if path is self._in_user_cache:
                     path.parent.mkdir(parents=True, exist_ok=True)
                 text = json.dumps({"format": FORMAT, "entries": _read(path) | self._new})
-                write_whole(path, lambda temporary, text=text: temporary.write_text(text))
+                write_whole(path, partial(Path.write_text, data=text))
                 self._new = {}
                 return
             except OSError as error:

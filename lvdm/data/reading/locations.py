@@ -79,11 +79,11 @@ def suffix_of(location: FileLocation) -> str:
 def stamp(location: Location) -> list[int]:
     """Return sizes and times of change; a changed video has another stamp. A folder's counts added and removed images only."""
     first = location[0] if isinstance(location, tuple) else location
-    is_member = isinstance(first, TarMember)
-    status = (first.shard if is_member else first).stat()
+    file, place = (first.shard, (first.start, first.size)) if isinstance(first, TarMember) else (first, ())
+    status = file.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise UserError(f"cannot read {label_of(location)}: it is neither a file nor a folder")
-    return [status.st_size, status.st_mtime_ns, *((first.start, first.size) if is_member else ())]
+    return [status.st_size, status.st_mtime_ns, *place]
 
 
 def image_files(folder: Path) -> list[Path]:

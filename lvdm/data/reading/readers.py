@@ -35,8 +35,10 @@ def open_video(location: Location, options: ReadingOptions | None = None) -> Rea
     options = options or ReadingOptions()
     limit, name = options.time_limit, label_of(location)
     pictures = within(limit, lambda: _open_pictures(location, options.image_fps), reading=name)
-    video = VideoFile(location, time_limit=limit) if pictures is None else TimeLimited(pictures, name, time_limit=limit)
-    return shown(video, location, options)
+    if pictures is not None:
+        return shown(TimeLimited(pictures, name, time_limit=limit), location, options)
+    assert not isinstance(location, tuple), "members of a shard are pictures"
+    return shown(VideoFile(location, time_limit=limit), location, options)
 
 
 def shown(video: Reader, location: Location, options: ReadingOptions) -> Reader:
@@ -121,5 +123,6 @@ def _read_image(location: FileLocation) -> Frames:
 def opened_image(location: FileLocation) -> Iterator[Image.Image]:
     """Open an image in one of a few formats and read its header; some other formats start programs or read further files."""
     with Image.open(as_file(location), formats=FORMATS) as image:
-        require_pixels(*image.size, label_of(location))
+        width, height = image.size
+        require_pixels(width, height, label_of(location))
         yield image

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -41,7 +42,7 @@ class VideoFile:
     def __init__(self, location: FileLocation, *, time_limit: float = ReadingOptions.time_limit) -> None:
         self.location, self.time_limit = location, time_limit
         is_for_decord = label_of(location) not in _not_for_decord and _has_video_header(location, time_limit)
-        self._libraries = LIBRARIES if is_for_decord else LIBRARIES[1:]
+        self._libraries: tuple[type, ...] = LIBRARIES if is_for_decord else LIBRARIES[1:]
         self._readers: dict[type, Reader] = {}
         self.num_frames, self.fps = self._ask(lambda reader: (reader.num_frames, reader.fps))
 
@@ -53,7 +54,7 @@ class VideoFile:
         while True:
             library = self._libraries[0]
             try:
-                return within(self.time_limit, lambda library=library: question(self._open(library)), reading=name)
+                return within(self.time_limit, partial(self._answer, question, library), reading=name)
             except UserError as error:
                 self._libraries = self._libraries[1:]
                 if not self._libraries:
@@ -61,10 +62,10 @@ class VideoFile:
                 _not_for_decord.add(name)
                 logger.info("PyAV reads what decord could not: %s", error)
 
-    def _open(self, library: type) -> Reader:
+    def _answer(self, question: Callable[[Reader], Answer], library: type) -> Answer:
         if library not in self._readers:
             self._readers[library] = library(self.location)
-        return self._readers[library]
+        return question(self._readers[library])
 
 
 def _has_video_header(location: FileLocation, time_limit: float) -> bool:
@@ -77,7 +78,7 @@ def _first_bytes(location: FileLocation) -> bytes:
     with naming(location, OSError):
         if isinstance(location, TarMember):
             return replace(location, size=min(location.size, 8)).read()
-        with open(as_file(location), "rb") as file:
+        with open(location, "rb") as file:
             return file.read(8)
 
 
@@ -97,7 +98,8 @@ class DecordFile:
             self.fps = float(self._reader.get_avg_fps())
 
     def read(self, frames: Sequence[int]) -> Frames:
-        requested, kept = set(frames), {}
+        requested = set(frames)
+        kept: dict[int, Frames] = {}
         start, stop = self._start(min(frames)), max(frames) + 1
         with naming(self.location, *self._errors):
             for at in range(start, stop, AT_ONCE):

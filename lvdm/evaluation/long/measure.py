@@ -194,8 +194,9 @@ def _slopes(by: Comparison, distances: Mapping[str, np.ndarray]) -> dict[str, Va
     values = {}
     for metric, runs in distances.items():
         lines = [slope(run, by.step * np.arange(len(run))).per_100_frames for run in runs]
-        if None not in lines:
-            values[f"{metric}_per_100_frames"] = over_runs(lines)
+        known = [line for line in lines if line is not None]
+        if len(known) == len(lines):
+            values[f"{metric}_per_100_frames"] = over_runs(known)
     return values
 
 

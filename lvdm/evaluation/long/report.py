@@ -117,7 +117,8 @@ class LongVideoReport:
             lines = [curves[name] for curves in self.videos.values()]
             line = mean_slope(rows)
             parts = (lines, [one[:CHUNK] for one in lines], [one[-CHUNK:] for one in lines])
-            found[name] = Summary(*map(_mean_of_means, parts), line.per_100_frames, line.standard_error)
+            whole, first, last = map(_mean_of_means, parts)
+            found[name] = Summary(whole, first, last, line.per_100_frames, line.standard_error)
         return found
 
     def write(self, folder: Path) -> list[Path]:

@@ -28,7 +28,7 @@ LEAST = {"version": 1, "frames": 1, "stride": 1, "fake_stride": 1, "num_fake": 2
 SEEDS = 2**32  # how many numpy's RandomState has
 METRIC_FIELDS = ("splits", "split_seed", "eps", "ddof")  # what only some metrics depend on
 REAL_FIELDS = ("stride", "real_clips", "order", "num_real", "split")
-TYPES = {
+TYPES: dict[Any, tuple[Any, str]] = {
     str: (str, "a text"),
     int: (int, "a whole number"),
     float: ((int, float), "a number"),

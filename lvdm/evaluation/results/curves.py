@@ -100,10 +100,10 @@ def _panel(panel: Axes, title: str, lines: Curves, frames_per_bin: int) -> None:
     measured = {name: values for name, values in lines.items() if np.isfinite(values).any()}
     for i, (name, values) in enumerate(measured.items()):
         is_mean, is_named = name == "mean", i < NAMED or i == len(measured) - 1  # the mean, which is last, is always named
-        style = {"color": "black", "linewidth": 2} if is_mean else {"color": PALETTE[i % len(PALETTE)], "linewidth": 1}
+        color, width = ("black", 2) if is_mean else (PALETTE[i % len(PALETTE)], 1)
         marker = "o" if np.isfinite(values).sum() == 1 else None
         centres = (np.arange(len(values)) + 0.5) * frames_per_bin
-        panel.plot(centres, values, marker=marker, label=_short(name) if is_named else None, **style)
+        panel.plot(centres, values, marker=marker, label=_short(name) if is_named else None, color=color, linewidth=width)
     if measured:
         panel.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize="small", frameon=False)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from lvdm.checkpoints.model_file import read_info
 from lvdm.models.features.weights import sha256_of
@@ -65,7 +66,8 @@ class FakeSource:
     @staticmethod
     def of_model(origin: Origin, solver: Solver, *, guidance: float, seed: int) -> FakeSource:
         """Return what a result says of videos that a model sampled."""
-        how = {"sampler": solver.sampler.name, "steps": len(solver.grid), "eta": solver.eta, "guidance": guidance, "seed": seed}
+        how: dict[str, Any] = {"sampler": solver.sampler.name, "steps": len(solver.grid), "eta": solver.eta}
+        how |= {"guidance": guidance, "seed": seed}
         if isinstance(origin, WeightsInMemory):
             kind = "model" if origin.step is None else "run"
             return FakeSource(kind=kind, **asdict(origin), **how)

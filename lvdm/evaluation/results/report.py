@@ -51,9 +51,10 @@ def table_line(result: Result, label: str) -> TableLine:
 
 def _facts(result: Result) -> dict[str, str]:
     """Return what numbers depend on, by the heads of the columns."""
-    if result.protocol is None or result.prompts is not None:
+    if result.prompts is not None:
         first, last = result.prompts.frames
         return {"videos": f"{result.num_fake}", "frames": f"{first}" if first == last else f"{first} to {last}"}
+    assert result.protocol is not None
     protocol = {"protocol": f"{result.protocol.name} v{result.protocol.version}", "extractor": result.extractor.name}
     if not result.protocol.uses_real:
         return {"clips": f"{result.num_fake}"} | protocol

@@ -60,5 +60,5 @@ def weights_sha256(codec: Codec, denoiser: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(codec.fingerprint().encode())
     for name, weight in sorted(denoiser.items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

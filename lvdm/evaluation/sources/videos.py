@@ -40,10 +40,17 @@ DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, M
 class Source(Protocol):
     """Videos, each by its number. `names` are relative; `fingerprint` is of their content, as far as names and sizes show it."""
 
-    kind: str  # "videos" or "array", as results call it
-    name: str
-    names: Sequence[str]
-    lengths: Sequence[int]
+    @property
+    def kind(self) -> str: ...  # "videos" or "array", as results call it
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def names(self) -> Sequence[str]: ...
+
+    @property
+    def lengths(self) -> Sequence[int]: ...
 
     def read(self, video: int, frames: range) -> np.ndarray: ...  # uint8 (t, h, w, 3)
 
@@ -130,7 +137,7 @@ class ArraySource:
     def _sha256(self) -> str:
         digest = hashlib.sha256(str(self.videos.shape).encode())
         for video in self.videos:
-            digest.update(np.ascontiguousarray(video))
+            digest.update(np.ascontiguousarray(video).data)
         return digest.hexdigest()
 
     def stamps(self) -> str:
@@ -183,8 +190,7 @@ def open_source(
 
 
 def _found(root: Path) -> UsableVideos:
-    options = {"max_broken": MAX_BROKEN, "reading": ReadingOptions()}
-    return find_usable(root, AnyVideos(), None, num_frames=1, stride=1, **options)
+    return find_usable(root, AnyVideos(), None, num_frames=1, stride=1, max_broken=MAX_BROKEN, reading=ReadingOptions())
 
 
 def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:

@@ -73,7 +73,7 @@ class DiffusersVAE(nn.Module):
         return rearrange(x, "(b t) c h w -> b c t h w", b=batch) if self.temporal_factor == 1 else x
 
 
-def _settings(vae: ModelMixin) -> dict[str, Any]:
+def _settings(vae: Any) -> dict[str, Any]:
     """Return the settings that are not the defaults, so that an option that diffusers adds changes no fingerprint."""
     defaults = inspect.signature(type(vae)).parameters
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in vae.config.items() if name in defaults}

@@ -21,10 +21,9 @@ from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior, check_video_shape
 from lvdm.models.layers.convolutions import VolumeConv
+from lvdm.models.layers.init import zero_init
 from lvdm.rules import CHANNELS, LAYERS, integer, listed, require
 from lvdm.types import UserError
-
-Patch = tuple[int, int, int]
 
 
 class PatchVAE3D(nn.Module):
@@ -69,23 +68,23 @@ class PatchVAE3D(nn.Module):
         )
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Return the weights of the pixels; the weight of the adversarial loss is measured there."""
-        return self.up[-1].patch.linear.weight
+        return self.up[-1].get_parameter("patch.linear.weight")
 
     def encode(self, video: Tensor) -> Posterior:
         """Video (b, 3, t, h, w) -> posterior over (b, c, t/f_t, h/f_s, w/f_s)."""
         check_video_shape(video.shape, temporal_factor=self.temporal_factor, spatial_factor=self.spatial_factor)
         x = rearrange(video, "b c t h w -> b t h w c")
         for level in self.down:
-            x = level.blocks(level.patch(x))
+            x = level(x)
         return Posterior.from_moments(rearrange(self.moments(x), "b t h w c -> b c t h w"))
 
     def decode(self, latent: Tensor) -> Tensor:
         """Latent (b, c, t, h, w) -> video (b, 3, t f_t, h f_s, w f_s)."""
         x = self.enter(rearrange(latent, "b c t h w -> b t h w c"))
         for level in self.up:
-            x = level.patch(level.blocks(x))
+            x = level(x)
         return rearrange(x, "b t h w c -> b c t h w")
 
 
@@ -116,13 +115,16 @@ class Level(nn.Module):
         self.patch = patch
         self.blocks = nn.Sequential(*(Block(channels, checkpointing=checkpointing) for _ in range(blocks)))
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.patch(self.blocks(x)) if isinstance(self.patch, UnfoldPatch) else self.blocks(self.patch(x))
+
 
 class FoldPatch(nn.Module):
     """(b, t i, h j, w k, c) -> (b, t, h, w, c'): a patch becomes channels, then a linear map."""
 
     def __init__(self, in_channels: int, out_channels: int, patch: Sequence[int]) -> None:
         super().__init__()
-        self.sides: Patch = tuple(patch)
+        self.sides = tuple(patch)
         self.linear = nn.Linear(in_channels * math.prod(patch), out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,7 +137,7 @@ class UnfoldPatch(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, patch: Sequence[int]) -> None:
         super().__init__()
-        self.sides: Patch = tuple(patch)
+        self.sides = tuple(patch)
         self.linear = nn.Linear(in_channels, out_channels * math.prod(patch))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,9 +154,7 @@ class Block(nn.Module):
         self.norm_space = nn.LayerNorm(channels)
         self.space = nn.Conv2d(channels, channels, 3, padding=1)
         self.norm_time = nn.LayerNorm(channels)
-        self.time = VolumeConv(channels, channels, (3, 1, 1), padding=(1, 0, 0))
-        nn.init.zeros_(self.time.weight)
-        nn.init.zeros_(self.time.bias)
+        self.time = zero_init(VolumeConv(channels, channels, (3, 1, 1), padding=(1, 0, 0)))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.checkpointing and self.training:

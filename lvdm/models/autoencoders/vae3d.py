@@ -62,7 +62,7 @@ class VAE3D(nn.Module):
         self.post_quant_conv = SameConv(latent_channels, z_channels, 1)
 
     @property
-    def last_layer(self) -> nn.Parameter:
+    def last_layer(self) -> Tensor:
         """Return the weights of the pixels; the weight of the adversarial loss is measured there."""
         return self.decoder.conv_out.conv.weight
 
@@ -82,8 +82,8 @@ def _strides(downsample: Sequence[int]) -> list[Stride]:
     if any(f & (f - 1) for f in downsample) or downsample[1] != downsample[2] or max(downsample) == 1:
         expected = "three powers of two, the last two equal and not all 1, e.g. [4, 8, 8]"
         raise UserError(f"downsample is {list(downsample)}, expected {expected}")
-    halvings = [f.bit_length() - 1 for f in downsample]
-    return [tuple(2 if i < n else 1 for n in halvings) for i in range(max(halvings))]
+    time, height, width = (f.bit_length() - 1 for f in downsample)  # halvings
+    return [(1 + (i < time), 1 + (i < height), 1 + (i < width)) for i in range(max(time, height))]
 
 
 def _halo(time_strides: Sequence[int]) -> int:

@@ -67,6 +67,7 @@ class ConditionedDenoiser(nn.Module):
         if self.class_emb is not None and cond.label is not None:
             emb = emb + self.class_emb(cond.label)[:, None]
         if self.fps_embed is not None:
+            assert cond.fps is not None, "call `checked` first"
             octaves = cond.fps.float().log2()
             emb = emb + self.fps_embed(sinusoidal_features(octaves, self.features, max_period=INDEX_PERIOD))[:, None]
         if self.position_embed is not None:

@@ -58,7 +58,7 @@ class FactorizedAttention(nn.Module):
 
     def _time(self, columns: Tensor) -> Tensor:
         q, k, v = self._heads(self.qkv_t(self.norm_t.tokens(columns)))
-        if self.relative_position_k is None:
+        if self.relative_position_k is None or self.relative_position_v is None:
             return self.proj_out_t(merge_heads(attend(q, k, v)))
         t, d = q.shape[-2:]
         key_bias = query_of_key_bias(q * d**-0.25, self.relative_position_k(t))

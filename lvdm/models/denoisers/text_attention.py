@@ -42,7 +42,7 @@ class TimeAttention(Attention):
         self.relative_position_k = RelativePosition(channels // num_heads, temporal_length)
         self.relative_position_v = RelativePosition(channels // num_heads, temporal_length)
 
-    def forward(self, x: Tensor, context: None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         q, k, v = self.heads(x, x)
         t, d = q.shape[-2:]
         key_bias = query_bias(q * d**-0.5, self.relative_position_k(t))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,15 +26,17 @@ from lvdm.rules import CHANNELS, LAYERS, integer, listed, number, require
 from lvdm.types import Condition, DenoiserInputs, UserError
 
 
-class Stage(nn.Sequential):
+class Stage(nn.Module):
     """Layers in a row, each with the inputs that it takes. `checkpointing` computes their insides again for the gradient."""
 
     def __init__(self, *layers: nn.Module, checkpointing: bool) -> None:
-        super().__init__(*layers)
+        super().__init__()
+        for i, layer in enumerate(layers):
+            self.add_module(str(i), layer)
         self.checkpointing = checkpointing
 
     def forward(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
-        for layer in self:
+        for layer in self.children():
             extra = (emb,) if isinstance(layer, ResBlock) else (context,) if isinstance(layer, TextAttention) else ()
             if self.checkpointing and torch.is_grad_enabled():
                 x = checkpoint(layer, x, *extra, use_reentrant=False)
@@ -104,9 +107,10 @@ class UNet3D(ConditionedDenoiser):
         self.num_halvings = len(channel_mult) - 1
         _check_factors(self.num_halvings, attention_resolutions, joint_attention_resolutions)
         _check_text(text_attention, context_dim, transformer_depth, joint_attention_resolutions)
-        over_time = {"num_heads": num_heads, "temporal_length": temporal_length, "relative_position": relative_position}
-        text = {"depth": transformer_depth, "context_dim": context_dim, "dropout": dropout}
-        block = {"scale_shift_norm": scale_shift_norm, "temporal_conv": temporal_conv, "dropout": dropout}
+        over_time: dict[str, Any] = {"num_heads": num_heads, "temporal_length": temporal_length}
+        over_time["relative_position"] = relative_position
+        text: dict[str, Any] = {"depth": transformer_depth, "context_dim": context_dim, "dropout": dropout}
+        block: dict[str, Any] = {"scale_shift_norm": scale_shift_norm, "temporal_conv": temporal_conv, "dropout": dropout}
         layers = _Layers(
             resblock=partial(ResBlock, emb_channels=width, **block),
             plain=partial(TextAttention, **over_time, **text) if text_attention else partial(FactorizedAttention, **over_time),
@@ -142,10 +146,10 @@ class UNet3D(ConditionedDenoiser):
         )
         self.output_blocks = nn.ModuleList()
         for level, width in reversed(list(enumerate(widths))):
-            for block in range(num_res_blocks + 1):
+            for index in range(num_res_blocks + 1):
                 stage = [layers.resblock(channels + skips.pop(), out_channels=width), *layers.attention(width, factor)]
                 channels = width
-                if level > 0 and block == num_res_blocks:
+                if level > 0 and index == num_res_blocks:
                     stage.append(Upsample(channels))
                     factor //= 2
                 self.output_blocks.append(self._stage(*stage))

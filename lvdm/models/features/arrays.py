@@ -8,7 +8,7 @@ import tokenize
 import zipfile
 from math import prod
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def check_arrays(path: Path) -> None:
         if file.read(2) != b"PK":  # numpy goes by the content too
             file.seek(0)
             return _check_header(file, path.stat().st_size)
-    with LimitedFile(path) as limited, zipfile.ZipFile(limited) as archive:  # type: ignore[arg-type]
+    with LimitedFile(path) as limited, zipfile.ZipFile(limited) as archive:
         entries = archive.infolist()
         inflated, stored = sum(entry.file_size for entry in entries), path.stat().st_size
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -44,7 +44,7 @@ def check_arrays(path: Path) -> None:
                 _check_header(member, entry.file_size)
 
 
-def _check_header(file: BinaryIO, size: int) -> None:
+def _check_header(file: IO[bytes], size: int) -> None:
     """Refuse a header that declares another number of bytes than follow it."""
     magic = file.read(8)  # the last byte is the minor version
     width = MAGIC.get(magic[:7])

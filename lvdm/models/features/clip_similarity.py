@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -40,8 +41,10 @@ class ClipSimilarity:
                 "LVDM_WEIGHTS, or leave the CLIP similarity out"
             )
         try:
-            own = {"local_files_only": True, "attn_implementation": "sdpa"}  # the folder may name code on a hub instead
-            self.model, loaded = CLIPModel.from_pretrained(folder, output_loading_info=True, **own)
+            # The folder may name code on a hub; these two forbid it.
+            own: dict[str, Any] = {"local_files_only": True, "attn_implementation": "sdpa"}
+            pair: Any = CLIPModel.from_pretrained(folder, output_loading_info=True, **own)
+            self.model, loaded = pair
             self.tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             self.images = CLIPImageProcessor.from_pretrained(folder, local_files_only=True)
         except DAMAGE as error:
@@ -74,6 +77,6 @@ class ClipSimilarity:
         return shown["pixel_values"].to(self.device)
 
 
-def _unit(features: Tensor | object) -> Tensor:
+def _unit(features: Any) -> Tensor:
     """Return features of length 1; newer transformers put them into `pooler_output`."""
     return F.normalize(features if isinstance(features, Tensor) else features.pooler_output, dim=-1)

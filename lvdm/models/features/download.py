@@ -89,7 +89,7 @@ def _receive(url: str, part: Path, limits: Limits) -> None:
     """Download what is missing of the part; drop a part if the file has changed on the server since."""
     known = _known(part)
     have = part.stat().st_size if known is not None and known.url == url and part.exists() else 0
-    if have and known.size == have:
+    if have and known and known.size == have:
         return
     with _open(url, have, known) as answer:
         source = _source(answer, url)

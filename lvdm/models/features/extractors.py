@@ -205,8 +205,12 @@ def make_extractor(name: str, *, device: torch.device | str = "cpu", seed: int =
         raise UserError(f"width {width:g}: a random extractor has more than 0 and at most 1 of the published channels")
     if not record.is_random and (seed, width) != (0, 1.0):
         raise UserError(f"the weights of {name} are given, so seed {seed} and width {width:g} have no effect; leave them out")
-    made = record.make(seed=seed, width=width)
-    return made.to(device) if hasattr(made, "to") else made
+    return moved(record.make(seed=seed, width=width), device)
+
+
+def moved(extractor: Extractor, device: torch.device | str) -> Extractor:
+    """Return the extractor on a device; one that has no `to` stays where it is."""
+    return extractor.to(device) if hasattr(extractor, "to") else extractor
 
 
 # Published and random networks ---------------------------------------------------------------------------------------------

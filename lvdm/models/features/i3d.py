@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def pad_same(x: Tensor, kernel: Size, stride: Size) -> Tensor:
+def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
     pads = [same_padding(*each) for each in zip(x.shape[2:], kernel, stride, strict=True)]
     flat = [zeros for pair in reversed(pads) for zeros in pair]  # F.pad starts with the last axis
     return F.pad(x, flat) if any(flat) else x

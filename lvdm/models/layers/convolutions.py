@@ -52,6 +52,8 @@ class VolumeConv(nn.Conv3d):
     """Conv3d that pads two frames by itself. A CPU's bf16 convolution that pads them leaves parts of the weight's gradient
     unwritten, which is random memory (PyTorch 2.15, docs/log.md)."""
 
+    padding: tuple[int, int, int]
+
     def forward(self, x: Tensor) -> Tensor:
         ends, rows, columns = self.padding
         if x.shape[2] != 2 or ends == 0:

@@ -32,7 +32,9 @@ class NumberEmbedding(nn.Sequential):
         super().__init__(nn.Linear(features, width), nn.SiLU(), zero_init(last) if starts_at_zero else last)
 
     def forward(self, features: Tensor) -> Tensor:
-        return super().forward(features.to(self[0].weight.dtype))
+        first = self[0]
+        assert isinstance(first, nn.Linear)
+        return super().forward(features.to(first.weight.dtype))
 
 
 class OptionalEmbedding(nn.Embedding):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
 
-def zero_init(module: nn.Module) -> nn.Module:
+
+def zero_init(module: Module) -> Module:
     """Return the module with every parameter set to zero, so that a new branch has no effect at the start."""
     for parameter in module.parameters():
         nn.init.zeros_(parameter)

@@ -23,7 +23,9 @@ class GroupNorm32(nn.GroupNorm):
         super().__init__(GROUPS, channels, eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        dense, weight, bias = x.contiguous(), self.weight, self.bias  # the CPU's kernel for channels last is 3 to 8 times slower
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        dense = x.contiguous()  # the CPU's kernel for channels last is 3 to 8 times slower
         if x.device.type != "cpu":  # the CPU's computes in float32 inside
             dense, weight, bias = dense.float(), weight.float(), bias.float()
         out = F.group_norm(dense, self.num_groups, weight, bias, self.eps).to(x.dtype)

@@ -78,7 +78,7 @@ class ClipText:
         """Move the network to a device."""
         self.device = torch.device(device)
         if "_loaded" in vars(self):
-            self._loaded.network.to(self.device)
+            self._loaded.network.to(self.device)  # type: ignore[arg-type]  # a wrapper hides the signature
         return self
 
     def fingerprint(self) -> str:
@@ -122,8 +122,8 @@ class ClipText:
             tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
         _copy_weights(network, weights, path)
         if len(tokenizer) > network.config.vocab_size:
-            known = f"{len(tokenizer)} tokens and the network {network.config.vocab_size}"
-            raise UserError(f"the tokenizer in {path} has {known}; put the files of one published model there")
+            sizes = f"{len(tokenizer)} tokens and the network {network.config.vocab_size}"
+            raise UserError(f"the tokenizer in {path} has {sizes}; put the files of one published model there")
         return _Loaded(tokenizer, network.float().eval().requires_grad_(False).to(self.device))
 
     def _find(self) -> Path:
