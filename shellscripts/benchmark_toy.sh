@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Compares ways to make long videos on the toy: hierarchical or not, noise on given keys, guidance, one joint model or two.
+# Compares ways to sample long videos on the toy: hierarchical or not, noise on given keys, guidance, one joint model or two.
 #
 #   bash shellscripts/quickstart.sh && bash shellscripts/benchmark_toy.sh
 #
-# Hardware  2 CPU cores, no GPU; needs what quickstart.sh made
-# Time      three trainings (two of them half as long) and ten times eight videos of 1,000 frames: docs/benchmarks.md
-# Result    runs/quickstart/benchmark.md, the tables of docs/benchmarks.md, and the same as JSON beside it
+# Hardware  2 CPU cores, no GPU; needs the results of quickstart.sh
+# Time      three trainings, two of them half as long, and ten times eight videos of 1,000 frames; not measured as a whole
+# Result    runs/quickstart/benchmark.md, the table of docs/benchmarks.md, and the same as JSON next to it
 #
-# QUICKSTART=/path   where quickstart.sh put its results (default: runs/quickstart of this repository)
-# STEPS=N            steps of the joint model (default: what it had); separate models get half each, the autoregressive one all
+# QUICKSTART=/path   the results of quickstart.sh (default: runs/quickstart of this repository)
+# STEPS=N            steps to train (default: those of the joint model); separate models get half each, the autoregressive one all
 # NUM=8 FRAMES=1000  videos of each variant and their length
 # Noise of .05, .1 and .2 is that fraction of an unshifted cosine schedule: levels 10, 27 and 59 of the toy's, shifted by 3.
-# What follows goes on to the three trainings (key=value).
+# Further arguments are passed to the three trainings (key=value).
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 made="${QUICKSTART:-$root/runs/quickstart}" num="${NUM:-8}" frames="${FRAMES:-1000}"

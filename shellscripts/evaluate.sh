@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Measures a model against real videos by a named protocol, and keeps all that the number depends on.
+# Measures a model against real videos by a named protocol, and records all that the number depends on.
 #
 #   MODEL=runs/short_sky/model.safetensors REAL=/path/to/sky_timelapse PROTOCOL=lvdm-fvd2048 bash shellscripts/evaluate.sh
 #
-# Hardware  a GPU: 2,048 clips are sampled; on a CPU the features alone take 2,048 x 2 x 0.4 s on two cores
+# Hardware  a GPU, because 2,048 clips are sampled; on two CPU cores the features alone take 2,048 x 2 x 0.4 s
 # Time      not measured here for published sizes
 # Result    results/NAME-PROTOCOL.json and its manifest; the line for a paper's table is printed
 #
-# The weights of the protocol's network must be in LVDM_WEIGHTS, or are fetched (scripts/eval.py weights lists them).
-# NPROC=8 shares the clips over 8 GPUs. What follows goes on to scripts/eval.py; its --help lists all.
+# The weights of the protocol's network are in LVDM_WEIGHTS, or are downloaded (scripts/eval.py weights lists them).
+# NPROC=8 divides the clips over 8 GPUs. Further arguments are passed to scripts/eval.py; its --help lists them.
 : "${MODEL:?model.safetensors of a diffusion model, or a folder of generated videos}"
 : "${REAL:?a folder of the real videos}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

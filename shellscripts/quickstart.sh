@@ -3,15 +3,15 @@
 #
 #   bash shellscripts/quickstart.sh
 #
-# Hardware  2 CPU cores, no GPU (one is used if it is there)
-# Time      about 11 minutes on 2 cores (at most 12), the first installation apart; most of it is --minutes
+# Hardware  2 CPU cores, no GPU (if there is one, it is used)
+# Time      about 11 minutes on 2 cores (at most 12) without the first installation; --minutes is most of it
 # Result    runs/quickstart: model files, four 1,000-frame videos, their contact sheet and their scores
 #
-#   --minutes N   minutes of training (default 8): steps grow with them, and each training stops at its share
-#   --out DIR     where everything goes (default: runs/quickstart in this repository)
-#   --seed K      another seed: other data, weights and videos (default 0)
-#   --fresh       does everything anew; without it, stages that are complete are kept
-#   --tiny        the same path in a minute, and separate predict and infill models too; its videos show nothing (for tests)
+#   --minutes N   minutes of training (default 8): more minutes give more steps, and each training stops at its share of them
+#   --out DIR     the folder of all results (default: runs/quickstart in this repository)
+#   --seed K      the seed of data, weights and videos (default 0)
+#   --fresh       runs every stage again; without it, complete stages are kept
+#   --tiny        the same path in a minute, with separate predict and infill models too; the videos are noise (for tests)
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 usage() { sed -n '2,/^source/ { /^source/d; s/^# \{0,1\}//; p }' "${BASH_SOURCE[0]}"; }

@@ -3,11 +3,11 @@
 #
 #   MODEL=runs/short_sky/model.safetensors bash shellscripts/sample_short.sh --num 16
 #
-# Hardware  a GPU, or patience; the toy's model: CPU. Several GPUs share the videos: NPROC=8
-# Time      4 clips of short_sky in 2.6 s on an H200, decoding apart; the toy's: docs/benchmarks.md
+# Hardware  a GPU; a CPU is slow, except for the toy's model. NPROC=8 divides the videos over 8 GPUs
+# Time      4 clips of short_sky in 2.6 s on an H200 without decoding; the toy's: docs/benchmarks.md
 # Result    samples/NAME/seed0-00000.mp4 and so on; video i of a seed is the same for any batch size and number of processes
 #
-# What follows goes on to scripts/sample_short.py; its --help lists all.
+# Further arguments are passed to scripts/sample_short.py; its --help lists them.
 : "${MODEL:?model.safetensors of a diffusion model}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Makes or reuses the virtual environment .venv at the top of the repository and installs lvdm there (editable).
+# Creates or reuses the virtual environment .venv at the top of the repository and installs lvdm there (editable).
 #
 #   bash shellscripts/setup.sh
 #
-# Hardware  Linux with Python 3.10 or newer; the first time about 8 GB of disk and a network
+# Hardware  Linux with Python 3.10 or newer; the first time also about 8 GB of disk and a network
 # Time      minutes the first time (PyTorch is large), afterwards well under a second and without a network
-# Result    .venv, and what pip said in .venv/install.log
+# Result    .venv, and pip's output in .venv/install.log
 #
-# PYTHON=/path/to/python       makes the environment with this Python
-# VENV=/path                   makes or reuses this environment instead of .venv
-# LVDM_PYTHON=/path/to/python  uses this Python as it is: nothing is made or installed
-# LVDM_EXTRAS=test             installs the tools of the tests too
+# PYTHON=/path/to/python       creates the environment with this Python
+# VENV=/path                   creates or reuses this environment instead of .venv
+# LVDM_PYTHON=/path/to/python  uses this Python as it is: nothing is created or installed
+# LVDM_EXTRAS=test             also installs the tools of the tests
 #
-# The other scripts source this file: it sets $root and $python and gives them `launch`.
+# The other scripts source this file, which sets $root and $python and defines `launch`.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Sets lvdm up and runs every test.
 #
-#   bash shellscripts/test.sh                        all
-#   bash shellscripts/test.sh tests/test_setup.py    what pytest is told
+#   bash shellscripts/test.sh                        runs all tests
+#   bash shellscripts/test.sh tests/test_setup.py    passes its arguments to pytest
 #
 # Hardware  2 CPU cores, no GPU
-# Time      about 10 minutes on 2 cores, the first installation apart
-# Result    pytest's closing line; exit status 0 when all passed
+# Time      about 10 minutes on 2 cores without the first installation
+# Result    pytest's last line; exit status 0 if all tests pass
 LVDM_EXTRAS=test source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
 cores="$(nproc)"

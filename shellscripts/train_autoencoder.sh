@@ -3,12 +3,12 @@
 #
 #   VIDEOS=/path/to/sky_timelapse bash shellscripts/train_autoencoder.sh
 #
-# Hardware  GPUs; 12.7 GiB on each, as --dry-run estimates it (docs/autoencoder.md); torchvision's VGG16 file, fetched once
-# Time      200,000 steps of 2 clips for each GPU; its time with LPIPS and the adversary is not measured here
+# Hardware  GPUs with 12.7 GiB each, as --dry-run estimates (docs/autoencoder.md); torchvision's VGG16 file is downloaded once
+# Time      200,000 steps of 2 clips for each GPU; the time with LPIPS and the adversary is not measured here
 # Result    runs/autoencoder_sky: model.safetensors; val/psnr of reconstruction in metrics.csv
 #
-# NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.
-# What follows goes on to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+# NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.
+# Further arguments are passed to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
 : "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

@@ -3,12 +3,12 @@
 #
 #   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_infill.sh
 #
-# Hardware  GPUs; what they need is not measured here (--dry-run estimates it)
-# Time      200,000 steps of 4 clips for each GPU; its time is not measured here
+# Hardware  GPUs; their memory is not measured here (--dry-run estimates it)
+# Time      200,000 steps of 4 clips for each GPU; the time is not measured here
 # Result    runs/infill_sky: model.safetensors for sample_long.sh, previews, val losses in metrics.csv
 #
-# NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.
-# What follows goes on to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+# NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.
+# Further arguments are passed to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
 : "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
 : "${AUTOENCODER:?model.safetensors of a trained autoencoder}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

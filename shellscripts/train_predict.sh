@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Trains LVDM's model of key latents (4 of 64 frames, 549.2 M parameters), which begins and continues long videos.
+# Trains LVDM's model of key latents (4 latents of 64 frames, 549.2 M parameters), which begins and continues long videos.
 #
 #   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_predict.sh
 #
-# Hardware  GPUs; 10.5 GiB on each without the average of the weights, measured on an H200 (docs/benchmarks.md)
-# Time      200,000 steps of 2 clips for each GPU; on an H200 a step takes .431 s, reading videos apart: 24 hours
+# Hardware  GPUs; 10.5 GiB each without the average of the weights, measured on an H200 (docs/benchmarks.md)
+# Time      200,000 steps of 2 clips for each GPU; on an H200 a step takes .431 s without reading videos: 24 hours
 # Result    runs/predict_sky: model.safetensors for sample_long.sh, previews, val losses in metrics.csv
 #
-# NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.
-# What follows goes on to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+# NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.
+# Further arguments are passed to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
 : "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
 : "${AUTOENCODER:?model.safetensors of a trained autoencoder}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

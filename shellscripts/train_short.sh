@@ -3,12 +3,12 @@
 #
 #   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_short.sh
 #
-# Hardware  GPUs; 10.5 GiB on each without the average of the weights, measured on an H200 (docs/benchmarks.md)
-# Time      200,000 steps of 4 clips for each GPU; on an H200 a step takes .355 s, reading videos apart: 20 hours
+# Hardware  GPUs; 10.5 GiB each without the average of the weights, measured on an H200 (docs/benchmarks.md)
+# Time      200,000 steps of 4 clips for each GPU; on an H200 a step takes .355 s without reading videos: 20 hours
 # Result    runs/short_sky: model.safetensors for sample_short.sh, previews, val losses in metrics.csv
 #
-# NPROC=8 uses 8 GPUs of this machine; for several machines start scripts/train.py below with torchrun or srun.
-# What follows goes on to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+# NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.
+# Further arguments are passed to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
 : "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
 : "${AUTOENCODER:?model.safetensors of a trained autoencoder}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

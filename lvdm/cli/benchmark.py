@@ -19,9 +19,9 @@ READING = ("data", "cache")  # stages that read videos
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Measure how fast a training config runs on this machine, on random weights and random batches. Two stages read the "
-        "config's videos: data measures reading them; cache encodes them all, and measures training steps fed from the files in "
-        "turn with steps fed from their latents. The weights' average, validation and checkpoints are not in the figures.",
+        "Measure how fast a training config runs on this machine, with random weights and random batches. Two stages read the\n"
+        "config's videos: data measures reading them; cache encodes them all, then measures training steps fed from the files in\n"
+        "turn with steps fed from their latents. The average of the weights, validation and checkpoints are not measured.",
         example="scripts/benchmark.py configs/lvdm/joint_toy.yaml --stage train --steps 20 --json joint.json",
     )
     command.add_config(parse)
@@ -29,14 +29,14 @@ def parser() -> argparse.ArgumentParser:
         "--stage",
         choices=(*STAGES, *READING, "all"),
         default="all",
-        help="what to measure (default: all that the config has without data); data and cache: one turn to warm up, then four",
+        help="the stage to measure (default all: every stage that reads no data); data and cache run one turn to warm up, then four",
     )
-    parse.add_argument("--steps", type=int, default=10, help="steps measured, in each turn of data and cache (default 10)")
-    parse.add_argument("--warmup", type=int, default=WARMUP, help=f"steps before them that are not (default {WARMUP})")
-    parse.add_argument("--batch-size", type=int, metavar="B", help="videos at once (default: data.params.batch_size)")
+    parse.add_argument("--steps", type=int, default=10, help="steps to measure; for data and cache, in each turn (default 10)")
+    parse.add_argument("--warmup", type=int, default=WARMUP, help=f"steps before them, which are not measured (default {WARMUP})")
+    parse.add_argument("--batch-size", type=int, metavar="B", help="batch size (default: data.params.batch_size)")
     parse.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    parse.add_argument("--precision", choices=("float32", "bfloat16"), help="bfloat16 by autocast (default: trainer.precision)")
-    parse.add_argument("--compile", action="store_true", help="torch.compile what training compiles; needs a warm-up")
+    parse.add_argument("--precision", choices=("float32", "bfloat16"), help="bfloat16 uses autocast (default: trainer.precision)")
+    parse.add_argument("--compile", action="store_true", help="torch.compile the network, as training does; needs a warm-up")
     return parse
 
 

@@ -34,7 +34,7 @@ def parser(description: str, *, example: str) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         description=description, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    made.add_argument("--json", type=Path, metavar="FILE", help="write what was done and measured to FILE")
+    made.add_argument("--json", type=Path, metavar="FILE", help="write a JSON report to FILE")
     return made
 
 
@@ -52,7 +52,11 @@ def config_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
 def add_allow_module(parse: argparse._ActionsContainer) -> None:
     """Add `--allow-module` for commands that build the classes of a config."""
     parse.add_argument(
-        "--allow-module", action="append", default=[], metavar="NAME", help="a package of yours that targets may name"
+        "--allow-module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a package of yours whose classes a config or file may name; repeat for more",
     )
 
 

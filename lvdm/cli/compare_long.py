@@ -28,20 +28,20 @@ MODELS = ("predict", "infill")  # keys of a variant that name other model files;
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Sample the same long toy videos in several ways, score them, and print one table (markdown) with mean and spread.",
+        "Sample the same long toy videos in several ways, score them, and print a Markdown table with mean and standard deviation.",
         example="scripts/compare_long.py --predict MODEL --infill MODEL --num 8 "
         "--variant clean condition_noise=0 --variant noisy condition_noise=200",
     )
     parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that continues given latents")
     parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps")
-    help_ = f"a name, then settings: {', '.join(SETTINGS)}, predict=FILE, infill=FILE|none"
+    help_ = f"a name, then settings that differ from the model file: {', '.join(SETTINGS)}, predict=FILE, infill=FILE|none"
     parse.add_argument("--variant", nargs="+", action="append", required=True, metavar=("NAME", "key=value"), help=help_)
     parse.add_argument("--kind", choices=list(SCORERS), default="discs", help="what the videos show (default discs)")
-    parse.add_argument("--num", type=int, default=8, help="videos of each variant (default 8)")
-    parse.add_argument("--frames", type=int, default=1000, help="of each video (default 1000)")
-    parse.add_argument("--batch-size", type=int, default=4, help="videos at once (default 4)")
-    parse.add_argument("--seed", type=int, default=0)
-    parse.add_argument("--out", type=Path, metavar="FILE", help="also write the table there")
+    parse.add_argument("--num", type=int, default=8, help="number of videos of each variant (default 8)")
+    parse.add_argument("--frames", type=int, default=1000, help="frames of each video (default 1000)")
+    parse.add_argument("--batch-size", type=int, default=4, help="videos sampled at once (default 4)")
+    parse.add_argument("--seed", type=int, default=0, help="seed of the videos (default 0)")
+    parse.add_argument("--out", type=Path, metavar="FILE", help="also write the table to FILE")
     add_machine(parse)
     return parse
 

@@ -14,17 +14,21 @@ from lvdm.jobs.convert import FAMILIES, convert
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Make a model file of a published checkpoint. Nothing in the checkpoint is run: tensors are taken from it, and only "
-        "those that the config's networks need; --json FILE lists the others.",
+        "Convert a published checkpoint to a model file. No code in the checkpoint runs. Only the tensors that the config's\n"
+        "networks need are used; --json FILE lists the others.",
         example="python scripts/convert.py --from lvdm sky.ckpt --config configs/lvdm/short_sky.yaml --out sky.safetensors",
     )
-    parse.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="published, or trained with the published code")
-    parse.add_argument("--from", dest="family", choices=list(FAMILIES), required=True, help="whose checkpoint it is")
-    help_ = "lvdm's config of the same model, and key=value overrides"
+    parse.add_argument(
+        "checkpoint", type=Path, metavar="CHECKPOINT", help="a published checkpoint, or one trained with the published code"
+    )
+    parse.add_argument(
+        "--from", dest="family", choices=list(FAMILIES), required=True, help="the code that the checkpoint is from"
+    )
+    help_ = "lvdm's config of the same model, then key=value overrides"
     parse.add_argument("--config", nargs="+", required=True, metavar="CONFIG", help=help_)
     parse.add_argument("--out", type=Path, required=True, metavar="MODEL", help="the model file to write")
-    parse.add_argument("--autoencoder", type=Path, metavar="CHECKPOINT", help="take the autoencoder from this checkpoint instead")
-    parse.add_argument("--raw", action="store_true", help="take the last step's weights instead of the averaged ones")
+    parse.add_argument("--autoencoder", type=Path, metavar="CHECKPOINT", help="use the autoencoder of this checkpoint instead")
+    parse.add_argument("--raw", action="store_true", help="use the weights of the last step instead of the averaged ones")
     parse.add_argument("--force", action="store_true", help="replace an existing model file")
     command.add_allow_module(parse)
     return parse

@@ -32,14 +32,16 @@ from lvdm.types import UserError
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Sample long videos: sparse keys first, then the gaps between them; without --infill every latent is a key.",
+        "Sample long videos: sparse keys first, then the gaps between them. Without --infill every latent is a key.",
         example="scripts/sample_long.py --predict runs/predict_sky/model.safetensors --infill runs/infill_sky/model.safetensors",
     )
     parse.add_argument("--predict", type=Path, required=True, metavar="MODEL", help="the model that continues given latents")
-    parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps; the same file is loaded once")
-    parse.add_argument("--frames", type=int, default=1000, help="of each video, a start included (default 1000)")
+    parse.add_argument("--infill", type=Path, metavar="MODEL", help="the model that fills gaps; it may be the same file")
+    parse.add_argument("--frames", type=int, default=1000, help="frames of each video, including those of --start (default 1000)")
     parse.add_argument("--start", type=Path, metavar="VIDEO", help="a video or folder of images to continue")
-    parse.add_argument("--start-frames", type=int, metavar="N", help="only the first N frames of --start")
+    parse.add_argument(
+        "--start-frames", type=int, metavar="N", help="continue after the first N frames of --start (default: all)"
+    )
     add_sampling(parse, num=1)
     add_long_video(parse)
     add_output(parse)

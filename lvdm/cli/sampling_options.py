@@ -29,53 +29,70 @@ from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
 
-GUIDANCE = "weight w of guidance, in the convention eps_c + w (eps_c - eps_u): 0 is off, others may write 1 + w for it"
-SAMPLER = f"how noise becomes a video: {', '.join(each.describe() for each in SAMPLERS.values())}"
+GUIDANCE = "weight w of guidance, in the convention eps_c + w (eps_c - eps_u): 0 is off; other codes may write 1 + w for it"
+SAMPLER = f"sampler, with its usual steps: {', '.join(each.describe() for each in SAMPLERS.values())}"
 WITH_ETA = [name for name, each in SAMPLERS.items() if each.takes_eta]
 FPS_UNKNOWN = 8.0  # to show a video by when nobody says
 
 
 def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
     """Add the options of sampling."""
-    group = parse.add_argument_group("sampling (the model file says what is best for it)")
-    group.add_argument("--num", type=int, default=num, help=f"videos (default {num})")
-    group.add_argument("--seed", type=int, default=0, help="video i of a seed is the same for any other option (default 0)")
+    group = parse.add_argument_group("sampling (defaults are in the model file)")
+    group.add_argument("--num", type=int, default=num, help=f"number of videos (default {num})")
+    group.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed; video i of a seed is the same for any number of videos and batch size (default 0)",
+    )
     group.add_argument("--sampler", metavar="NAME", help=SAMPLER)
-    group.add_argument("--steps", type=int, help="sampling steps (default: the model's own)")
-    group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
+    group.add_argument("--steps", type=int, help="number of sampling steps")
+    group.add_argument("--eta", type=float, help=f"eta of {', '.join(WITH_ETA)}, 0 (deterministic) to 1")
     group.add_argument("--guidance", type=float, metavar="W", help=GUIDANCE)
-    group.add_argument("--batch-size", type=int, metavar="B", help="videos at once; only time and memory depend on it")
+    group.add_argument("--batch-size", type=int, metavar="B", help="videos sampled at once; changes only time and memory")
 
 
 def add_long_video(parse: argparse.ArgumentParser) -> None:
     """Add the options of a long video, which `sample_long.read_options` reads."""
-    group = parse.add_argument_group("long video (the model file says what is best for it)")
-    group.add_argument("--condition-noise", type=int, metavar="S", help="noise on given keys, a time of the schedule; 0 is clean")
-    group.add_argument("--gap-noise", type=int, metavar="S", help="the same while gaps are filled")
-    group.add_argument("--overlap", type=int, metavar="N", help="keys that a window is given from the one before")
+    group = parse.add_argument_group("long video (defaults are in the model file)")
+    group.add_argument(
+        "--condition-noise", type=int, metavar="S", help="noise level of given keys, a time of the schedule; 0 is clean"
+    )
+    group.add_argument("--gap-noise", type=int, metavar="S", help="noise level of given keys while gaps are filled")
+    group.add_argument("--overlap", type=int, metavar="N", help="keys that a window shares with the one before")
     group.add_argument("--key-stride", type=int, metavar="K", help="latents from one key to the next")
     group.add_argument("--gap-steps", type=int, metavar="S", help="sampling steps in gaps (default: --steps)")
-    group.add_argument("--gap-batch", default="auto", metavar="auto|N", help="gap windows at once (default auto: by memory)")
-    group.add_argument("--lead-in", type=int, metavar="N", help="frames made before the first one and left out")
+    group.add_argument(
+        "--gap-batch", default="auto", metavar="auto|N", help="gap windows sampled at once (default auto: by memory)"
+    )
+    group.add_argument("--lead-in", type=int, metavar="N", help="frames sampled before the first one and left out")
 
 
 def add_output(parse: argparse.ArgumentParser) -> None:
     """Add the options of the files to write."""
     group = parse.add_argument_group("output")
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder (default: samples/NAME, numbered where that is taken)")
-    group.add_argument("--format", default="mp4", metavar="LIST", help="any of mp4,gif,npz,frames (default mp4)")
-    group.add_argument("--quality", type=float, help="of mp4, 1 to 10 (default 8)")
-    group.add_argument("--fps", type=float, help="frames per second of the files (default: as the model was trained)")
-    group.add_argument("--contact-sheet", action="store_true", help="also one PNG with frames of all videos, a video in a row")
-    group.add_argument("--overwrite", action="store_true", help="replace files that are there already")
-    group.add_argument("--resume", action="store_true", help="make what is missing in --out of an earlier start with --resume")
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder (default: samples/NAME, with a number if that has such files already)"
+    )
+    group.add_argument("--format", default="mp4", metavar="LIST", help="one or more of mp4,gif,npz,frames (default mp4)")
+    group.add_argument("--quality", type=float, help="quality of mp4, 1 to 10 (default 8)")
+    group.add_argument("--fps", type=float, help="frames per second of the files (default: that of training)")
+    group.add_argument(
+        "--contact-sheet", action="store_true", help="also write one PNG with frames of all videos, one row a video"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace existing files")
+    group.add_argument(
+        "--resume", action="store_true", help="sample the videos that are missing in --out, which was started with --resume too"
+    )
 
 
 def add_machine(parse: argparse.ArgumentParser) -> None:
     """Add the options of the device."""
     group = parse.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
-    group.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the network (default float32)")
+    group.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of the network (default float32)"
+    )
     command.add_allow_module(group)
 
 
@@ -92,7 +109,7 @@ def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
 
 def check_num(args: argparse.Namespace) -> None:
     if args.num < 1:
-        raise UserError(f"--num is {args.num}; ask for one video or more")
+        raise UserError(f"--num is {args.num}, expected 1 or more")
 
 
 @contextmanager
@@ -112,14 +129,14 @@ MODELS = {"model", "predict", "infill"}  # arguments that are model files
 def check_resume(args: argparse.Namespace) -> None:
     """Whether the videos that are missing can be made as those that are there were."""
     if args.out is None or args.contact_sheet or args.overwrite:
-        raise UserError("--resume needs --out, and goes with neither --overwrite nor --contact-sheet, which needs all videos")
+        raise UserError("--resume needs --out, and excludes --overwrite and --contact-sheet (which needs all videos)")
     kept, now = settings_file(args), settings_of(args)
     if kept.exists():
         then = _kept(kept)
         differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
         changed = [f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in differing]
         if changed:
-            raise UserError(f"{kept} was begun with other settings: {', '.join(changed)}; take those, or another --out")
+            raise UserError(f"{kept} was started with other settings: {', '.join(changed)}; give those, or another --out")
     elif args.out.is_dir() and any(args.out.glob(f"seed{args.seed}-0*")):
         raise UserError(f"{args.out} has videos of seed {args.seed} that were made without --resume; give another --out")
 
@@ -128,9 +145,9 @@ def _kept(path: Path) -> dict[str, str]:
     try:
         found = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it and the videos beside it, or take another --out") from error
+        raise UserError(f"{path} is damaged ({error}); remove it and the videos next to it, or give another --out") from error
     if not isinstance(found, dict):
-        raise UserError(f"{path} holds no settings; remove it and the videos beside it, or take another --out")
+        raise UserError(f"{path} holds no settings; remove it and the videos next to it, or give another --out")
     return found
 
 
@@ -184,7 +201,7 @@ def choose_output(
     """
     formats = args.format.split(",")
     if args.quality is not None and "mp4" not in formats:
-        raise UserError(f"--quality is that of mp4, and the format is {args.format}; leave it out or add mp4")
+        raise UserError(f"--quality is that of mp4, but the format is {args.format}; leave it out or add mp4")
     process = Process.this()
     rank = f"-rank{process.rank}" if process.count > 1 else ""
     sheet = f"seed{args.seed}-contact-sheet{rank}.png"

@@ -12,10 +12,10 @@ from lvdm.toys.scores import SCORERS, score_videos
 
 def parser() -> argparse.ArgumentParser:
     example = "python scripts/score_toy.py results/long --kind discs --out scores"
-    parse = command.parser("Score videos of a toy; real data score .99 or more.", example=example)
+    parse = command.parser("Score generated toy videos. Real data score .99 or more.", example=example)
     parse.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="mp4 files, or folders of them")
-    parse.add_argument("--kind", choices=list(SCORERS), default="discs", help="what they show (default: discs)")
-    parse.add_argument("--out", type=Path, metavar="DIR", help="write curves.csv and curves.png there")
+    parse.add_argument("--kind", choices=list(SCORERS), default="discs", help="what the videos show (default: discs)")
+    parse.add_argument("--out", type=Path, metavar="DIR", help="write curves.csv and curves.png into DIR")
     parse.add_argument("--last", type=int, default=300, metavar="N", help="also score the last N frames alone (default: 300)")
     return parse
 

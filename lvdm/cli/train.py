@@ -29,15 +29,15 @@ def parser() -> argparse.ArgumentParser:
         "--resume",
         default="auto",
         metavar="auto|never|PATH",
-        help="auto (default): resume the run from its newest complete checkpoint if there is one; never: refuse an existing run; "
+        help="auto (default): resume from the run's newest complete checkpoint, if there is one; never: refuse an existing run; "
         "PATH: resume from this checkpoint",
     )
     parse.add_argument(
-        "--allow-changes", action="store_true", help="resume with another config or data set than the checkpoint's"
+        "--allow-changes", action="store_true", help="resume although config or data set differ from the checkpoint's"
     )
     only = parse.add_mutually_exclusive_group()
     only.add_argument("--dry-run", action="store_true", help="build everything without weights, print sizes, train nothing")
-    only.add_argument("--check-data", action="store_true", help="look at every video, print what the data hold, train nothing")
+    only.add_argument("--check-data", action="store_true", help="probe every video, print what the data contain, train nothing")
     return parse
 
 

@@ -15,20 +15,23 @@ from lvdm.processes import process_group
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
         "Measure generated videos by a named protocol; `eval.py protocols` lists them. The result is a JSON with all that\n"
-        "the number depends on, and next to it the manifest of the real clips. SRC is a folder of videos or of folders of\n"
-        "images, an npy or npz of uint8 (n, t, h, w, 3), the YAML of a training's data, or, for --fake, a model file,\n"
-        "which is sampled from. Of generated videos the first ones are taken, in the order of their names.\n"
-        "Further: eval.py reconstruction, long, text, compare, protocols, weights; each has --help.",
+        "the number depends on. Next to it is the manifest of the real clips. SRC is a folder of videos or of folders of\n"
+        "images, an npy or npz of uint8 (n, t, h, w, 3), or the YAML of a training's data. --fake may also be a model file,\n"
+        "which is sampled from. The first generated videos are used, in the order of their names.\n"
+        "Other commands: eval.py reconstruction, long, text, compare, protocols, weights; each has --help.",
         example="scripts/eval.py --real data/sky --fake runs/short_sky/model.safetensors --protocol styleganv-fvd2048-16f",
     )
-    parse.add_argument("--real", type=Path, metavar="SRC", help="the real videos; left out if no metric looks at them (IS)")
+    parse.add_argument("--real", type=Path, metavar="SRC", help="the real videos; not needed if no metric uses them (IS)")
     parse.add_argument("--fake", type=Path, metavar="SRC", required=True, help="the generated videos, or a model to sample from")
     parse.add_argument(
-        "--protocol", required=True, metavar="NAME", help="a named protocol; custom, with --set; or your own, mypackage.NAME"
+        "--protocol",
+        required=True,
+        metavar="NAME",
+        help="a named protocol; custom, with --set; or one of your own, as mypackage.NAME",
     )
     options.add_measuring(parse)
     options.add_sampling(parse)
-    parse.add_argument("--out", type=Path, metavar="FILE", help="the result (default: results/FAKE-PROTOCOL.json)")
+    parse.add_argument("--out", type=Path, metavar="FILE", help="the file of the result (default: results/FAKE-PROTOCOL.json)")
     return parse
 
 

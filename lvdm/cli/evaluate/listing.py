@@ -21,7 +21,7 @@ Part = tuple[argparse.ArgumentParser, Callable[[argparse.Namespace], command.Rep
 
 def compare_command() -> Part:
     parse = command.parser(
-        "Compare two results of one protocol; results of different conditions are refused, with the conditions.",
+        "Compare two results of one protocol. Results of different conditions are refused, and the differences are named.",
         example="scripts/eval.py compare results/before.json results/after.json",
     )
     parse.add_argument("a", type=Path, metavar="A.json")

@@ -28,24 +28,28 @@ OF_FILES = ("workers", "device", "allow")  # of EvalSettings, what long videos n
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Measure long videos over their length: FVD and KVD of each chunk of 16 frames of all videos against the real clips of\n"
-        "a protocol, their slopes, those of the first and the last chunk; and without any network flicker, motion, drift of\n"
-        "brightness and colour, and likeness to the first frame. Writes over_time.csv, over_time.png and result.json.\n"
-        "Videos of several lengths: distances are of the frames that all of them have, each curve is of a whole video;\n"
-        "frames after the last whole chunk are in no distance. A model's videos are measured while they are sampled.",
+        "Measure long videos over their length. With --real: FVD and KVD of each chunk of 16 frames of all videos against the\n"
+        "real clips of a protocol, their slopes, and those of the first and the last chunk. Always, without a network: flicker,\n"
+        "motion, drift of brightness and colour, and similarity to the first frame. The command writes over_time.csv,\n"
+        "over_time.png and result.json. If videos differ in length, distances use the frames that all of them have, and curves\n"
+        "use whole videos. Frames after the last whole chunk are in no distance. A model is sampled while it is measured.",
         example="scripts/eval.py long --real data/sky --fake runs/joint_sky/model.safetensors --infill "
         "runs/joint_sky/model.safetensors --out results/long_sky",
     )
-    parse.add_argument("--fake", type=Path, metavar="SRC", required=True, help="long videos, or a model that continues frames")
-    parse.add_argument("--real", type=Path, metavar="SRC", help="the real videos; without, only what needs no network")
+    parse.add_argument(
+        "--fake", type=Path, metavar="SRC", required=True, help="long videos, or a model that continues given frames"
+    )
+    parse.add_argument(
+        "--real", type=Path, metavar="SRC", help="the real videos; without them only what needs no network is measured"
+    )
     parse.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder to write")
-    parse.add_argument("--protocol", metavar="NAME", help=f"of the distances over time (default {CLIPS})")
+    parse.add_argument("--protocol", metavar="NAME", help=f"protocol of the distances over time (default {CLIPS})")
     parse.add_argument("--fvd128", nargs="?", const=FVD128[0], choices=FVD128, metavar="PROTOCOL",
-                       help=f"also of the first 128 frames, by {' or '.join(FVD128)} (default the first of them)")  # fmt: skip
-    parse.add_argument("--frames", type=int, metavar="T", help=f"of each video: the first T that a file has, all of them by "
-                       f"default; of a model's video {FRAMES} by default")  # fmt: skip
-    parse.add_argument("--num", type=int, metavar="N", help="videos, the first N (default: as many as the protocol takes; "
-                       "without --real all there are)")  # fmt: skip
+                       help=f"also measure the first 128 frames, by {' or '.join(FVD128)} (default the former)")  # fmt: skip
+    parse.add_argument("--frames", type=int, metavar="T", help=f"frames of each video, the first T (default: all frames of a file, "
+                       f"{FRAMES} of a model's video)")  # fmt: skip
+    parse.add_argument("--num", type=int, metavar="N", help="number of videos, the first N (default: as many as the protocol takes; "
+                       "without --real all of them)")  # fmt: skip
     options.add_measuring(parse)
     options.add_sampling(parse)
     add_long_video(parse)

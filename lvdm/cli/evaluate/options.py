@@ -40,19 +40,21 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
     """Add how clips are measured; with `chooses_metrics`, some of the protocol's metrics can be left out or extrapolated."""
     group = parse.add_argument_group("measuring", argument_default=argparse.SUPPRESS)
     if chooses_metrics:
-        group.add_argument("--metrics", metavar="LIST", type=_words, help="only these of the protocol's, such as fvd,kvd")
-        group.add_argument("--extrapolate", action="store_true", help="also FVD at infinitely many clips, free of bias")
+        group.add_argument(
+            "--metrics", metavar="LIST", type=_words, help="measure only these metrics of the protocol, such as fvd,kvd"
+        )
+        group.add_argument("--extrapolate", action="store_true", help="also measure FVD at infinitely many clips, free of bias")
     group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
-                       help="change the protocol, which then is called custom: frames=32 split=train+test ...")  # fmt: skip
-    group.add_argument("--features", metavar="NAME", help="random, which needs no weights and is not comparable; or one of "
-                       f"{', '.join(EXTRACTORS)}; or your own, as mypackage.MyExtractor")  # fmt: skip
-    group.add_argument("--feature-width", type=float, metavar="W", help="of random ones: a fraction of the channels")
-    group.add_argument("--feature-seed", type=int, metavar="K", help="of random ones (default 0)")
+                       help="change fields of the protocol, which is then called custom: frames=32 split=train+test ...")  # fmt: skip
+    group.add_argument("--features", metavar="NAME", help="random (no weights, not comparable), one of "
+                       f"{', '.join(EXTRACTORS)}, or one of your own, as mypackage.MyExtractor")  # fmt: skip
+    group.add_argument("--feature-width", type=float, metavar="W", help="width of random features, a fraction of the channels")
+    group.add_argument("--feature-seed", type=int, metavar="K", help="seed of random features (default 0)")
     group.add_argument("--allow-fewer", nargs="?", type=int, const=0, metavar="N", dest="fewer",
                        help="measure on fewer clips than the protocol takes, at most N of each; renames the metric")  # fmt: skip
-    group.add_argument("--replay", type=Path, metavar="MANIFEST", help="take just these real clips, and check their pixels")
+    group.add_argument("--replay", type=Path, metavar="MANIFEST", help="use exactly these real clips, and check their pixels")
     group.add_argument("--bootstrap", type=int, metavar="N", help="95 %% intervals from N resamples")
-    group.add_argument("--batch-size", type=int, metavar="B", help="clips that are read at once (default 8)")
+    group.add_argument("--batch-size", type=int, metavar="B", help="clips read at once (default 8)")
     group.add_argument("--workers", type=int, metavar="N", help="processes that read videos (default 0)")
     group.add_argument("--no-cache", action="store_false", dest="is_cached",
                        help="neither read nor write cached features of real clips (LVDM_CACHE)")  # fmt: skip
@@ -62,17 +64,17 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
 
 def add_sampling(parse: argparse.ArgumentParser, *, is_long: bool = True) -> None:
     """Add how a model samples; with `is_long`, videos may be longer than the model's window."""
-    group = parse.add_argument_group(
-        "a model as --fake (the model file says what is best for it)", argument_default=argparse.SUPPRESS
-    )
+    group = parse.add_argument_group("a model as --fake (defaults are in the model file)", argument_default=argparse.SUPPRESS)
     if is_long:
-        group.add_argument("--infill", type=Path, metavar="MODEL", help="fills gaps of clips longer than the model's window")
+        group.add_argument(
+            "--infill", type=Path, metavar="MODEL", help="the model that fills gaps of clips longer than the window of --fake"
+        )
     group.add_argument("--sampler", metavar="NAME", help=SAMPLER)
-    group.add_argument("--steps", type=int, help="sampling steps")
-    group.add_argument("--eta", type=float, help=f"randomness of the steps of {', '.join(WITH_ETA)}, 0 to 1")
-    against = "of long videos, against the pass that is given no frames" if is_long else "against the empty prompt"
+    group.add_argument("--steps", type=int, help="number of sampling steps")
+    group.add_argument("--eta", type=float, help=f"eta of {', '.join(WITH_ETA)}, 0 (deterministic) to 1")
+    against = f"weight of guidance {'for long videos, against no given frames' if is_long else 'against the empty prompt'}"
     group.add_argument("--guidance", type=float, metavar="W", help=against)
-    group.add_argument("--seed", type=int, help="video i of a seed is always the same (default 0)")
+    group.add_argument("--seed", type=int, help="seed; video i of a seed is always the same (default 0)")
     group.add_argument("--sample-batch", type=int, metavar="B", help="videos sampled at once")
 
 

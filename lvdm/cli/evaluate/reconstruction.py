@@ -14,22 +14,26 @@ from lvdm.processes import process_group
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Measure how well the codec of a model file, a diffusion model's too, keeps real clips that it encodes and decodes.\n"
-        "psnr_clip is of the error of the whole clip (as PVDM), psnr_frame the mean of its frames', of 100 dB at most each;\n"
-        "these, ssim and lpips are of floats that are not rounded to levels. r_fvd is the distance of the clips and their\n"
+        "Measure how well the codec of a model file reconstructs real clips. The file may be that of a diffusion model.\n"
+        "psnr_clip uses the error of the whole clip (as PVDM). psnr_frame is the mean over frames, of at most 100 dB each.\n"
+        "Both, ssim and lpips use floats that are not rounded to levels. r_fvd is the distance between the clips and their\n"
         "reconstructions as levels. Clips, pixels and extractor are those of the protocol.",
         example="scripts/eval.py reconstruction --model runs/autoencoder_sky/model.safetensors --real data/sky --set split=test",
     )
-    parse.add_argument("--model", type=Path, metavar="M", required=True, help="a model file: an autoencoder, or any with one")
+    parse.add_argument(
+        "--model", type=Path, metavar="M", required=True, help="a model file: an autoencoder, or a diffusion model"
+    )
     parse.add_argument("--real", type=Path, metavar="SRC", required=True, help="the real videos, as eval.py takes them")
     parse.add_argument(
         "--protocol", default=RECONSTRUCTIONS, metavar="NAME", help=f"a named protocol, or custom (default {RECONSTRUCTIONS})"
     )
     parse.add_argument("--lpips", default="vgg", metavar="LIST", help="vgg, alex, vgg,alex or none (default vgg)")
     parse.add_argument("--show", type=int, default=4, metavar="N",
-                       help="write the first N clips above their reconstructions, mp4 by the result (default 4)")  # fmt: skip
+                       help="write the first N clips above their reconstructions as mp4 next to the result (default 4)")  # fmt: skip
     options.add_measuring(parse, chooses_metrics=False)
-    parse.add_argument("--out", type=Path, metavar="FILE", help="the result (default: results/M-reconstruction-PROTOCOL.json)")
+    parse.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file of the result (default: results/M-reconstruction-PROTOCOL.json)"
+    )
     return parse
 
 

@@ -16,19 +16,21 @@ from lvdm.processes import process_group
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Measure how well videos show what their prompts say: the cosine between CLIP's features of the prompt and of a frame,\n"
-        "the mean over all frames of a video. SRC is a folder of videos, or of folders of images, an npy or npz of uint8\n"
+        "Measure how well videos match their prompts: the cosine between CLIP's features of the prompt and of a frame, as the\n"
+        "mean over all frames of a video. SRC is a folder of videos or of folders of images, an npy or npz of uint8\n"
         "(n, t, h, w, 3), or a text-to-video model, which is sampled from. Without --prompts the captions of a folder's\n"
-        "metadata.jsonl are taken.",
+        "metadata.jsonl are used.",
         example="scripts/eval.py text --fake runs/text2video/model.safetensors --prompts prompts.txt --guidance 7",
     )
     parse.add_argument("--fake", type=Path, metavar="SRC", required=True, help="the videos, or a model to sample from")
-    parse.add_argument("--prompts", type=Path, metavar="FILE", help="a prompt a line, in the order of the videos' names")
+    parse.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="a file with one prompt a line, in the order of the videos' names"
+    )
     parse.add_argument("--num", type=int, metavar="N",
-                       help="videos of each prompt, one after the other as sample_short writes them (default 1)")  # fmt: skip
-    parse.add_argument("--out", type=Path, metavar="FILE", help="the result (default: results/FAKE-text.json)")
+                       help="videos of each prompt, one after the other, as sample_short writes them (default 1)")  # fmt: skip
+    parse.add_argument("--out", type=Path, metavar="FILE", help="the file of the result (default: results/FAKE-text.json)")
     group = parse.add_argument_group("measuring")
-    group.add_argument("--clip", type=Path, metavar="DIR", help=f"the folder of a CLIP (default: LVDM_WEIGHTS/{FOLDER})")
+    group.add_argument("--clip", type=Path, metavar="DIR", help=f"the folder of a CLIP model (default: LVDM_WEIGHTS/{FOLDER})")
     group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N resamples")
     group.add_argument("--batch-size", type=int, default=32, metavar="B", help="frames through CLIP at once (default 32)")
     group.add_argument("--workers", type=int, default=0, metavar="N", help="processes that read videos (default 0)")
