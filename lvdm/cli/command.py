@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -65,6 +66,8 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse.parse_intermixed_args(argv)  # overrides may stand after options
     start = time.perf_counter()
+    if getattr(args, "allow_module", None):
+        sys.path.insert(0, os.getcwd())  # where the user's own modules lie
     try:
         report = work(args)
         if args.json is not None:

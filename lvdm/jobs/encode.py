@@ -160,6 +160,7 @@ def encode_folder(
         shard_size=settings.shard_size,
         clip_frames=videos.num_frames if settings.clips else None,
         has_std=settings.std,
+        precision=settings.precision,
         has_flips=settings.flips,
         text_fingerprint=None if text is None else text.fingerprint(),
     )

@@ -44,6 +44,7 @@ FACTS = {
     "shard_size": SIZE,
     "clip_frames": optional(SIZE),
     **dict.fromkeys(("has_std", "has_flips"), FLAG),
+    "precision": one_of("float32", "bfloat16"),
     "text_fingerprint": optional(TEXT),
 }
 ENTRY = {
@@ -71,11 +72,13 @@ class CacheFacts:
     has_std: bool = False  # whether the posterior's standard deviation is stored too
     has_flips: bool = False  # whether the mirrored videos are stored too
     first_frame_alone: bool = False  # whether a video's first latent is its first frame alone
+    precision: str = "float32"  # in which the autoencoder computed
     text_fingerprint: str | None = None  # of the text encoder that made the captions' features; None without
 
     def stored(self) -> dict[str, Any]:
-        """Return the facts as files hold them. Earlier versions do not know first_frame_alone, so it is there if true."""
-        return {name: value for name, value in asdict(self).items() if name != "first_frame_alone" or value}
+        """Return the facts as files hold them, without the usual values of those that earlier versions do not know."""
+        usual = {"first_frame_alone": False, "precision": "float32"}
+        return {name: value for name, value in asdict(self).items() if name not in usual or value != usual[name]}
 
     def latent_suffixes(self) -> list[str]:
         """Return what follows a video's name in the names of its latents."""

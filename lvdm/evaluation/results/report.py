@@ -40,7 +40,7 @@ class Difference:
 def table_line(result: Result, label: str) -> TableLine:
     """Return the metrics, by the names they may be published by, then what they depend on; `label` says what was measured."""
     facts = _facts(result)
-    notes = ["" if result.is_comparable(name) else f" ({NOT_COMPARABLE})" for name in result.values]
+    notes = ["" if result.can_compare(name) else f" ({NOT_COMPARABLE})" for name in result.values]
     numbers = [_number(value) + note for value, note in zip(result.values.values(), notes, strict=True)]
     columns = ("", *result.metrics, *facts)
     cells = (label, *numbers, *facts.values())

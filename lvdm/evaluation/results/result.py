@@ -85,8 +85,13 @@ class Result:
             return name in (*LEAST_SIDE, *(f"r_{metric}" for metric in self.protocol.metrics))
         return name.split("_")[0] in self.protocol.metrics
 
-    def is_comparable(self, name: str) -> bool:
-        """Return whether the number of this plain name means something beside those of others; some need no extractor."""
+    @property
+    def is_comparable(self) -> bool:
+        """Return whether all numbers can be compared with those of others."""
+        return all(self.can_compare(name) for name in self.values)
+
+    def can_compare(self, name: str) -> bool:
+        """Return whether the number of this plain name can be compared with those of others; some need no extractor."""
         metric = METRICS.get(name.removeprefix("r_").split("_")[0])
         return name in LEAST_SIDE or (self.extractor.is_comparable and (metric is None or metric.is_comparable))
 
@@ -133,7 +138,7 @@ class Result:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the content of the result's file."""
-        labels = [{} if self.is_comparable(name) else {"label": NOT_COMPARABLE} for name in self.values]
+        labels = [{} if self.can_compare(name) else {"label": NOT_COMPARABLE} for name in self.values]
         metrics = {name: label | asdict(value) for label, (name, value) in zip(labels, self.metrics.items(), strict=True)}
         if self.protocol is None:
             return self._as_text_result(metrics)
