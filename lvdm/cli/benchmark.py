@@ -20,8 +20,8 @@ READING = ("data", "cache")  # stages that read videos
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
         "Measure how fast a training config runs on this machine, with random weights and random batches. Two stages read the\n"
-        "config's videos: data measures reading them; cache encodes them all, then measures training steps fed from the files in\n"
-        "turn with steps fed from their latents. The average of the weights, validation and checkpoints are not measured.",
+        "config's videos: data measures reading them; cache encodes them all, then measures training steps fed from the files\n"
+        "in turn with steps fed from their latents. The average of the weights, validation and checkpoints are not measured.",
         example="scripts/benchmark.py configs/lvdm/joint_toy.yaml --stage train --steps 20 --json joint.json",
     )
     command.add_config(parse)
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--stage",
         choices=(*STAGES, *READING, "all"),
         default="all",
-        help="the stage to measure (default all: every stage that reads no data); data and cache run one turn to warm up, then four",
+        help="the stage to measure (default all: each that reads no data); data and cache run one turn to warm up, then four",
     )
     parse.add_argument("--steps", type=int, default=10, help="steps to measure; for data and cache, in each turn (default 10)")
     parse.add_argument("--warmup", type=int, default=WARMUP, help=f"steps before them, which are not measured (default {WARMUP})")

@@ -45,9 +45,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--protocol", metavar="NAME", help=f"protocol of the distances over time (default {CLIPS})")
     parse.add_argument("--fvd128", nargs="?", const=FVD128[0], choices=FVD128, metavar="PROTOCOL",
                        help=f"also measure the first 128 frames, by {' or '.join(FVD128)} (default the former)")  # fmt: skip
-    parse.add_argument("--frames", type=int, metavar="T", help=f"frames of each video, the first T (default: all frames of a file, "
+    parse.add_argument("--frames", type=int, metavar="T", help=f"the first T frames of each video (default: all of a file, "
                        f"{FRAMES} of a model's video)")  # fmt: skip
-    parse.add_argument("--num", type=int, metavar="N", help="number of videos, the first N (default: as many as the protocol takes; "
+    parse.add_argument("--num", type=int, metavar="N", help="measure the first N videos (default: as many as the protocol takes; "
                        "without --real all of them)")  # fmt: skip
     options.add_measuring(parse)
     options.add_sampling(parse)

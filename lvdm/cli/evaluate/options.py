@@ -42,7 +42,7 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
         )
         group.add_argument("--extrapolate", action="store_true", help="also measure FVD at infinitely many clips, free of bias")
     group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
-                       help="change fields of the protocol, which is then called custom: frames=32 split=train+test ...")  # fmt: skip
+                       help="change fields of the protocol, then called custom: frames=32 split=train+test ...")  # fmt: skip
     group.add_argument("--features", metavar="NAME", help="random (no weights, not comparable), one of "
                        f"{', '.join(EXTRACTORS)}, or one of your own, as mypackage.MyExtractor")  # fmt: skip
     group.add_argument("--feature-width", type=float, metavar="W", help="width of random features, a fraction of the channels")
