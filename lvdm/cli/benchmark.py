@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--stage",
         choices=(*STAGES, *READING, "all"),
         default="all",
-        help="the stage to measure (default all: every stage that reads no data); data and cache run four turns",
+        help="the stage to measure (default all: each that reads no data); data and cache run one turn to warm up, then four",
     )
     parse.add_argument("--steps", type=int, default=10, help="steps to measure; for data and cache, in each turn (default 10)")
     parse.add_argument("--warmup", type=int, default=WARMUP, help=f"steps before them, which are not measured (default {WARMUP})")

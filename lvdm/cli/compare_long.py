@@ -28,7 +28,7 @@ MODELS = ("predict", "infill")  # keys of a variant that name other model files;
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Sample the same long toy videos in several ways, score them, and print a Markdown table of mean and deviation.",
+        "Sample the same long toy videos in several ways, score them, and print a Markdown table with mean and deviation.",
         example="scripts/compare_long.py --predict MODEL --infill MODEL --num 8 "
         "--variant clean condition_noise=0 --variant noisy condition_noise=200",
     )

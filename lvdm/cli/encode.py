@@ -12,8 +12,8 @@ from lvdm.processes import Process
 
 def parser() -> argparse.ArgumentParser:
     parse = command.parser(
-        "Encode the videos of a config to latents, once. An interrupted run is resumed. Several processes (torchrun, srun)\n"
-        "share the work.",
+        "Encode the videos of a config to latents, once. An interrupted run is resumed.\n"
+        "Several processes (torchrun, srun) share the work.",
         example="scripts/encode.py configs/lvdm/encode_toy.yaml codec_weights=runs/autoencoder_toy/model.safetensors",
     )
     command.add_config(parse)

@@ -109,8 +109,10 @@ def import_packages(packages: Sequence[str]) -> None:
             importlib.import_module(package)
         except ModuleNotFoundError as error:
             if error.name is None or not f"{package}.".startswith(f"{error.name}."):
-                raise
+                raise UserError(f"{package} cannot be imported: {error}; install what it needs") from error
             raise UserError(f"there is no module {package}; install it, or run where Python finds it") from error
+        except Exception as error:  # whatever the user's own module raises
+            raise UserError(f"{package} cannot be imported: {type(error).__name__}: {error}; correct it") from error
 
 
 def check_target(target: object, *, key: str = "target", allow: Sequence[str] = ()) -> str:

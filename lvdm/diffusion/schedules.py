@@ -182,7 +182,9 @@ class RectifiedFlow(NoiseSchedule):
 
     def trailing_times(self, steps: int) -> list[float]:
         even = super().trailing_times(steps)
-        return [self.num_steps * shift_time(t / self.num_steps, self.sampling_shift) for t in even]
+        return [
+            t if t in (0, self.num_steps) else self.num_steps * shift_time(t / self.num_steps, self.sampling_shift) for t in even
+        ]
 
 
 def shift_time(u: Time, k: float) -> Time:  # SD3 eq. 23

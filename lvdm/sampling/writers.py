@@ -305,6 +305,8 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     """Rename; refuse to replace what has appeared at `path` meanwhile, unless allowed."""
     if overwrite:
         if path.is_dir():
+            if any(each.suffix != ".png" or each.is_dir() for each in path.iterdir()):
+                raise UserError(f"{path} is a folder with other files than frames, and is kept; choose another name")
             shutil.rmtree(path)
     elif path.exists():
         raise UserError(f"{path} exists and is kept; choose another folder or allow overwriting")

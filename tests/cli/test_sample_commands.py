@@ -221,9 +221,9 @@ def test_half_finished_sampling_goes_on_with_what_is_missing(command: Any, joint
         assert np.abs(video(at / "part" / name).astype(int) - video(at / "whole" / name)).max() <= 1
     assert (at / "part" / "seed0-00005.npz").exists()
     assert command.main([*options, "--steps", "3", "--num", "7", "--out", "part", "--resume"]) == 2
-    assert "begun with other settings: steps (2 then, 3 now)" in capsys.readouterr().err
+    assert "started with other settings: steps (2 then, 3 now)" in capsys.readouterr().err
     assert command.main([*options[:-4], "--format", "npz", "--num", "7", "--out", "part", "--resume"]) == 2
-    assert "begun with other settings: steps (2 then, None now)" in capsys.readouterr().err
+    assert "started with other settings: steps (2 then, None now)" in capsys.readouterr().err
     assert command.main([*options, "--out", "whole", "--resume"]) == 2
     assert "made without --resume" in capsys.readouterr().err
     assert command.main([*options, "--resume"]) == 2
@@ -264,7 +264,7 @@ ERRORS: dict[str, tuple[str, Broken]] = {
     "guidance": ("nothing to guide by", lambda joint, at: [str(joint), "--guidance", "1"]),
     "format": ("'avi'", lambda joint, at: [str(joint), "--format", "avi"]),
     "quality": ("--quality is that of mp4", lambda joint, at: [str(joint), "--format", "npz", "--quality", "3"]),
-    "num": ("ask for one video", lambda joint, at: [str(joint), "--num", "0"]),
+    "num": ("expected 1 or more", lambda joint, at: [str(joint), "--num", "0"]),
     "batch": ("batch size is 0", lambda joint, at: [str(joint), "--batch-size", "0"]),
     "steps": ("1001 sampling steps", lambda joint, at: [str(joint), "--steps", "1001"]),
     "device": ("no GPU", lambda joint, at: [str(joint), "--device", "cuda"]),

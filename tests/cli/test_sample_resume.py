@@ -28,7 +28,7 @@ def test_resuming_tells_models_apart_by_content_and_not_by_path_or_size(
     save_model(first, tensors, info)
     assert first.stat().st_size == moved.stat().st_size
     assert sampled(first, 2) == 2
-    assert "begun with other settings: " in (said := capsys.readouterr().err) and "(content " in said
+    assert "started with other settings: " in (said := capsys.readouterr().err) and "(content " in said
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["seed0-00000.npz", "seed0-settings.json"]
     assert sampled(moved, 2) == 0
 

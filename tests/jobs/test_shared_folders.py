@@ -90,4 +90,4 @@ def test_of_two_samplings_with_other_settings_one_is_refused(joint, at, capsys, 
 
     monkeypatch.setattr(sampling_options.command, "write_text", first_comes_in_between)
     assert sample_short.main([*options, "--steps", "3"]) == 2
-    assert "begun with other settings: steps (2 then, 3 now)" in capsys.readouterr().err
+    assert "started with other settings: steps (2 then, 3 now)" in capsys.readouterr().err

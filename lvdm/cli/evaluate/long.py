@@ -6,7 +6,6 @@ Without --real no network looks at the videos, and only the curves of their fram
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -46,9 +45,9 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--protocol", metavar="NAME", help=f"protocol of the distances over time (default {CLIPS})")
     parse.add_argument("--fvd128", nargs="?", const=FVD128[0], choices=FVD128, metavar="PROTOCOL",
                        help=f"also measure the first 128 frames, by {' or '.join(FVD128)} (default the former)")  # fmt: skip
-    parse.add_argument("--frames", type=int, metavar="T", help=f"frames of each video, the first T (default: all of a file, "
+    parse.add_argument("--frames", type=int, metavar="T", help=f"the first T frames of each video (default: all of a file, "
                        f"{FRAMES} of a model's video)")  # fmt: skip
-    parse.add_argument("--num", type=int, metavar="N", help="number of videos, the first N (default: as the protocol takes; "
+    parse.add_argument("--num", type=int, metavar="N", help="measure the first N videos (default: as many as the protocol takes; "
                        "without --real all of them)")  # fmt: skip
     options.add_measuring(parse)
     options.add_sampling(parse)
@@ -105,7 +104,7 @@ def _long_options(args: argparse.Namespace) -> LongOptions:
     return options.read(LongOptions, args, frames=FRAMES if args.frames is None else args.frames, gap_batch=gap_batch)
 
 
-def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
+def _markdown(rows: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])

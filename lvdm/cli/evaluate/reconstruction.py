@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--lpips", default="vgg", metavar="LIST", help="vgg, alex, vgg,alex or none (default vgg)")
     parse.add_argument("--show", type=int, default=4, metavar="N",
-                       help="write the first N clips above their reconstructions as mp4 (default 4)")  # fmt: skip
+                       help="write mp4s of the first N clips above their reconstructions (default 4)")  # fmt: skip
     options.add_measuring(parse, chooses_metrics=False)
     parse.add_argument(
         "--out", type=Path, metavar="FILE", help="the file of the result (default: results/M-reconstruction-PROTOCOL.json)"
