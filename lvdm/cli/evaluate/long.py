@@ -6,6 +6,7 @@ Without --real no network looks at the videos, and only the curves of their fram
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def _long_options(args: argparse.Namespace) -> LongOptions:
     return options.read(LongOptions, args, frames=FRAMES if args.frames is None else args.frames, gap_batch=gap_batch)
 
 
-def _markdown(rows: list[tuple[str, ...]]) -> str:
+def _markdown(rows: Sequence[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
