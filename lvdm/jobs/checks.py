@@ -82,6 +82,9 @@ def check_strategy(trainer: Mapping[str, Any], module: Module) -> None:
 
 def check_pace(trainer: dict[str, Any], batches: int) -> None:
     """Refuse a validation interval that is longer than an epoch of so many training batches."""
+    for key in ("max_steps", "val_check_interval"):
+        if trainer.get(key) in (0, 0.0):
+            raise UserError(f"trainer.{key} is 0, expected 1 or more")
     interval = trainer.get("val_check_interval")
     if isinstance(interval, int) and interval > batches and trainer.get("check_val_every_n_epoch", 1) is not None:
         raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.config.keys import hint
 from lvdm.jobs.load import load
+from lvdm.rules import integer, require
 from lvdm.sampling import long_pipeline
-from lvdm.sampling.options import SampleOptions
+from lvdm.sampling.options import LongOptions, SampleOptions
 from lvdm.sampling.output import Output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.types import UserError
 
 Model = VideoModel | str | Path
+LONG = {"seed", "video", "start", "on_latents", *(each.name for each in fields(LongOptions))}  # options of sample_long
 
 
 @dataclass(frozen=True)
@@ -79,8 +82,8 @@ def sample(
     start = time.perf_counter()
     model, how = as_model(model, device, dtype, allow), SampleOptions(sampler, steps, eta, guidance)
     settings, solver = model.trained_settings(), model.solver(how)
-    if num < 1:
-        raise UserError(f"num is {num}; give 1 or more")
+    require(integer(1), num=num)
+    require(integer(0), seed=seed)
     out = _opened(out, settings.fps, seed)
     context = _encode_prompts(model, prompts)
     size = auto_batch(2 * math.prod(settings.latent_shape), model.device) if batch_size is None else batch_size
@@ -123,6 +126,8 @@ def sample_long(
         options: seed, video, start (uint8 (t, h, w, 3), a video to continue), on_latents, and the fields of LongOptions: frames,
             sampler, steps, eta, guidance, condition_noise, overlap, key_stride, gap_steps, lead_in and so on.
     """
+    for name in options.keys() - LONG:
+        raise UserError(f"{name} is no option of sample_long; {hint(name, sorted(LONG))}")
     first = as_model(predict, device, dtype, allow)
     second = first if infill is not None and _is_same(predict, infill) else infill
     filling = None if second is None else as_model(second, device, dtype, allow)
