@@ -75,5 +75,5 @@ def test_a_data_set_without_the_contract_is_refused_with_what_it_lacks(own: str)
     class Plain(Dataset):
         pass
 
-    with pytest.raises(UserError, match="Plain is no ClipSet, because it has no prepare, fingerprint; add what is missing"):
+    with pytest.raises(UserError, match="Plain is no ClipSet: it lacks prepare, fingerprint; add what is missing"):
         VideoData(Plain(), batch_size=1)
