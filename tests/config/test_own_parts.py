@@ -147,5 +147,5 @@ def test_own_parts_from_python(mine: list[str]) -> None:
         codec=instantiate(CODEC), loss=own.Charbonnier(), optimizer=own.Momentum(0.1), learning_rate=own.Halving()
     )
     assert isinstance(module.build_optimizers()[0], torch.optim.SGD)
-    with pytest.raises(UserError, match="Needy is no OptimizerSettings, because it has no lr, build"):
+    with pytest.raises(UserError, match="Needy is no OptimizerSettings: it lacks lr, build"):
         AutoencoderTraining(codec=instantiate(CODEC), optimizer=own.Needy())
