@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from lvdm.config.targets import ALLOW
 from lvdm.files import why_not_written, write_whole
 from lvdm.processes import machine
 from lvdm.types import UserError
@@ -122,7 +123,8 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _sentence(error: Exception) -> str:
+    """Return the error in one sentence, with flags in place of the library's arguments."""
     if isinstance(error, OSError) and error.strerror:
         why = why_not_written(error)
         return f"{why}: {error.filename}" if error.filename else why
-    return str(error)
+    return str(error).replace(ALLOW, "--allow-module NAME")

@@ -77,6 +77,7 @@ REACHES_HUB = (  # at any depth of their settings
     *("_attn_implementation_internal", "_experts_implementation_internal", "kernel_config", "use_kernels", "quantization_config"),
     *("backbone", "use_pretrained_backbone", "use_timm_backbone", "architecture", "model_args"),
 )
+ALLOW = 'allow=["NAME"]'  # how Python allows a package; commands say it their way
 ALLOWED = (
     "classes of lvdm that are meant for it, modules of torch.nn, optimizers of torch.optim, some callbacks and strategies "
     "of pytorch_lightning, models of transformers and diffusers"
@@ -195,7 +196,7 @@ def _advice(target: str) -> str:
     near = nearest(place, PLACES)
     if near not in (None, place):
         return f"did you mean {near}.{name}?"
-    return "a package of your own is allowed by its name, with --allow-module NAME"
+    return f"a package of your own is allowed by its name: {ALLOW}"
 
 
 def _import_module(name: str, path: str, key: str) -> ModuleType:

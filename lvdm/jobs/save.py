@@ -12,8 +12,10 @@ from torch import nn
 
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, save_model
 from lvdm.config import check_node, instantiate
+from lvdm.jobs.load import KINDS
 from lvdm.jobs.model_info import model_tensors
 from lvdm.models.codec import Codec
+from lvdm.rules import integer, require
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -46,6 +48,9 @@ def save(
     built = {"autoencoder": codec.autoencoder, **{name: getattr(model, name) for name in PARTS[1:]}}
     named: dict[str, Any] = {name: {**description, **(nodes or {})}.get(name) for name in PARTS if built[name] is not None}
     _check_named(model, built, named, nodes or {})
+    _check_plain_parts(built, named, allow)
+    step = description.get("step", 0) if step is None else step
+    require(integer(0), step=step)
     denoiser = model.denoiser if isinstance(model.denoiser, nn.Module) else None
     tensors = model_tensors(codec, denoiser)
     for name, prefix in (("autoencoder", CODEC), ("denoiser", DENOISER)):
@@ -61,7 +66,7 @@ def save(
         scale=codec.scale,
         shift=codec.shift,
         sampling={"decode_window": codec.decode_window} | settings,
-        step=description.get("step", 0) if step is None else step,
+        step=step,
         config=description.get("config", {}),
         data_fingerprint=description.get("data_fingerprint", ""),
     )
@@ -69,7 +74,26 @@ def save(
     return path
 
 
+def _check_plain_parts(built: Mapping[str, Any], named: Mapping[str, Any], allow: Sequence[str]) -> None:
+    """Refuse nodes of schedule and objective that build something else than the model has."""
+    for name in ("schedule", "objective"):
+        if name not in named:
+            continue
+        check_node(named[name], key=name, kind=KINDS[name], allow=allow)
+        again, part = instantiate(named[name], allow=allow), built[name]
+        is_same = type(again) is type(part)
+        if is_same and name == "schedule":
+            times = torch.linspace(0, part.num_steps - 1, 9).long()
+            is_same = again.num_steps == part.num_steps and torch.equal(again.alpha(times), part.alpha(times))
+        if not is_same:
+            raise UserError(
+                f"the node of the {name} builds another one than the model's {type(part).__name__}; correct its params"
+            )
+
+
 def _check_named(model: VideoModel, built: Mapping[str, Any], named: Mapping[str, Any], nodes: Mapping[str, Any]) -> None:
+    if model.denoiser is not None and None in (model.schedule, model.objective, model.settings):
+        raise UserError(f"{model.name} samples by a schedule, an objective and settings; give the VideoModel all three")
     if unknown := sorted(nodes.keys() - built.keys()):
         raise UserError(f"a model has no {unknown[0]}; nodes are those of {', '.join(PARTS)}")
     if missing := [name for name, node in named.items() if node is None]:

@@ -302,14 +302,12 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
-    """Rename; refuse to replace what has appeared at `path` meanwhile, unless allowed."""
-    if overwrite:
-        if path.is_dir():
-            if any(each.suffix != ".png" or each.is_dir() for each in path.iterdir()):
-                raise UserError(f"{path} is a folder with other files than frames, and is kept; choose another name")
-            shutil.rmtree(path)
-    elif path.exists():
+    """Rename; refuse to replace what exists unless allowed, and a folder with other files than frames in any case."""
+    is_foreign = path.is_dir() and any(each.suffix != ".png" or each.is_dir() for each in path.iterdir())
+    if path.exists() and (is_foreign or not overwrite):
         raise UserError(f"{path} exists and is kept; choose another folder or allow overwriting")
+    if path.is_dir():
+        shutil.rmtree(path)
     os.replace(temporary, path)
 
 

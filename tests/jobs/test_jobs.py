@@ -139,6 +139,17 @@ def test_a_model_built_by_hand_is_saved_with_the_nodes_of_its_parts(made: Path, 
         save(model, tmp_path / "mine.safetensors", nodes={"autoencoder": nodes["autoencoder"]})
     again = load(save(model, tmp_path / "mine.safetensors", nodes=nodes, allow=[__name__]), allow=[__name__])
     assert torch.equal(again.sample_latents(2, seed=3), model.sample_latents(2, seed=3)) and again.codec.scale == 2.0
+    for changes, words in (
+        ({"schedule": {"target": "lvdm.diffusion.schedules.Linear"}}, "another one than the model's Cosine"),
+        ({"schedule": {**nodes["schedule"], "params": {"snr_shift": 2.0}}}, "another one than the model's Cosine"),
+        ({"objective": {"target": "os.system"}}, "a config may name"),
+        ({"objective": {"target": "torch.nn.Linear"}}, "expected a target of kind Objective"),
+    ):
+        with pytest.raises(UserError, match=words):
+            save(model, tmp_path / "other.safetensors", nodes={**nodes, **changes}, allow=[__name__])
+    for broken, options in ((replace(model, settings=None), {}), (model, {"step": -1})):
+        with pytest.raises(UserError):
+            save(broken, tmp_path / "other.safetensors", nodes=nodes, allow=[__name__], **options)
     other = replace(again, denoiser=Doubling(2))
     with pytest.raises(UserError, match="do not fit the Doubling"):
         save(other, tmp_path / "other.safetensors", allow=[__name__])

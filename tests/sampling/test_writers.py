@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from lvdm.sampling import writers
+from lvdm.sampling.save_video import save_video
 from lvdm.sampling.writers import ContactSheet, GifWriter, Mp4Writer, NpzWriter, PngWriter, open_writers, paths_for
 from lvdm.types import UserError
 
@@ -97,7 +98,7 @@ def test_contact_sheet_takes_every_kth_frame_whatever_the_chunks(tmp_path: Path)
 def test_another_runs_file_stays(tmp_path: Path, format_: str) -> None:
     paths = paths_for(tmp_path, "a", [format_])
     for times in range(2):
-        expected = pytest.raises(UserError, match="exists already") if times else None
+        expected = pytest.raises(UserError, match="exists and is kept") if times else None
         if expected is None:
             with open_writers(paths, fps=8) as files:
                 files.write(moving_square())
@@ -135,3 +136,13 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_unknown_format_is_named() -> None:
     with pytest.raises(UserError, match="'avi'"):
         paths_for(Path("x"), "a", ["mp4", "avi"])
+
+
+def test_a_folder_with_other_files_than_frames_is_never_replaced(tmp_path: Path) -> None:
+    frames = np.zeros((2, 4, 4, 3), np.uint8)
+    assert sorted(each.name for each in save_video(frames, tmp_path / "video").iterdir()) == ["000000.png", "000001.png"]
+    save_video(frames[:1], tmp_path / "video", overwrite=True)
+    (tmp_path / "video" / "mine.txt").write_text("kept")
+    with pytest.raises(UserError, match="exists and is kept"):
+        save_video(frames, tmp_path / "video", overwrite=True)
+    assert (tmp_path / "video" / "mine.txt").read_text() == "kept" and len(list((tmp_path / "video").iterdir())) == 2
