@@ -111,7 +111,7 @@ class LimitedFile(io.FileIO):
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, flush to the disk, and rename: a reader sees the old file or the complete new one."""
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is a folder or a special file, and is kept; choose another name")
+        raise IsADirectoryError(errno.EISDIR, "it is a folder or a special file", str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.touch()

@@ -127,7 +127,7 @@ def test_fvd_keeps_the_generated_clips_of_all_runs_and_is_takes_the_next() -> No
 def test_too_few_clips_are_told_with_how_many_there_are() -> None:
     with pytest.raises(UserError, match=r"2048 real clips were requested, but 10 videos hold 7 \(3 have fewer than 16 frames\)"):
         choose_clips(LENGTHS, protocol(), of="real", count=2048)
-    with pytest.raises(UserError, match="4 generated clips in each of 10 runs were asked for, but 39 videos hold 3 in each"):
+    with pytest.raises(UserError, match="4 generated clips in each of 10 runs were requested, but 39 videos hold 3 in each"):
         choose_clips([16] * 39, protocol("tgan2-is"), of="fake", count=4)
     with pytest.raises(UserError, match="0 videos hold 0"):
         choose_clips([], protocol(), of="real", count=1)

@@ -155,7 +155,7 @@ def test_a_page_of_text_and_a_wrong_hash_are_refused(server, folder, monkeypatch
 
 def break_off(server: Server, folder: Path) -> None:
     server.cut = 9000
-    refused(f"only 9000 of {len(GOOD)} bytes came; what came stays")
+    refused(f"only 9000 of {len(GOOD)} bytes came; the part is kept")
     assert files(folder) == [".part.x.pt", ".part.x.pt.json"]
     server.cut = None
 
