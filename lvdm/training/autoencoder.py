@@ -201,6 +201,11 @@ class AutoencoderTraining(SteppedModule):
             with contextlib.suppress(UserError):  # early latents may be constant; at the end of training that is an error
                 self._set_scale(self._validated)
 
+    def on_validation_epoch_end(self) -> None:
+        """Forget the scale of the validation videos: callbacks have written the model file, and no checkpoint may depend on it."""
+        if self.measures_scale and self.trainer.state.fn == "fit":
+            self.codec.set_scale(1.0, 0.0)
+
     @torch.no_grad()
     def measure(self) -> None:
         """Measure scale and shift on the first training batches, with the averaged weights."""

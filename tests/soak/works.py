@@ -68,8 +68,6 @@ def _read(path: Path) -> Any:
     """What is compared of a file; None for one that depends on when a run stopped."""
     if path.suffix == ".ckpt":
         state = torch.load(path, map_location="cpu", weights_only=True) if path.name == "last.ckpt" else None
-        if state is not None and isinstance(state["current_model_state"], dict):
-            state["current_model_state"].pop("codec._extra_state", None)  # open, see docs/log.md; the model file has the scale
         return None if state is None else {part: _digest(state[part]) for part in STATE}
     if path.suffix == ".safetensors":  # its metadata are in no order
         with safe_open(path, "pt") as file:

@@ -16,15 +16,18 @@ from lvdm.cli import train
 from lvdm.training.callbacks import WriteModelFile
 
 ROOT = Path(__file__).resolve().parents[2]
-# A real SIGKILL to all processes of the run: after the checkpoint of a step, or within the validation that follows it.
+# A real SIGKILL to all processes of the run: after the checkpoint of a step, within the validation that follows it, or after it.
 SCRIPT = """
 import os, signal, sys
 from lvdm.cli import train
-from lvdm.training.callbacks import WriteModelFile
+from lvdm.training.callbacks import StopAtNonFiniteLoss, WriteModelFile
 from lvdm.training.checkpointing import SaveCheckpoints
 
 step, where = int(os.environ["KILL_AT"]), os.environ["KILL_WHERE"]
-places = {"checkpoint": (SaveCheckpoints, "save_now"), "model": (WriteModelFile, "on_validation_epoch_end")}
+places = {
+    **{"checkpoint": (SaveCheckpoints, "save_now"), "model": (WriteModelFile, "on_validation_epoch_end")},
+    "next": (StopAtNonFiniteLoss, "on_train_batch_start"),  # the validation is complete
+}
 owner, name = places[where]
 done = getattr(owner, name)
 
@@ -94,6 +97,18 @@ def test_a_run_killed_before_a_validation_makes_up_for_it(pace, kills, made, tmp
         assert checkpoint(tmp_path / "killed")["global_step"] == step
     assert train.main([*config, "--name", "killed"]) == 0
     assert_same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("where", ["checkpoint", "next"])
+def test_the_scale_of_a_validation_is_in_no_checkpoint(where: str, made, tmp_path, one_thread) -> None:
+    """Or a run that is killed after the validation, which is not repeated, would go on with the scale of the one before."""
+    config = {**autoencoder_config(made / "videos", tmp_path), "checkpoints": {"every_steps": 1}}
+    arguments = [write_config(tmp_path / "config.yaml", config), "trainer.max_steps=3", "trainer.val_check_interval=2"]
+    assert train.main([*arguments, "--name", "whole"]) == 0
+    train_and_die(tmp_path, [*arguments, "--name", "killed"], 2, where)
+    assert train.main([*arguments, "--name", "killed"]) == 0
+    assert_same_runs(tmp_path / "whole", tmp_path / "killed")
+    assert checkpoint(tmp_path / "whole")["current_model_state"]["codec._extra_state"].tolist() == [1.0, 0.0]
 
 
 def test_two_processes_make_up_for_it_together(made, tmp_path, one_thread) -> None:
