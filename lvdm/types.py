@@ -36,7 +36,7 @@ class UserError(ValueError):
 
 @dataclass(frozen=True)
 class DenoiserInputs:
-    """What a network takes in addition to the noisy latent and the time. The defaults say: nothing."""
+    """The inputs of a network besides the noisy latent and the time. By default there are none."""
 
     mask: bool = False  # which frames are given: `cond.mask`
     noise_level: str | None = None  # of given frames, taken as an "embedding" (published), as their own "time", or not at all
@@ -57,7 +57,7 @@ class DenoiserInputs:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a denoiser is given in addition to the noisy latent and the time; None if absent."""
+    """The inputs of a denoiser besides the noisy latent and the time; None if absent."""
 
     frames: Tensor | None = None  # (b, c, t, h, w) latents, read where mask is 1
     mask: Tensor | None = None  # (b, 1, t, 1, 1), 1 = given

@@ -44,7 +44,7 @@ Node = dict[str, Any]  # a config node: {"target": class path, "params": {...}}
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a model file says about itself; nodes are config nodes, None where the kind has none."""
+    """The description in a model file. Nodes are config nodes, None if the kind has no such part."""
 
     kind: str  # one of KINDS
     autoencoder: Node | None = None

@@ -69,7 +69,7 @@ class Mixed(tuple):
 
 @dataclass(frozen=True)
 class StorageId:
-    """Which storage the file asks for."""
+    """The identity of a storage in the file."""
 
     key: str
     dtype: torch.dtype

@@ -127,7 +127,7 @@ MODELS = {"model", "predict", "infill"}  # arguments that are model files
 
 
 def check_resume(args: argparse.Namespace) -> None:
-    """Whether the videos that are missing can be made as those that are there were."""
+    """Refuse to resume with other settings than those of the existing videos."""
     if args.out is None or args.contact_sheet or args.overwrite:
         raise UserError("--resume needs --out, and excludes --overwrite and --contact-sheet (which needs all videos)")
     kept, now = settings_file(args), settings_of(args)
@@ -225,7 +225,7 @@ def choose_output(
 
 
 def _folder(args: argparse.Namespace, default: Path, names: Sequence[str], *, alone: bool) -> Path:
-    """The folder asked for, or the default one, numbered until no file of ours is in it."""
+    """Return the requested folder, or the default one with the first number at which none of the files exists."""
     folder = default if args.out is None else args.out
 
     def taken(folder: Path) -> str | None:

@@ -90,7 +90,7 @@ def _processes() -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Position:
-    """How far a pass over the data has come."""
+    """The position in a pass over the data."""
 
     epoch: int = 0
     batches: int = 0  # yielded

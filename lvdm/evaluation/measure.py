@@ -27,7 +27,7 @@ LEAST = 2  # clips of which there is a covariance, or a mean of pairs
 
 @dataclass(frozen=True)
 class Settings:
-    """How a protocol is measured. No number depends on it, except on `replay` and `fewer`.
+    """Settings of a measurement. Only `replay` and `fewer` change its numbers.
 
     Args:
         batch_size: clips that are read at once.

@@ -45,7 +45,7 @@ class Reconstructed:
 
 @dataclass(frozen=True)
 class Show:
-    """Where the first `count` clips are written, above their reconstructions: PATH.clipN.mp4."""
+    """The files PATH.clipN.mp4 of the first `count` clips, each above its reconstruction."""
 
     path: Path
     count: int

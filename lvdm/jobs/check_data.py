@@ -22,7 +22,7 @@ ROWS, COLUMNS = 8, 8  # of a contact sheet, at most: samples, and frames of each
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a data set holds; figures are those of the usable videos."""
+    """Facts about a data set; figures are those of the usable videos."""
 
     root: str
     videos: int

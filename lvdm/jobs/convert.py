@@ -26,7 +26,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Family:
-    """How the names in a family's checkpoints become those of our networks."""
+    """A family of checkpoints: functions from its names of weights to those of our networks."""
 
     autoencoder_weights: Callable[[Weights], Weights]
     denoiser_weights: Callable[..., Weights]  # with averaged=False those of the last step
@@ -69,7 +69,7 @@ def convert(
         autoencoder: take the autoencoder from this checkpoint instead.
         raw: take the last step's weights instead of the averaged ones.
         force: replace an existing model file.
-        allow: packages beside lvdm's own that the config may name classes of.
+        allow: your packages that the config may name classes of.
     """
     checkpoint, out = Path(checkpoint), Path(out)
     if family not in FAMILIES:

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """What is stored of each video, and how it is encoded."""
+    """Settings of encoding: what is stored of each video, and how it is computed."""
 
     clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; False: whole videos
     std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
@@ -62,7 +62,7 @@ class EncodeConfig(EncodeSettings):
 
 @dataclass(frozen=True)
 class EncodeReport:
-    """What one process encoded of a data set."""
+    """The share of a data set that one process encoded."""
 
     out: Path
     videos: int  # or clips; those that were stored before are not counted
@@ -91,7 +91,7 @@ def encode(
         size: of the frames, for a folder; None takes the size that the model was trained at.
         text_encoder: store the features of each caption too.
         device: on which a model file is loaded; None is "auto". A loaded model stays where it is.
-        allow: packages beside lvdm's own that the model file and the node may name classes of.
+        allow: your packages that the model file and the node may name classes of.
     """
     if isinstance(model, str | Path):
         model = load(model, device or "auto", allow=allow)

@@ -49,7 +49,7 @@ CLIPS, RECONSTRUCTIONS = "lvdm-fvd2048", "pvdm-fvd2048"  # protocols
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """How clips are measured, besides the protocol.
+    """Settings of a measurement, besides the protocol.
 
     Args:
         changes: fields of the protocol to change, after which it is called custom.

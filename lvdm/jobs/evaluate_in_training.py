@@ -49,7 +49,7 @@ LEAST = {"fewer": 2, "every": 1, "seed": 0, "batch_size": 1}
 
 @dataclass(frozen=True)
 class Planned:
-    """What stays the same from one evaluation of a run to the next."""
+    """The parts of an evaluation that all validations of a run share."""
 
     protocol: EvalProtocol
     real: Source | None

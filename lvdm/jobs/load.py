@@ -32,7 +32,7 @@ def load(
     Args:
         device: cpu, cuda, cuda:N, or auto, which is this process's GPU if there is one.
         dtype: bfloat16 or float16 run the denoiser by autocast; None and float32 change nothing.
-        allow: packages, besides lvdm, whose classes the file's config may name.
+        allow: your packages whose classes the file may name.
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
@@ -98,7 +98,7 @@ class _File:
             return Codec(network, scale=info.scale, shift=info.shift, decode_window=window)
 
     def text_encoder(self, info: ModelInfo) -> TextEncoder:
-        """With the weights that lie on this machine, which must be those of training."""
+        """Return the text encoder with the weights on this machine, which must be those of training."""
         encoder = self.build(info.text_encoder, "text_encoder")
         if (found := encoder.fingerprint()) != info.text_fingerprint:
             raise UserError(
@@ -108,7 +108,7 @@ class _File:
         return encoder
 
     def network(self, node: dict[str, Any] | None, prefix: str) -> nn.Module:
-        """With the file's weights; built without memory first, as weights that are replaced at once need no drawing."""
+        """Return the network with the file's weights. It is built without memory first, because its own weights are replaced."""
         part = {CODEC: "autoencoder", DENOISER: "denoiser"}[prefix]
         weights = {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
         with torch.device("meta"), no_larger_than(weights, self.path):

@@ -31,7 +31,7 @@ RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK")  # of 
 def only_one(run: RunFolder) -> Iterator[None]:
     """Hold the lock of a run's folder; refuse if another process holds it. A folder that stays empty is removed again.
 
-    The first process of several holds it for all of them. A file system without locks gets a warning, and the work goes on.
+    The first process of several holds it for all of them. A file system without locks gets a warning, and the work continues.
     The lock is a record lock, which worker processes do not inherit: it ends with the process itself, and it works over NFS.
     """
     if not is_first():

@@ -40,7 +40,7 @@ def save(
     Args:
         nodes: by part (autoencoder, denoiser, schedule, objective, text_encoder): target is the class, params its arguments.
         step: of training; None keeps that of the file from which the model was loaded.
-        allow: packages beside lvdm's own that the nodes name classes of.
+        allow: your packages that the nodes name classes of.
     """
     codec, description = model.codec, dict(model.description)
     if not isinstance(codec, Codec):

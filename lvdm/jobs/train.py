@@ -49,7 +49,7 @@ class Run:
     folder: RunFolder
     steps: int
     metrics: dict[str, float]  # the last value of each
-    allow: tuple[str, ...] = ()  # packages beside lvdm's own that the config names classes of
+    allow: tuple[str, ...] = ()  # your packages that the config names classes of
 
     @property
     def model_file(self) -> Path:
@@ -79,7 +79,7 @@ def train(
         resume: "auto" resumes the run from its newest complete checkpoint if there is one, "never" refuses an existing run,
             and a path resumes from that checkpoint.
         allow_changes: resume with another config or data set than the checkpoint's.
-        allow: packages beside lvdm's own that the config may name classes of.
+        allow: your packages that the config may name classes of.
     """
     settings = read_run_config(config, overrides, allow=allow)
     folder = run_folder(settings, config, name)

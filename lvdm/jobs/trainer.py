@@ -51,7 +51,7 @@ def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[C
             plugins=[CheckedIO(), *slurm],
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {_first_line(error)}; mend the keys below `trainer`") from error
+        raise UserError(f"trainer: {_first_line(error)}; correct the keys below `trainer`") from error
 
 
 def with_own(own: Callback | list[Callback], ours: list[Callback]) -> list[Callback]:

@@ -37,7 +37,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """What a model file says of how it was trained and is best sampled from; commands take them as defaults."""
+    """The sampling settings in a model file; commands take them as defaults."""
 
     latent_shape: Sequence[int]  # c, t, h, w of one window
     fps: float | None = None  # frames per second of the training videos
@@ -74,7 +74,7 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class SampleOptions:
-    """What a user may ask of any sampling; None takes the model's own setting.
+    """Options of any sampling; None takes the model's own setting.
 
     Args:
         sampler: a name in SAMPLERS.
@@ -95,7 +95,7 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class LongOptions(SampleOptions):
-    """How a long video is sampled; None takes the model's own setting. Guidance is against the pass that is given no frames.
+    """Options of a long video; None takes the model's own setting. Guidance is against the pass that is given no frames.
 
     Args:
         frames: of the whole video, a start included.

@@ -137,7 +137,7 @@ class VideoModel:
             label=None if label is None else self._labels(num, label),
             context=None if context is None else self._texts(num, context),
             fps=None if settings.fps is None else torch.full((num,), float(settings.fps), device=self.device),
-            frame_noise=self._level_of_nothing(num, settings),
+            frame_noise=self._level_without_frames(num, settings),
         )
         assert self.denoiser is not None
         check_inputs(cond.given, self.denoiser.inputs, network=self.name)
@@ -152,13 +152,13 @@ class VideoModel:
             context = self._texts(num, self.text_encoder([""]))
         return cond, replace(cond, label=None if cond.label is None else torch.full_like(cond.label, ABSENT), context=context)
 
-    def _level_of_nothing(self, num: int, settings: SamplingSettings) -> Tensor | None:
-        """Networks that learn the level by an embedding were told one in training also where nothing was given."""
+    def _level_without_frames(self, num: int, settings: SamplingSettings) -> Tensor | None:
+        """Return a level for networks that embed it: in training they got one for every sample, with given frames or without."""
         assert self.denoiser is not None
-        is_told = self.denoiser.inputs.noise_level == "embedding"
-        if is_told:
-            check_level(settings.condition_noise, self)
-        return torch.full((num,), settings.condition_noise, device=self.device) if is_told else None
+        if self.denoiser.inputs.noise_level != "embedding":
+            return None
+        check_level(settings.condition_noise, self)
+        return torch.full((num,), settings.condition_noise, device=self.device)
 
     def _window_shape(self, num: int, noise: Tensor | None) -> tuple[int, ...]:
         shape = tuple(self.trained_settings().latent_shape)

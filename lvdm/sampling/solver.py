@@ -17,7 +17,7 @@ from lvdm.types import Denoise, Noise, UserError
 
 @dataclass(frozen=True)
 class Solver:
-    """From noise to sample, whichever the sampler."""
+    """A sampler with its grid of times and its eta."""
 
     sampler: Sampler
     grid: SamplingGrid

@@ -39,7 +39,7 @@ class VideoWriter(Protocol):
 
 
 class _Writer:
-    """What the formats share: the file's path, and its temporary path until it is whole."""
+    """The base of all formats: the file's path, and its temporary path until it is complete."""
 
     def __init__(self, path: str | Path, *, overwrite: bool) -> None:
         self.path, self.overwrite = Path(path), overwrite

@@ -29,7 +29,7 @@ _LABELS_IN_FRAME = ndimage.generate_binary_structure(2, 1)[None] & np.array([Fal
 
 @dataclass(frozen=True)
 class Blob:
-    """One colour through the video: the largest blob of each frame, and whether it is the only one and a right one."""
+    """A disc of one colour through the video: the largest blob of each frame, and whether it is the only one and a right one."""
 
     right: np.ndarray  # (t,) bool
     center: np.ndarray  # (t, 2) x, y; NaN if there is none

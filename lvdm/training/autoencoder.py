@@ -202,7 +202,7 @@ class AutoencoderTraining(SteppedModule):
                 self._set_scale(self._validated)
 
     def on_validation_epoch_end(self) -> None:
-        """Forget the scale of the validation videos: callbacks have written the model file, and no checkpoint may depend on it."""
+        """Forget the scale of the validation videos. The model file is written, and no checkpoint may depend on it."""
         if self.measures_scale and self.trainer.state.fn == "fit":
             self.codec.set_scale(1.0, 0.0)
 

@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class AtSave:
-    """What Lightning's checkpoint does not say about its step."""
+    """Facts about a checkpoint's step that Lightning does not store."""
 
     validation_due: bool  # validation comes after the checkpoint
     stops: bool  # training ends with this step, such as at a time cap

@@ -56,7 +56,7 @@ class DiffusionLoss:
 
 
 class GivenFrames:
-    """How the given frames of a window are treated.
+    """The treatment of a window's given frames.
 
     Args:
         loss: "all" counts them in the loss, as published; "new" does not.
@@ -260,7 +260,7 @@ class LatentDiffusion(SteppedModule):
         return (p for part in parts if isinstance(part, nn.Module) for p in part.parameters() if p.requires_grad)
 
     def _latents(self, batch: Batch, generator: torch.Generator, share: Share) -> Tensor:
-        """From pixels or from the cache: the mean of the posterior, or a sample of it by the same draws."""
+        """Return latents of pixels or of the cache: the mean of the posterior, or a sample of it by the same draws."""
         if "latent" in batch:
             mean, std = batch["latent"], batch.get("latent_std")
         else:
@@ -273,8 +273,10 @@ class LatentDiffusion(SteppedModule):
 
 
 def _mean_of_new(error: Tensor, draw: LossInputs) -> Tensor:
-    """Over the elements of the frames that are not given. Divided by how many those are in each process on average, so that the
-    mean over processes is the mean over all frames."""
+    """Return the mean over the elements of frames that are not given.
+
+    The divisor is their average number in a process, so that the mean over processes is the mean over all frames.
+    """
     assert draw.cond.mask is not None
     new = 1 - draw.cond.mask
     fraction = new.mean().clamp(min=1e-9) if draw.new_fraction is None else max(draw.new_fraction, 1e-9)

@@ -140,7 +140,7 @@ class SteppedModule(pl.LightningModule):
 
     @property
     def share(self) -> Share:
-        """This process's share of a step's samples; all of them without a trainer."""
+        """Return this process's share of a step's samples; all of them without a trainer."""
         return Share(self.trainer.global_rank, self.trainer.world_size) if has_trainer(self) else Share()
 
     def trained_parameters(self) -> Iterable[Parameter]:

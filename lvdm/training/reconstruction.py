@@ -20,7 +20,7 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class ReconstructionParts:
-    """What a reconstruction loss returns: the loss, and the parts of it to log."""
+    """The result of a reconstruction loss: the loss, and its parts to log."""
 
     loss: Tensor  # a scalar
     parts: dict[str, Tensor] = field(default_factory=dict)  # scalars by name, before their weights

@@ -19,7 +19,7 @@ Several = TypeVar("Several", Tensor, list)
 
 @dataclass(frozen=True)
 class Share:
-    """Which samples of a step are this process's: every `processes`-th from `rank` on, as the loaders deal them out."""
+    """The samples of a step that belong to this process: every `processes`-th from `rank` on, as the loaders assign them."""
 
     rank: int = 0
     processes: int = 1

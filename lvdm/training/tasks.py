@@ -1,4 +1,4 @@
-"""What a diffusion model is asked to do: which latents it sees, how far apart, and which of them are given.
+"""The tasks of a diffusion model: which latents it sees, how far apart, and which of them are given.
 
 LVDM sections 3.2 to 3.4. Letters: b batch, c channels, t latent frames of a window, z latent, m mask (1 = given), s level.
 """
@@ -18,7 +18,7 @@ from lvdm.types import UserError, clip_span
 
 
 class Task:
-    """One thing to learn.
+    """A task: which frames are given, at which stride, and how often it is sampled.
 
     Args:
         mask: which frames of a window are given, drawn per sample.
@@ -36,7 +36,7 @@ class Task:
 
 @dataclass(frozen=True)
 class WindowBatch:
-    """A batch of windows cut from longer latents, with what each sample is asked."""
+    """A batch of windows cut from longer latents, with the mask and stride of each sample's task."""
 
     z: Tensor  # (b, c, t, h, w)
     mask: Tensor  # (b, 1, t, 1, 1)
@@ -45,7 +45,7 @@ class WindowBatch:
 
 
 def draw_tasks(tasks: Mapping[str, Task], batch: int, generator: torch.Generator | None) -> list[Task]:
-    """One task per sample, with probabilities proportional to the weights."""
+    """Sample a task for each sample, with probabilities proportional to the weights."""
     choices = list(tasks.values())
     weights = torch.tensor([task.weight for task in choices], dtype=torch.float64)
     return [choices[i] for i in torch.multinomial(weights, batch, replacement=True, generator=generator)]
@@ -54,7 +54,7 @@ def draw_tasks(tasks: Mapping[str, Task], batch: int, generator: torch.Generator
 def cut_windows(
     latents: Tensor, tasks: list[Task], num_latents: int, generator: torch.Generator | None, share: Share = ALONE
 ) -> WindowBatch:
-    """From this process's latents (b, c, n, h, w), a window of `num_latents` for each sample's task at a random place.
+    """Cut from this process's latents (b, c, n, h, w) a window of `num_latents` for each sample's task at a random place.
 
     `tasks` are those of all processes' samples."""
     available = latents.shape[2]

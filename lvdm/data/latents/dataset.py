@@ -129,7 +129,7 @@ class LatentClips(Dataset[dict[str, Any]]):
 
     @property
     def has_captions(self) -> bool:
-        """Whether items have a `caption`."""
+        """Return whether items have a `caption`."""
         return any(entry.caption is not None for entry in self._prepared().entries)
 
     @property

@@ -13,7 +13,7 @@ from lvdm.types import UserError
 
 @runtime_checkable
 class Layout(Protocol):
-    """How a data set lies on disk; names of videos are relative to the root."""
+    """The protocol of a layout, which finds the videos of a data set; their names are relative to the root."""
 
     def find(self, root: Path) -> list[Video]: ...
 

@@ -27,7 +27,7 @@ METADATA = "metadata.jsonl"
 
 @dataclass(frozen=True)
 class Description:
-    """What is known about one video besides its frames."""
+    """The caption and class of one video."""
 
     caption: str | None = None
     label: int | None = None

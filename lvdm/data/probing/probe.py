@@ -32,7 +32,7 @@ SAVE_EVERY = 30.0  # seconds, so that an interrupted probe resumes where it was
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What the probe of a video shows."""
+    """The length, rate and size of a video, as its probe found them."""
 
     num_frames: int
     fps: float | None  # None for images, which do not state it

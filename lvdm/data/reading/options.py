@@ -33,7 +33,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class ReadingOptions:
-    """How the frames of a video are read.
+    """Options of reading the frames of a video.
 
     Args:
         image_fps: frames per second of folders of images, which do not state it.

@@ -28,7 +28,7 @@ TITLES = {  # what a chart shows and calls them; VBench's flicker is the change,
 
 @dataclass(frozen=True)
 class FrameFacts:
-    """What curves are made of, frame by frame; a video that is read in pieces has them joined."""
+    """Measurements of each frame, from which curves are computed; those of pieces are joined."""
 
     change: np.ndarray  # (t,)
     motion: np.ndarray  # (t,)

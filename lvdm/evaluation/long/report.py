@@ -21,7 +21,7 @@ CHUNK = 16  # frames over which curves are summarised without a protocol
 
 @dataclass(frozen=True)
 class Slope:
-    """Of a straight line through a curve; None where there are too few points to tell."""
+    """The slope of a straight line through a curve; None if there are too few points."""
 
     per_100_frames: float | None
     standard_error: float | None
@@ -73,7 +73,7 @@ class DistanceOverTime:
     Args:
         chunk: frames from one chunk to the next.
         runs: (r, k) of each.
-        about: what a chart says beside the name.
+        about: text of a chart after the name.
     """
 
     chunk: int

@@ -25,7 +25,7 @@ def chunks(frames: int, protocol: EvalProtocol) -> list[range]:
 
 @dataclass(frozen=True)
 class VideoClips:
-    """What one protocol looks at in every video: clips that do not overlap, in order."""
+    """The clips that one protocol measures in every video: they do not overlap, and are in order."""
 
     protocol: EvalProtocol
     clips: Sequence[range]

@@ -37,7 +37,7 @@ PIECE = 128  # frames of a file that are read at once
 
 @dataclass(frozen=True)
 class Piece:
-    """What is seen of some frames of a video: facts for its curves, and for each protocol the frames of clips."""
+    """Some frames of a video, measured: facts for its curves, and for each protocol the frames of clips."""
 
     video: int
     facts: FrameFacts

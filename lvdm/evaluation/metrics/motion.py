@@ -1,6 +1,6 @@
 """Fréchet motion distance: of how much and how unsteadily videos change, cell by cell. Ours, and not published.
 
-It needs no weights, and what is still looks the same to it whatever it shows; so it is read beside FVD and never instead of it.
+It needs no weights. All still videos look the same to it, so report it next to FVD and never instead of it.
 Letters: b clips, t frames, I the grey of a frame of 64 x 64 pixels, 0 to 255. Each of 4 x 4 cells has two features, means over
 time and pixels: the change |I(t+1) - I(t)|, and the unsteadiness |I(t+1) - 2 I(t) + I(t-1)|, 0 for a steady change.
 """

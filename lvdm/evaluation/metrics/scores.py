@@ -21,7 +21,7 @@ LEVEL = 0.95  # of bootstrap intervals
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What is computed from the features, besides what the protocol says.
+    """Options of the scores, besides those of the protocol.
 
     Args:
         metrics: which of the protocol's.

@@ -41,7 +41,7 @@ PROSE = ("source", "notes")  # what two equal protocols may differ in
 
 @dataclass(frozen=True)
 class EvalProtocol:
-    """How a score is measured.
+    """All that a score depends on, besides the two sets of videos.
 
     Args:
         name: of the protocol; "custom (from NAME)" where something was changed.

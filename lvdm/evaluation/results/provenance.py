@@ -23,7 +23,7 @@ class ExtractorFacts:
 
     name: str  # with every setting that changes numbers
     dim: int
-    is_comparable: bool  # False: random weights, whose numbers mean nothing beside others
+    is_comparable: bool  # False for random weights
     weights: str | None = None  # the file
     sha256: str | None = None
 
@@ -117,7 +117,7 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What videos of prompts were measured by: the hash of each video's prompt in order, and the shortest and longest video."""
+    """The prompts of the measured videos: a hash of them in order, and the lengths of the shortest and longest video."""
 
     sha256: str
     frames: tuple[int, int]

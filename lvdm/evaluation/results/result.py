@@ -53,7 +53,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Result:
-    """Values under their plain names ("fvd", "is", and beside them such as "is_whole", "fvd_infinite"), and their provenance."""
+    """Values by plain names, such as "fvd", "is", "is_whole" and "fvd_infinite", and their provenance."""
 
     protocol: EvalProtocol | None  # None for videos of prompts, all of whose frames are measured
     values: dict[str, Value]
@@ -62,7 +62,7 @@ class Result:
     num_fake: int
     fake: FakeSource
     real: RealSource | None = None  # None if no metric looks at real videos
-    networks: dict[str, str] = field(default_factory=dict)  # file and sha256 of what measures beside the extractor
+    networks: dict[str, str] = field(default_factory=dict)  # file and sha256 of other networks than the extractor
     video_frames: int | None = None  # of each generated video, if it is measured over its whole length
     machine: dict[str, Any] = field(default_factory=dict)
     packages: dict[str, str] = field(default_factory=package_versions)
@@ -167,7 +167,7 @@ class Result:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the result as JSON and, beside it, the manifest of its real clips."""
+        """Write the result as JSON and, next to it, the manifest of its real clips."""
         if self.manifest is not None:  # first: a result that is there is complete
             write_manifest(Path(path).with_suffix(".manifest.jsonl"), self.manifest)
         write_content(path, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")

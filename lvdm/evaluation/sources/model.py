@@ -26,7 +26,7 @@ from lvdm.types import UserError, clip_span
 
 @dataclass(frozen=True)
 class Sampling(SampleOptions):
-    """How a model samples videos; None takes the model's own setting.
+    """Options of sampling for a measurement; None takes the model's own setting.
 
     Args:
         guidance: weight w: against the pass without given frames in long videos, against the empty prompt in others.

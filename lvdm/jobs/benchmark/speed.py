@@ -25,7 +25,7 @@ Call = Callable[[], object]  # one step of the work
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one piece of work; a step is one batch."""
+    """Figures of one piece of work; a step is one batch."""
 
     seconds: float  # a step, median
     seconds_quartiles: tuple[float, float]
@@ -39,7 +39,7 @@ class Figures:
 
 @dataclass(frozen=True)
 class Machine:
-    """What computes, and in which type."""
+    """The device of a measurement, and its type of numbers."""
 
     device: torch.device
     dtype: torch.dtype

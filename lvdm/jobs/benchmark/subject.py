@@ -32,7 +32,7 @@ WARMUP = 2  # steps
 
 @dataclass(frozen=True)
 class BenchmarkSettings:
-    """What to measure, and on what."""
+    """Settings of a benchmark."""
 
     steps: int = 10  # measured, in each turn if reading is measured
     warmup: int = WARMUP  # steps before them; reading has a first turn instead

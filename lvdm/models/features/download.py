@@ -28,7 +28,7 @@ BLOCK = 1 << 20  # bytes
 
 
 class BadContent(OSError):
-    """What came is not the file that was wanted, so there is nothing to resume."""
+    """The received content is not the expected file, so there is nothing to resume."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Source:
-    """Which file of a server a part is of: resumed only while all of this stays."""
+    """The file on a server that a part belongs to. The download resumes only if all of this is unchanged."""
 
     url: str
     size: int | None  # bytes of the whole file

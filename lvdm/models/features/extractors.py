@@ -122,7 +122,7 @@ class Frozen:
 
 @dataclass(frozen=True)
 class ExtractorRecord:
-    """What an extractor is, and how it is loaded.
+    """An extractor by name: its loader, and what measurements need to know of it.
 
     Args:
         name: what protocols call it.

@@ -161,8 +161,10 @@ BRANCHES = {"0": "b0", "1.0": "b1a", "1.1": "b1b", "2.0": "b2a", "2.1": "b2b", "
 
 
 def published_name(name: str) -> str:
-    """A tensor's name in the older PyTorch port of TensorFlow's weights, such as mixed_3b.branch_1.0.batch3d.bias, as it is here,
-    Mixed_3b.b1a.bn.bias; other names are left as they are."""
+    """Return our name of a tensor in the older PyTorch port of TensorFlow's weights; other names stay as they are.
+
+    mixed_3b.branch_1.0.batch3d.bias is called Mixed_3b.b1a.bn.bias here.
+    """
     if not name.startswith(("conv3d_", "mixed_")):
         return name
     name = re.sub(r"branch_(0|[123]\.[01])(?=\.)", lambda found: BRANCHES[found[1]], name).replace(".batch3d.", ".bn.")

@@ -29,5 +29,5 @@ def ssim(video: Tensor, reconstruction: Tensor) -> Tensor:
     frames, made = (rearrange((v.double().clamp(-1, 1) + 1) / 2, "b c t h w -> (b t) c h w") for v in (video, reconstruction))
     with torch.autocast(video.device.type, enabled=False):
         each = structural_similarity_index_measure(made, frames, data_range=1.0, reduction="none")
-    assert isinstance(each, Tensor)  # a pair if more is asked for
+    assert isinstance(each, Tensor)  # a pair if more is requested
     return each.view(len(video), -1).mean(1).float()

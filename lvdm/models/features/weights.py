@@ -44,7 +44,7 @@ class WeightsFile:
     what: str  # one sentence
     urls: tuple[str, ...] = ()
     sha256: str | None = None
-    by_hand: str = ""  # where a person gets it, beside or instead of the addresses
+    by_hand: str = ""  # where a person gets it, in addition to the addresses or instead
 
     @property
     def sources(self) -> str:
