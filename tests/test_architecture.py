@@ -111,6 +111,21 @@ def test_the_arrows_have_no_circle():
         done |= ready
 
 
+def test_only_commands_parse_arguments_and_they_stay_small():
+    users = [name(path) for path in MODULES if "argparse" in plain_imports(path) and room(path) != "cli"]
+    assert not users
+    assert sum(len(path.read_text().splitlines()) for path in MODULES if room(path) == "cli") <= 2100
+
+
+def plain_imports(path: Path) -> set[str]:
+    return {alias.name for node in ast.walk(tree(path)) if isinstance(node, ast.Import) for alias in node.names}
+
+
+def test_tests_mirror_the_rooms():
+    folders = {path.parent.name for path in TESTS if path.name.startswith("test_") and path.parent != ROOT / "tests"}
+    assert folders == {*ROOMS, "jobs", "cli", "fuzz", "soak"}
+
+
 def test_no_two_files_import_each_other_and_no_circle_of_more():
     needs = {module_of(path): imported_files(path) for path in MODULES}
 

@@ -67,7 +67,7 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse.parse_intermixed_args(argv)  # overrides may stand after options
     start = time.perf_counter()
-    if getattr(args, "allow_module", None):
+    if getattr(args, "allow_module", None) and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # where the user's own modules lie
     try:
         report = work(args)

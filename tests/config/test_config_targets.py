@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tiny_training import CODEC, UNET
 
 from lvdm.config import check_node, import_class, instantiate, path_of
-from lvdm.config.targets import ROOMS
+from lvdm.config.targets import ROOMS, import_packages
 from lvdm.models.denoisers import UNet3D
 from lvdm.training import LatentDiffusion
 from lvdm.types import UserError
@@ -108,6 +108,23 @@ def test_a_module_that_lacks_a_package_says_so(tmp_path: Path, monkeypatch: pyte
         import_class("needy.Thing", allow=["needy"])
     with pytest.raises(UserError, match="install absent"):
         import_class("absent.Thing", allow=["absent"])
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        ("import no_such_package_of_mine", "cannot be imported: No module named 'no_such_package_of_mine'; install"),
+        ("raise RuntimeError('broken')", "cannot be imported: RuntimeError: broken; correct it"),
+        ("def (", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_an_allowed_package_that_cannot_be_imported_is_one_sentence(module, words, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_is_broken.py").write_text(module)
+    with pytest.raises(UserError, match=words):
+        import_packages(["mine_is_broken"])
+    with pytest.raises(UserError, match="there is no module absent_package"):
+        import_packages(["absent_package"])
 
 
 def test_path_of_is_the_inverse_of_import_class():

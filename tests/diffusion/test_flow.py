@@ -23,6 +23,7 @@ from lvdm.jobs import dry_run as dry_run_module
 from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.sampling.samplers import SAMPLERS
+from lvdm.sampling.solver import make_solver
 from lvdm.training import LatentDiffusion, Task
 from lvdm.training.seeding import generator_for
 from lvdm.types import DenoiserInputs, UserError
@@ -67,6 +68,19 @@ def test_the_loss_of_the_exact_velocity_is_what_no_network_can_lower():
     u = drawn.t.double() / 1000
     expected = (0.3**2 / ((1 - u) ** 2 * 0.3**2 + u**2)).mean()
     assert module.loss(drawn).loss.item() == pytest.approx(float(expected), rel=0.01)
+
+
+@pytest.mark.parametrize("shift", [0.1, 0.2, 0.45, 1.0, 3.0, 9.9])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_any_shift_of_sampling_begins_at_pure_noise_and_ends_at_none(shift: float, name: str) -> None:
+    """Rounding in the shift would put the first time beyond the schedule, where alpha is below 0."""
+    schedule = RectifiedFlow(sampling_shift=shift)
+    for steps in (1, 2, 5, 20):
+        times = schedule.trailing_times(steps)
+        assert times[0] == 1000 and times[-1] == 0 and times == sorted(times, reverse=True)
+        solver = make_solver(schedule, name, steps=steps, spacing="trailing")
+        noise = lambda shape: torch.zeros(shape)  # noqa: E731
+        assert solver(lambda x, t: 0 * x, torch.ones(1, 1), noise=noise).abs().max() < 1e-6
 
 
 TASKS_OF_ONE = Task()

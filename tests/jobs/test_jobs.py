@@ -99,6 +99,8 @@ def test_python_and_the_command_encode_the_same_shards(made: Path, tmp_path: Pat
     plain = encode(model, made / "videos", tmp_path / "folder", settings=settings)  # 16 pixels, as in its training
     tensors = [name for name in expected if name.endswith(".safetensors")]
     assert plain.videos == 4 and all((tmp_path / "folder" / name).read_bytes() == expected[name] for name in tensors)
+    with pytest.raises(UserError, match="precision"):  # latents of two precisions are never mixed
+        encode(model, made / "videos", tmp_path / "folder", settings=EncodeSettings(std=True, precision="bfloat16"))
     with pytest.raises(UserError, match="give size"):
         encode(model.codec, made / "videos", tmp_path / "no size")
 

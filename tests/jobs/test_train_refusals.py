@@ -138,6 +138,8 @@ JOINT: dict[str, tuple[str, Break]] = {
     "checkpoints": ("checkpoints.every_steps is 0", set_("checkpoints", {"every_steps": 0})),
     "seed": ("seed is -1", set_("seed", -1)),
     "pace": ("trainer.val_check_interval is 5 batches and an epoch has 4", rarely),
+    "no steps": ("trainer.max_steps is 0, expected 1 or more", set_("trainer.max_steps", 0)),
+    "no validation batches": ("trainer.val_check_interval is 0, expected 1 or more", set_("trainer.val_check_interval", 0)),
     "mask": ("expected a target of kind Mask", set_(f"{P}.tasks.short.params", {"mask": COSINE})),
     "codec": ("expected a target of kind Codec", set_(f"{P}.codec", {"target": "torch.nn.Identity"})),
     "denoiser": ("PatchVAE3D does not say what it takes", set_(f"{P}.denoiser", AUTOENCODER)),

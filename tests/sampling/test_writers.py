@@ -138,6 +138,24 @@ def test_unknown_format_is_named() -> None:
         paths_for(Path("x"), "a", ["mp4", "avi"])
 
 
+def test_save_video_refuses_before_frames_are_sampled(tmp_path: Path) -> None:
+    frames = (np.full((4, 4, 3), level, np.uint8) for level in range(70))
+    assert len(np.load(save_video(frames, tmp_path / "a.npz"))["video"]) == 70
+    never = iter(lambda: pytest.fail("a frame was taken"), None)
+    with pytest.raises(UserError, match="exists and is kept"):
+        save_video(never, tmp_path / "a.npz")
+    with pytest.raises(UserError, match="ends in .mov"):
+        save_video(never, tmp_path / "a.mov")
+    for wrong, words in (
+        (np.zeros((2, 4, 4, 3)), "float64"),
+        ([], "no frames"),
+        ([np.zeros((4, 4), np.uint8)], "expected uint8"),
+    ):
+        with pytest.raises(UserError, match=words):
+            save_video(wrong, tmp_path / "b.npz")
+    assert [each.name for each in tmp_path.iterdir()] == ["a.npz"]
+
+
 def test_a_folder_with_other_files_than_frames_is_never_replaced(tmp_path: Path) -> None:
     frames = np.zeros((2, 4, 4, 3), np.uint8)
     assert sorted(each.name for each in save_video(frames, tmp_path / "video").iterdir()) == ["000000.png", "000001.png"]
