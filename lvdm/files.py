@@ -1,4 +1,4 @@
-"""Atomic writes of files, and hashes that detect damage.
+"""Atomic writes of files, locks, and hashes that detect damage.
 
 The hash is XXH3-128, which runs at the speed of memory. It detects damage, not forgery.
 A description is JSON with its own hash and the hash of each tensor in the same file, so its hash covers the whole file.
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -124,6 +125,29 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is removed afterwards. Other processes wait for it."""
+    while True:
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not is_at(path, file.fileno()):  # its holder has removed it
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def is_at(path: Path, file: int) -> bool:
+    """Return whether the open file is the one at the path; it may have been removed and made again."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def why_not_written(error: BaseException) -> str:

@@ -9,6 +9,7 @@
 #
 # The weights of the protocol's network are in LVDM_WEIGHTS, or are downloaded (scripts/eval.py weights lists them).
 # NPROC=8 divides the clips over 8 GPUs. Further arguments are passed to scripts/eval.py; its --help lists them.
+source "$(dirname "${BASH_SOURCE[0]}")/help.bash"
 : "${MODEL:?model.safetensors of a diffusion model, or a folder of generated videos}"
 : "${REAL:?a folder of the real videos}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

@@ -14,8 +14,6 @@
 #   --tiny        the same path in a minute, with separate predict and infill models too; the videos are noise (for tests)
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
-usage() { sed -n '2,/^source/ { /^source/d; s/^# \{0,1\}//; p }' "${BASH_SOURCE[0]}"; }
-
 minutes=8 out="$root/runs/quickstart" seed=0 fresh="" tiny=""
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -26,7 +24,6 @@ while [ $# -gt 0 ]; do
             ;;
         --fresh) fresh=1 ;;
         --tiny) tiny=1 ;;
-        --help | -h) usage && exit ;;
         *) fail "quickstart.sh does not know $1; see --help" ;;
     esac
     shift

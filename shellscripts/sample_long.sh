@@ -9,6 +9,7 @@
 #
 # PREDICT and INFILL may be one joint model. Further arguments are passed to scripts/sample_long.py; its --help lists them.
 # For plain autoregressive sampling, run scripts/sample_long.py without --infill.
+source "$(dirname "${BASH_SOURCE[0]}")/help.bash"
 : "${PREDICT:?model.safetensors of a model that continues key latents}"
 : "${INFILL:?model.safetensors of a model that fills the gaps between them}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"

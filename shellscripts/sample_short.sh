@@ -8,6 +8,7 @@
 # Result    samples/NAME/seed0-00000.mp4 and so on; video i of a seed is the same for any batch size and number of processes
 #
 # Further arguments are passed to scripts/sample_short.py; its --help lists them.
+source "$(dirname "${BASH_SOURCE[0]}")/help.bash"
 : "${MODEL:?model.safetensors of a diffusion model}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

@@ -15,6 +15,8 @@
 # The other scripts source this file, which sets $root and $python and defines `launch`.
 set -euo pipefail
 
+source "$(dirname "${BASH_SOURCE[0]}")/help.bash"
+
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 venv="${VENV:-$root/.venv}"
 [[ "$venv" = /* ]] || venv="$PWD/$venv"

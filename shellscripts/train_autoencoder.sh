@@ -9,6 +9,7 @@
 #
 # NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.
 # Further arguments are passed to scripts/train.py: key=value, --name, --dry-run, --resume (see its --help).
+source "$(dirname "${BASH_SOURCE[0]}")/help.bash"
 : "${VIDEOS:?a folder that holds train/ and test/ with videos or folders of images}"
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 

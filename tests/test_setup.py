@@ -55,7 +55,7 @@ class Machine:
         self.venv, self.calls = self.checkout / ".venv", folder / "pip_calls"
         (self.checkout / "shellscripts").mkdir(parents=True)
         self.bin.mkdir()
-        for name in ("requirements.txt", "setup.py", "pyproject.toml", "shellscripts/setup.sh"):
+        for name in ("requirements.txt", "setup.py", "pyproject.toml", "shellscripts/setup.sh", "shellscripts/help.bash"):
             shutil.copy(ROOT / name, self.checkout / name)
         for name in (*TOOLS, "tail", "tee", "flock", "sleep"):
             (self.bin / name).symlink_to(shutil.which(name))

@@ -125,6 +125,17 @@ def test_a_script_is_an_experiment_told_in_full(script):
         assert text.rstrip().splitlines()[-1].startswith("launch ") and text.rstrip().endswith('"$@"')
 
 
+@pytest.mark.parametrize("script", sorted(SCRIPTS.glob("*.s*")), ids=lambda path: path.name)
+def test_help_is_the_header_and_needs_nothing(script, tmp_path):
+    env = {"PATH": os.environ["PATH"], "PYTHON": "/nowhere", "VENV": str(tmp_path / "venv"), "LVDM_ROOT": str(ROOT)}
+    for flag in ("--help", "-h"):
+        result = subprocess.run(["bash", script, flag], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=20)
+        lines = result.stdout.splitlines()
+        assert result.returncode == 0 and not result.stderr and not list(tmp_path.iterdir())
+        assert f"# {lines[0]}" == script.read_text().splitlines()[1] and any(line.startswith("Result ") for line in lines)
+        assert not any(line.startswith(("#", ":", "source")) for line in lines)
+
+
 def test_every_stage_has_its_experiment():
     stages = {path.stem.removesuffix("_sky") for path in (ROOT / "configs" / "lvdm").glob("*_sky.yaml")} - {"encode"}
     assert {path.stem.removeprefix("train_") for path in SCRIPTS.glob("train_*.sh")} == stages

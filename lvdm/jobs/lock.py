@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lvdm.files import why_not_written
+from lvdm.files import is_at, why_not_written
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.types import UserError
 
@@ -70,7 +70,7 @@ def only_alike(folder: Path, facts: Mapping[str, Any]) -> Iterator[None]:
         except OSError as error:
             _warn(path, error)
             break
-        if _is_at(path, file):
+        if is_at(path, file):
             break
         os.close(file)
     try:
@@ -126,17 +126,10 @@ def _locked(path: Path) -> int | None:
                 _warn(path, error)
                 return None
             raise UserError(f"{path.parent} is in use by {holder}; wait until it ends, or give the run another name") from error
-        if _is_at(path, file):
+        if is_at(path, file):
             _write(file, f"process {os.getpid()} on {socket.gethostname()}\n")
             return file
         os.close(file)  # its holder has removed it just now, and a lock on a removed file keeps nobody out
-
-
-def _is_at(path: Path, file: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _write(file: int, text: str) -> None:

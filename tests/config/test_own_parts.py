@@ -93,6 +93,20 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]
     sys.modules.pop("mine", None)
 
 
+def test_a_command_finds_a_module_in_the_working_directory(
+    configs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine_here.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path / "code")
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", ".")])
+    arguments = [configs["autoencoder"], "model.params.loss={target: mine_here.Charbonnier, params: {eps: 0.01}}", "--dry-run"]
+    try:
+        assert train.main(arguments) == 2 and train.main([*arguments, "--allow-module", "mine_here"]) == 0
+    finally:
+        sys.modules.pop("mine_here", None)
+
+
 def node(name: str, **params: object) -> str:
     return json.dumps({"target": f"mine.{name}", "params": params})
 

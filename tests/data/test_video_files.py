@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import weakref
@@ -250,6 +251,15 @@ def test_where_the_data_cannot_be_written_looks_are_kept_in_the_users_cache(tmp_
     (written,) = (tmp_path / "cache" / "lvdm").glob("*.json")
     written.write_text(json.dumps({"entries": 3}))
     assert ProbeCache(tmp_path / "data").get("x", [1, 2]) is None, "a damaged cache is made anew"
+
+
+def test_probing_leaves_no_lock_behind(tmp_path, monkeypatch):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    with ProbeCache(tmp_path / "videos").locked():
+        assert len(list((tmp_path / "temporary").iterdir())) == 1
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_processes_that_start_together_look_once_and_keep_all(tmp_path: Path) -> None:

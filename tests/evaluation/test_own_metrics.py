@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ from lvdm.evaluation import METRICS, PROTOCOLS
 from lvdm.evaluation.metrics.motion import Motion
 from lvdm.jobs.evaluate import EvalSettings, evaluate, features
 from lvdm.models.features import EXTRACTORS
+from lvdm.models.features.extractors import add_extractor
 from lvdm.types import UserError
 
 # Motion ------------------------------------------------------------------------------------------------------------------
@@ -171,6 +173,19 @@ def test_what_is_not_allowed_or_not_there_is_one_sentence(words: list[str], sent
     assert main([*FILES, *words, "--out", "it.json"]) == 2
     assert sentence in capsys.readouterr().err
     assert not Path("it.json").exists()
+
+
+@pytest.mark.usefixtures("own")
+def test_a_module_that_is_loaded_again_replaces_its_records_and_no_others() -> None:
+    own = importlib.import_module("own_metrics")
+    before = METRICS["shift"], EXTRACTORS["colours"]
+    EXTRACTORS.add(replace(EXTRACTORS["colours"]))
+    importlib.reload(own)
+    assert (METRICS["shift"], EXTRACTORS["colours"]) != before and METRICS["shift"] is own.SHIFT
+    for first in (own.Middle, importlib.reload(own).Middle):
+        assert add_extractor("own_metrics.Middle", first) == "own_metrics.Middle"
+    with pytest.raises(UserError, match="already another extractor called 'own_metrics.Middle'"):
+        add_extractor("own_metrics.Middle", own.Colours)
 
 
 def test_a_name_is_taken_once() -> None:

@@ -203,3 +203,12 @@ def test_samples_have_the_posterior_moments_and_repeat_with_their_generator():
 def test_logvar_is_clamped_as_published():
     posterior = Posterior.from_moments(torch.tensor([1.0, 90.0]).reshape(1, 2, 1, 1, 1))
     assert posterior.mean.item() == 1.0 and posterior.logvar.item() == 20.0
+
+
+def test_the_autoencoder_that_is_imported_late_is_a_name_of_the_package():
+    pytest.importorskip("diffusers", reason="the extra diffusers is not installed")
+    from lvdm.models.autoencoders import DiffusersVAE
+
+    assert issubclass(DiffusersVAE, nn.Module)
+    with pytest.raises(ImportError, match="DiffuserVAE"):
+        from lvdm.models.autoencoders import DiffuserVAE  # noqa: F401

@@ -5,20 +5,19 @@ The cache lies in the data set's root, or in the user's cache folder if the root
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lvdm.data.limits import require_list
-from lvdm.files import write_whole
+from lvdm.files import locked, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +50,7 @@ class ProbeCache:
         return value if entry_stamp == stamp else None
 
     def add(self, key: str, stamp: Stamp, value: Any) -> None:
+        """Add an entry, or replace it."""
         self._entries[key] = self._new[key] = (stamp, value)
 
     def save(self) -> None:
@@ -72,13 +72,9 @@ class ProbeCache:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Let the processes of one machine take turns, so that later ones find what the first one has cached."""
-        try:
-            file = self._lock.open("w")
-        except OSError:  # another user's file, or no writable folder: each process probes for itself
-            yield
-            return
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            with suppress(OSError):  # another user's file, or no writable folder: each process probes for itself
+                stack.enter_context(locked(self._lock))
             yield
 
 

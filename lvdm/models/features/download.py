@@ -7,20 +7,20 @@ LVDM_DOWNLOAD_GB (8) and LVDM_DOWNLOAD_MINUTES (120) bound the size and the time
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 
 from tqdm import tqdm
 
+from lvdm.files import locked
 from lvdm.types import UserError
 
 TIMEOUT = 15  # seconds without an answer
@@ -62,7 +62,7 @@ def fetch(url: str, path: Path, *, check: Callable[[Path], object]) -> None:
     limits = Limits.read()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".part.{path.name}")  # with the ending that tells how to read it
-    with _locked(part):
+    with locked(part.with_name(f"{part.name}.lock")):  # many processes that start together download it once
         if path.is_file():  # another process was faster
             return
         try:
@@ -161,29 +161,6 @@ def _too_large(limits: Limits) -> str:
 
 def _bar(part: Path, start: int, size: int | None) -> tqdm:
     return tqdm(total=size, initial=start, unit="B", unit_scale=True, desc=part.name.removeprefix(".part."), delay=1)
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    """Lock a file, so that many processes that start together download it once."""
-    lock = part.with_name(f"{part.name}.lock")
-    while True:
-        with lock.open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_at(file.fileno(), lock):  # the one before has removed it
-                continue
-            try:
-                yield
-            finally:
-                lock.unlink(missing_ok=True)
-            return
-
-
-def _is_at(number: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(number), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _known(part: Path) -> _Source | None:
