@@ -49,8 +49,9 @@ TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHO
 INTEGERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"}
 AS_THEY_ARE = {"FLOAT", "BINFLOAT", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-GETS, PUTS = {"GET", "BINGET", "LONG_BINGET"}, {"PUT", "BINPUT", "LONG_BINPUT"}
 TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+AT_MARK = {"TUPLE", "LIST", "DICT", "FROZENSET", "ADDITEMS", "APPENDS", "SETITEMS", "POP_MARK"}
+CALLING = {"GLOBAL", "STACK_GLOBAL", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "OBJ", "INST", "BINPERSID"}
 
 FOREIGN = type("Foreign", (), {"__repr__": lambda self: "FOREIGN"})()  # stands for any object that is not plain data
 
@@ -105,28 +106,97 @@ class PickleReader:
             raise ValueError(f"its pickle has more than {MAX_OPCODES:,} opcodes")
 
     def _take(self, name: str, argument: Any) -> None:
-        stack = self._stack
-        if name in GETS:
-            stack.append(self._memo[argument])
-        elif name in PUTS:
-            self._memo[argument] = stack[-1]
-        elif name in TEXTS:
-            stack.append(argument if argument.isascii() else argument.encode(errors="backslashreplace").decode())
+        """Do what an opcode says."""
+        if name in TEXTS:
+            self._stack.append(argument if argument.isascii() else argument.encode(errors="backslashreplace").decode())
         elif name in INTEGERS:
             if argument.bit_length() > MAX_INTEGER:
                 raise ValueError(f"an integer of {argument.bit_length()} bits")
-            stack.append(argument)
+            self._stack.append(argument)
         elif name in AS_THEY_ARE:
-            stack.append(argument)
+            self._stack.append(argument)
         elif name in CONSTANTS:
-            stack.append(CONSTANTS[name])
-        elif name in TUPLES:
-            stack.append(_tuple(self._popped(TUPLES[name])))
+            self._stack.append(CONSTANTS[name])
+        elif name in CALLING:
+            result = self._result(name, argument)  # which may change the stack
+            self._stack.append(result)
+        elif name in AT_MARK:
+            self._take_at_mark(name)
         elif name not in ("PROTO", "FRAME", "STOP"):
-            action = getattr(self, f"_{name.lower()}", None)
-            if action is None:
+            self._take_at_top(name, argument)
+
+    def _take_at_top(self, name: str, argument: Any) -> None:
+        """Do what an opcode says that works on the top of the stack."""
+        stack = self._stack
+        match name:
+            case "GET" | "BINGET" | "LONG_BINGET":
+                stack.append(self._memo[argument])
+            case "PUT" | "BINPUT" | "LONG_BINPUT":
+                self._memo[argument] = stack[-1]
+            case "MEMOIZE":
+                self._memo[len(self._memo)] = stack[-1]
+            case "MARK":
+                self._marked.append(stack)
+                self._stack = []
+            case "POP":
+                self._popped(1) if stack else self._since_mark()
+            case "DUP":
+                stack.append(stack[-1])
+            case "EMPTY_LIST":
+                stack.append([])
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_SET":
+                stack.append(FOREIGN)
+            case "EMPTY_TUPLE" | "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(_tuple(self._popped(TUPLES[name])))
+            case "APPEND":
+                _extend(stack[-2], self._popped(1))
+            case "SETITEM":
+                _set(stack[-3], self._popped(2))
+            case "BUILD":  # leaves out the state of an object, and keeps the object
+                self._popped(1)
+            case _:
                 raise ValueError(f"the opcode {name}, which no checkpoint needs")
-            action() if argument is None else action(argument)
+
+    def _take_at_mark(self, name: str) -> None:
+        """Do what an opcode says that takes everything above the mark; ADDITEMS adds to a set, which is FOREIGN."""
+        values = self._since_mark()
+        match name:
+            case "TUPLE":
+                self._stack.append(_tuple(values))
+            case "LIST":
+                self._stack.append([value for value in values if not _is_foreign(value)])
+            case "DICT":
+                self._stack.append(_set({}, values))
+            case "FROZENSET":
+                self._stack.append(FOREIGN)
+            case "APPENDS":
+                _extend(self._stack[-1], values)
+            case "SETITEMS":
+                _set(self._stack[-1], values)
+
+    def _result(self, name: str, argument: Any) -> Any:
+        """Return what a name stands for or a call returns, as far as it is plain data."""
+        match name:
+            case "GLOBAL":
+                return self._find(argument)
+            case "STACK_GLOBAL":
+                module, last = self._popped(2)
+                is_name = isinstance(module, str) and isinstance(last, str) and len(module) + len(last) < MAX_NAME
+                return self._find(f"{module} {last}") if is_name else FOREIGN
+            case "NEWOBJ_EX":
+                kind, arguments, _named = self._popped(3)
+                return self._called(kind, arguments)
+            case "OBJ":
+                kind, *rest = self._since_mark()
+                return self._called(kind, tuple(rest))
+            case "INST":
+                arguments = tuple(self._since_mark())
+                return self._called(self._find(argument), arguments)
+            case "BINPERSID":
+                return self._stored(*self._popped(1))
+        return self._called(*self._popped(2))  # REDUCE and NEWOBJ
 
     def _popped(self, count: int) -> list[Any]:
         """Remove and return the last `count` values of the stack."""
@@ -141,76 +211,6 @@ class PickleReader:
         values, self._stack = self._stack, self._marked.pop()
         return values
 
-    def _mark(self) -> None:
-        self._marked.append(self._stack)
-        self._stack = []
-
-    def _memoize(self) -> None:
-        self._memo[len(self._memo)] = self._stack[-1]
-
-    def _pop(self) -> None:
-        self._popped(1) if self._stack else self._since_mark()
-
-    def _pop_mark(self) -> None:
-        self._since_mark()
-
-    def _dup(self) -> None:
-        self._stack.append(self._stack[-1])
-
-    def _empty_list(self) -> None:
-        self._stack.append([])
-
-    def _empty_dict(self) -> None:
-        self._stack.append({})
-
-    def _empty_set(self) -> None:
-        self._stack.append(FOREIGN)
-
-    def _tuple(self) -> None:
-        values = self._since_mark()
-        self._stack.append(_tuple(values))
-
-    def _list(self) -> None:
-        values = self._since_mark()
-        self._stack.append([value for value in values if not _is_foreign(value)])
-
-    def _dict(self) -> None:
-        values = self._since_mark()
-        self._stack.append(_set({}, values))
-
-    def _frozenset(self) -> None:
-        self._since_mark()
-        self._stack.append(FOREIGN)
-
-    def _additems(self) -> None:
-        self._since_mark()
-
-    def _append(self) -> None:
-        _extend(self._stack[-2], self._popped(1))
-
-    def _appends(self) -> None:
-        values = self._since_mark()
-        _extend(self._stack[-1], values)
-
-    def _setitem(self) -> None:
-        _set(self._stack[-3], self._popped(2))
-
-    def _setitems(self) -> None:
-        values = self._since_mark()
-        _set(self._stack[-1], values)
-
-    def _build(self) -> None:
-        """Leave out the state of an object, and keep the object."""
-        self._popped(1)
-
-    def _global(self, name: str) -> None:
-        self._stack.append(self._find(name))
-
-    def _stack_global(self) -> None:
-        module, name = self._popped(2)
-        is_name = isinstance(module, str) and isinstance(name, str) and len(module) + len(name) < MAX_NAME
-        self._stack.append(self._find(f"{module} {name}") if is_name else FOREIGN)
-
     def _find(self, name: str) -> Any:
         module, _, last = name.partition(" ")
         if name in CALLS:
@@ -221,30 +221,13 @@ class PickleReader:
             self.ignored.add(f"{module}.{last}"[:MAX_NAME])
         return FOREIGN
 
-    def _reduce(self) -> None:
-        self._stack.append(self._called(*self._popped(2)))
-
-    _newobj = _reduce
-
-    def _newobj_ex(self) -> None:
-        kind, arguments, _named = self._popped(3)
-        self._stack.append(self._called(kind, arguments))
-
-    def _obj(self) -> None:
-        kind, *arguments = self._since_mark()
-        self._stack.append(self._called(kind, tuple(arguments)))
-
-    def _inst(self, name: str) -> None:
-        arguments = tuple(self._since_mark())
-        self._stack.append(self._called(self._find(name), arguments))
-
-    def _binpersid(self) -> None:
-        (found,) = self._popped(1)
+    def _stored(self, found: Any) -> Any:
+        """Return the storage of a persistent id."""
         kind, known, key, _device, count, *view = found
         if kind != "storage" or type(key) is not str or type(count) is not int or count < 0:
             raise ValueError("a storage of an unknown kind")
         is_plain = isinstance(known, Known) and known.dtype is not None and view in ([], [None])
-        self._stack.append(self._storage(StorageId(key, known.dtype, count)) if is_plain else FOREIGN)
+        return self._storage(StorageId(key, known.dtype, count)) if is_plain else FOREIGN
 
     def _called(self, kind: Any, arguments: Any) -> Any:
         if not isinstance(kind, Known) or not isinstance(arguments, tuple):
