@@ -69,6 +69,16 @@ def listed(rule: Rule, shortest: int, longest: int) -> Rule:
     return Rule(f"a list of {count}, each {rule.words}", holds)
 
 
+def row(*rules: Rule) -> Rule:
+    """Return the rule of a list with one item for each of these rules."""
+
+    def holds(value: Any) -> bool:
+        is_row = isinstance(value, (list, tuple)) and len(value) == len(rules)
+        return is_row and all(rule.holds(item) for rule, item in zip(rules, value, strict=True))
+
+    return Rule(f"a list of {', '.join(rule.words for rule in rules)}", holds)
+
+
 CHANNELS = integer(1, 2**16)  # more is a typing error
 LAYERS = integer(0, 1000)
 
@@ -78,6 +88,13 @@ def require(rule: Rule, /, **values: Any) -> None:
     for name, value in values.items():
         if not rule.holds(value):
             raise UserError(f"{name} is {_shown.repr(value)}, expected {rule.words}")
+
+
+def require_each(rules: Mapping[str, Rule], found: Mapping[str, Any]) -> None:
+    """Raise UserError for the first value of a mapping that breaks the rule of its name."""
+    for name, rule in rules.items():
+        if name in found:
+            require(rule, **{name: found[name]})
 
 
 class _Short(reprlib.Repr):

@@ -31,7 +31,7 @@ from lvdm.files import (
     with_hashes,
     write_whole,
 )
-from lvdm.rules import MAPPING, TEXT, integer, number, one_of, optional, require
+from lvdm.rules import MAPPING, TEXT, integer, number, one_of, optional, require, require_each
 from lvdm.types import UserError
 from lvdm.version import __version__
 
@@ -210,7 +210,7 @@ def _info(path: Path, metadata: Mapping[str, str]) -> ModelInfo:
         check_description(described, path)
         format_number = int(described.get("format", metadata["lvdm_format"]))
         if format_number <= FORMAT and described.get("kind") in KINDS:
-            _check_fields(described)
+            require_each(RULES, described)
     except DamagedFile:
         raise
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -245,8 +245,3 @@ def _check_size(described: dict[str, Any]) -> None:
             raise UserError(f"it has more than {DEEPEST} levels or {MOST_VALUES:,} values")
         inner = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
         level = [value for values_of_one in inner for value in values_of_one]
-
-
-def _check_fields(described: Mapping[str, Any]) -> None:
-    for name in RULES.keys() & described.keys():
-        require(RULES[name], **{name: described[name]})

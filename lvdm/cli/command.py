@@ -91,13 +91,6 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
     return 0
 
 
-def refuse_idle(args: argparse.Namespace, parse: argparse.ArgumentParser, options: Sequence[str], why: str) -> None:
-    """Refuse these options of a parser, if given, because they have no effect here."""
-    given = [action for action in parse._actions if action.dest in options and getattr(args, action.dest) != action.default]
-    if given:
-        raise UserError(f"{given[0].option_strings[0]} has no effect {why}")
-
-
 NO_MEMORY = ("Cannot allocate memory", "can't allocate memory", "out of memory", "not enough memory", "bad_alloc")
 LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Socket Timeout")
 

@@ -16,6 +16,7 @@ from lvdm.diffusion.masks import NoMask
 from lvdm.jobs.evaluate_in_training import check_evaluation
 from lvdm.jobs.resume import read_run_checkpoint
 from lvdm.models.codec import Codec
+from lvdm.rules import integer, require
 from lvdm.sampling.pipeline import SamplingSettings
 from lvdm.sampling.solver import make_solver
 from lvdm.training.autoencoder import AutoencoderTraining
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 Shape = tuple[int, int, int, int]  # (c, t, h, w)
 Module = AutoencoderTraining | LatentDiffusion
+SEED = integer(0, 2**32 - 1)
 
 
 def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shape]) -> None:
@@ -40,7 +42,7 @@ def check_run(settings: dict[str, Any], module: Module, clips: Mapping[str, Shap
     elif settings["previews"]["steps"] is not None:
         raise UserError("previews.steps has no effect on an autoencoder, which samples nothing; leave it out")
     check_evaluation(settings, module)
-    check_seed("model.params.seed", module.seed)
+    require(SEED, **{"model.params.seed": module.seed})
     check_strategy(settings["trainer"], module)
     if module.learning_rate.needs_end and settings["max_minutes"] is None and _is_endless(settings["trainer"]):
         name = type(module.learning_rate).__name__
@@ -61,11 +63,6 @@ def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Sha
         elif isinstance(part, LatentClips) and look:
             shapes[name] = part.latent_shape
     return shapes
-
-
-def check_seed(key: str, seed: int) -> None:
-    if not 0 <= seed < 2**32:
-        raise UserError(f"{key} is {seed}, expected a number from 0 to {2**32 - 1}")
 
 
 def check_strategy(trainer: Mapping[str, Any], module: Module) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError  # torch reads files so named by them
 
+from lvdm.checkpoints.foreign import DAMAGE
 from lvdm.config import current_node, is_node, load_config, to_dict
 from lvdm.files import DamagedFile, is_verifying, note_without_hashes
 from lvdm.jobs.run_folder import RunFolder
@@ -23,17 +23,7 @@ logger = logging.getLogger(__name__)
 # What decides the weights. Anything else (length, paths, what is shown, device) may change from start to start.
 DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average")
 STEPPING = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # of trainer
-UNREADABLE = (
-    RuntimeError,
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    pickle.UnpicklingError,
-    SafetensorError,
-)  # of torch.load
+UNREADABLE = (*DAMAGE, pickle.UnpicklingError)  # what torch.load raises
 MOVABLE = ("root", "folder", "in_memory", "time_limit", "max_broken")  # how data are read; their fingerprint is compared instead
 
 

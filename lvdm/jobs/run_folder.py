@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from lvdm.types import UserError
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """A run's folder, `runs/<name>`, and the paths of its files."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.model, self.metrics = path / "config.yaml", path / "model.safetensors", path / "metrics.csv"
+        self.checkpoints, self.previews, self.evaluations = path / "checkpoints", path / "previews", path / "evaluations"
+        self.skipped = path / "skipped_files.txt"
 
     @staticmethod
     def of(out: str, name: str) -> RunFolder:
@@ -21,35 +23,8 @@ class RunFolder:
             raise UserError(f"a run in {out!r} cannot be called {name!r}; give a name that stays below that folder")
         return RunFolder(Path(out) / name)
 
-    @property
-    def config(self) -> Path:
-        return self.path / "config.yaml"
-
-    @property
-    def model(self) -> Path:
-        return self.path / "model.safetensors"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.csv"
-
-    @property
-    def previews(self) -> Path:
-        return self.path / "previews"
-
-    @property
-    def evaluations(self) -> Path:
-        return self.path / "evaluations"
-
-    @property
-    def skipped(self) -> Path:
-        return self.path / "skipped_files.txt"
-
     def make(self) -> None:
+        """Make the folder, unless it exists."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -15,16 +15,7 @@ from omegaconf import DictConfig
 
 from lvdm.config import instantiate, save_config, to_dict
 from lvdm.data import VideoData
-from lvdm.jobs.checks import (
-    Module,
-    check_cached_latents,
-    check_checkpoint,
-    check_pace,
-    check_run,
-    check_seed,
-    check_text,
-    clip_shapes,
-)
+from lvdm.jobs.checks import SEED, Module, check_cached_latents, check_checkpoint, check_pace, check_run, check_text, clip_shapes
 from lvdm.jobs.evaluate_in_training import planned
 from lvdm.jobs.load import load
 from lvdm.jobs.lock import only_one
@@ -34,6 +25,7 @@ from lvdm.jobs.run_config import read_run_config
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.jobs.settings import Config, Overrides, as_list
 from lvdm.jobs.trainer import build_callbacks, build_trainer, compile_network, fit, move_stepping, with_own
+from lvdm.rules import require
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.training.checkpointing import SaveCheckpoints
 from lvdm.training.signals import SaveOnSignal
@@ -99,7 +91,7 @@ def run_folder(settings: DictConfig, config: Config, name: str | None) -> RunFol
 def _train_in(folder: RunFolder, config: DictConfig, resume: str, *, allow_changes: bool, allow: Sequence[str]) -> Run:
     settings = to_dict(config)
     checkpoint = checkpoint_to_resume(folder, resume)
-    check_seed("seed", settings["seed"])
+    require(SEED, seed=settings["seed"])
     pl.seed_everything(settings["seed"], workers=True, verbose=False)
     module = _build_module(config, allow=allow)
     data = instantiate(config.data, allow=allow)

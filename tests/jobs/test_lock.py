@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -43,7 +44,8 @@ def test_a_second_training_of_a_name_is_refused_until_the_first_one_is_dead(conf
         first.wait()
         assert train.main([*longer, f"trainer.max_steps={checkpoint(run)['global_step'] + 1}"]) == 0
     finally:
-        os.killpg(first.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # the worker has ended already
+            os.killpg(first.pid, signal.SIGKILL)
         first.communicate()
     assert not (run / ".lock").exists()
 

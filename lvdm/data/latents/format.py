@@ -25,7 +25,7 @@ from torch import Tensor
 from lvdm import files
 from lvdm.data.limits import require_file, require_list
 from lvdm.files import DamagedFile, check_description, check_tensors, with_hashes
-from lvdm.rules import FLAG, TEXT, Rule, integer, listed, matching, number, one_of, optional, require
+from lvdm.rules import FLAG, MAPPING, TEXT, integer, listed, matching, number, one_of, optional, require_each
 from lvdm.types import ABSENT, UserError
 
 AGAIN = "run scripts/encode.py again, which writes it again"
@@ -52,6 +52,7 @@ ENTRY = {
     **{"caption": optional(TEXT), "label": optional(integer(ABSENT))},
 }
 SHARD = {"file": matching(r"latents-\d{5,12}\.safetensors"), "size": integer(0), "hash": optional(TEXT)}
+SHARDS = listed(MAPPING, 0, 2**31)
 DAMAGE = (KeyError, TypeError, AttributeError, UserError)
 
 
@@ -112,6 +113,7 @@ class Shard:
 
 
 def shard_name(number: int) -> str:
+    """Return the name of the file of a shard."""
     return f"latents-{number:05d}.safetensors"
 
 
@@ -133,7 +135,8 @@ def read_shard(path: Path, *, with_tensors: bool = False) -> tuple[CacheFacts, S
         found = _header(shard, path)
         if with_tensors:
             check_tensors({name: shard.get_tensor(name) for name in shard.keys()}, found, path, all_of_them=True)  # noqa: SIM118
-    facts, entries = _facts(found, path), _entries(found.get("entries"), path)
+    with _describing(path):
+        facts, entries = _facts(found), _entries(found["entries"])
     return facts, Shard(path.name, path.stat().st_size, entries, found.get("hash"))
 
 
@@ -177,10 +180,9 @@ def read_index(folder: Path) -> tuple[CacheFacts, list[Shard]]:
         content = _parse(path.read_text(), path)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is damaged ({error}); remove it and run scripts/encode.py again") from error
-    facts = _facts(content, path)
-    if not isinstance(listed_shards := content.get("shards"), list):
-        raise _damaged(path)
-    shards = [_shard(shard, path) for shard in listed_shards]
+    with _describing(path):
+        require_each({"shards": SHARDS}, content)
+        facts, shards = _facts(content), [_shard(shard) for shard in content["shards"]]
     for shard in shards:
         have = (folder / shard.file).stat().st_size if (folder / shard.file).exists() else 0
         if have != shard.size:
@@ -213,36 +215,27 @@ def _parse(text: str, path: Path) -> dict[str, Any]:
     return found
 
 
-def _facts(found: dict[str, Any], path: Path) -> CacheFacts:
+@contextmanager
+def _describing(path: Path) -> Iterator[None]:
+    """Refuse in one sentence what lvdm does not write as facts or entries."""
     try:
-        _require(FACTS, facts := found["facts"])
-        return CacheFacts(**facts)
+        yield
     except DAMAGE as error:
-        raise _damaged(path) from error
+        why = "its facts or entries are not what lvdm writes"
+        raise UserError(f"{path} is damaged: {why}; encode into another folder") from error
 
 
-def _shard(found: dict[str, Any], path: Path) -> Shard:
-    try:
-        _require(SHARD, found)
-        return Shard(found["file"], found["size"], _entries(found["entries"], path), found.get("hash"))
-    except DAMAGE as error:
-        raise _damaged(path) from error
+def _facts(found: dict[str, Any]) -> CacheFacts:
+    require_each(FACTS, found["facts"])
+    return CacheFacts(**found["facts"])
 
 
-def _entries(found: Any, path: Path) -> tuple[Entry, ...]:
-    try:
-        for entry in found:
-            _require(ENTRY, entry)
-        return tuple(Entry(**{**entry, "shape": tuple(entry["shape"])}) for entry in found)
-    except DAMAGE as error:
-        raise _damaged(path) from error
+def _shard(found: dict[str, Any]) -> Shard:
+    require_each(SHARD, found)
+    return Shard(found["file"], found["size"], _entries(found["entries"]), found.get("hash"))
 
 
-def _require(rules: Mapping[str, Rule], found: Mapping[str, Any]) -> None:
-    for name, rule in rules.items():
-        if name in found:
-            require(rule, **{name: found[name]})
-
-
-def _damaged(path: Path) -> UserError:
-    return UserError(f"{path} is damaged: its facts or entries are not what lvdm writes; encode into another folder")
+def _entries(found: list[dict[str, Any]]) -> tuple[Entry, ...]:
+    for entry in found:
+        require_each(ENTRY, entry)
+    return tuple(Entry(**{**entry, "shape": tuple(entry["shape"])}) for entry in found)

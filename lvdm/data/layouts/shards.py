@@ -17,13 +17,19 @@ from typing import Any
 from tqdm import tqdm
 
 from lvdm.data.layouts.listing import Description, Video, fill
-from lvdm.data.limits import MAX_NOTE, as_text, is_text, name_problem, printable, require_file, text_problem
+from lvdm.data.limits import MAX_LABEL, MAX_NOTE, as_text, is_text, name_problem, printable, require_file, text_problem
 from lvdm.data.probing.probe_cache import ProbeCache
 from lvdm.data.reading.locations import Location, TarMember, is_image, is_video, natural_key, stamp
+from lvdm.rules import TEXT, Rule, integer, listed, optional, row
 from lvdm.types import UserError
 
 TAR_ERRORS = (tarfile.TarError, OSError, EOFError, ValueError, LookupError, OverflowError, RecursionError, MemoryError)
 KEY = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")  # WebDataset's: the suffix starts at the first dot of the last part
+
+# The cached index of a shard came with the data and may hold anything.
+PLACE, NOTE = integer(0, 2**60), Rule("text or null", lambda note: note is None or (isinstance(note, str) and is_text(note)))
+MEMBERS = listed(row(TEXT, PLACE, PLACE), 1, 2**60)
+INDEX = listed(row(TEXT, MEMBERS, row(NOTE, optional(integer(0, MAX_LABEL)), NOTE)), 0, 2**60)
 
 
 class TarShards:
@@ -48,7 +54,7 @@ class TarShards:
             name, stamped = as_text(file.relative_to(root).as_posix()), _stamp(file)
             key = f"{name}?{self.caption}&{self.label}"
             index: Any = cache.get(key, stamped)
-            if not _is_index(index):
+            if not INDEX.holds(index):
                 cache.add(key, stamped, index := self._index(file))
             samples += [(f"{name}/{sample}", _location(file, members), Description(*text)) for sample, members, text in index]
         cache.save()
@@ -146,27 +152,6 @@ def _problem(member: tarfile.TarInfo) -> str | None:
     if member.name.startswith("/") or ".." in member.name.split("/"):
         return "its name leads out of the shard"
     return name_problem(Path(member.name))
-
-
-def _is_index(cached: object) -> bool:
-    """Return whether this is an index as `_index` writes it; the cache came with the data and may hold anything."""
-    if not isinstance(cached, list) or not all(isinstance(each, list) and len(each) == 3 for each in cached):
-        return False
-    return all(isinstance(key, str) and _are_members(members) and _is_description(text) for key, members, text in cached)
-
-
-def _are_members(cached: object) -> bool:
-    if not isinstance(cached, list) or not cached or not all(isinstance(each, list) and len(each) == 3 for each in cached):
-        return False
-    return all(isinstance(name, str) and all(type(n) is int and 0 <= n < 2**60 for n in span) for name, *span in cached)
-
-
-def _is_description(cached: object) -> bool:
-    if not isinstance(cached, list) or len(cached) != 3:
-        return False
-    caption, label, problem = cached
-    is_text_or_none = all(text is None or (isinstance(text, str) and is_text(text)) for text in (caption, problem))
-    return is_text_or_none and (label is None or type(label) is int) and text_problem(caption, label) is None
 
 
 def _frames_of(members: Sequence[TarMember]) -> list[TarMember]:

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -24,10 +24,15 @@ from lvdm.data.reading.locations import FileLocation, Location, image_files, lab
 from lvdm.data.reading.readers import PICTURE_ERRORS, GifFile, opened_image, shown
 from lvdm.data.reading.time_limit import within
 from lvdm.data.reading.video_file import PyavFile
+from lvdm.rules import integer, number, optional, row
 from lvdm.types import UserError
 
 THREADS = 4  # per core: probing mostly waits for the disk
 SAVE_EVERY = 30.0  # seconds, so that an interrupted probe resumes where it was
+
+
+COUNT = integer(1, 2**40)
+ENTRY = row(COUNT, optional(number(0, 2**20)), COUNT, COUNT)  # of the cache: the facts of a video
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,9 @@ def _cached(stamps: Mapping[str, Stamp | str], cache: ProbeCache) -> dict[str, P
     return {name: result for name, result in results.items() if result is not None}
 
 
-def _checked(entry: object) -> VideoFacts | None:
+def _checked(entry: Any) -> VideoFacts | None:
     """Return a cached entry as facts; None if it is something else, because the cache came with the data."""
-    if not isinstance(entry, list) or len(entry) != 4:
-        return None
-    num_frames, fps, *sides = entry
-    is_count = all(type(count) is int and 0 < count < 2**40 for count in (num_frames, *sides))
-    is_rate = fps is None or (type(fps) in (int, float) and 0 <= fps < 2**20)
-    return VideoFacts(num_frames, fps, *sides) if is_count and is_rate and sides[0] * sides[1] <= MAX_PIXELS else None
+    return VideoFacts(*entry) if ENTRY.holds(entry) and entry[2] * entry[3] <= MAX_PIXELS else None
 
 
 def _probe_files(videos: Sequence[Video], stamps: Mapping[str, Stamp | str], cache: ProbeCache) -> dict[str, Probed]:

@@ -79,6 +79,7 @@ def timed(call: Call, device: torch.device) -> float:
 
 
 def wait(device: torch.device) -> None:
+    """Wait until the device has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
@@ -106,18 +107,7 @@ def peak_memory(device: torch.device) -> int:
 
 def table(figures: dict[str, Figures], caption: str) -> str:
     """Return a row for each stage, below a caption."""
-    head: tuple[str, ...] = (
-        "stage",
-        "s/step",
-        "(25%",
-        "75%)",
-        "videos/s",
-        "GFLOP/step",
-        "GFLOP/s",
-        "matmul's",
-        "share",
-        "peak GiB",
-    )
+    head = ("stage", "s/step", "(25%", "75%)", "videos/s", "GFLOP/step", "GFLOP/s", "matmul's", "share", "peak GiB")
     rows: list[tuple[str, ...]] = [head]
     for name, f in figures.items():
         numbers = (f.seconds, *f.seconds_quartiles, f.videos_per_second, f.gflop, f.gflop_per_second, f.matmul_gflop_per_second)
