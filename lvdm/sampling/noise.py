@@ -11,8 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.rules import integer
 from lvdm.seeding import numpy_generator
 from lvdm.types import UserError
+
+VIDEO_NUMBER = integer(0, 2**32 - 1)  # of a video of a seed
 
 
 class VideoNoise:
