@@ -171,7 +171,7 @@ def _read_start(start: Video | str | Path | None, count: int | None, model: Vide
         size = [side * model.codec.spatial_factor for side in model.trained_settings().latent_shape[2:]]
         return read_video(start, frames=count, at_most=frames, size=size)
     if not isinstance(start, np.ndarray | torch.Tensor):
-        raise UserError(f"start is a {type(start).__name__}, expected uint8 frames (t, h, w, 3) or a file")
+        raise UserError(f"start is {start!r:.99}, expected uint8 frames (t, h, w, 3) or a file")
     if count is not None and count > len(start):
         raise UserError(f"start_frames is {count}, and the start has {len(start)} frames")
     return start[:count]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lvdm.checkpoints.model_file import content_hash
 from lvdm.files import HASH, hash_tensor, with_hashes
 from lvdm.jobs.load import load
+from lvdm.processes import as_device
 from lvdm.rules import PATH, integer, require
 from lvdm.sampling.noise import VIDEO_NUMBER
 from lvdm.sampling.options import SampleOptions
@@ -28,10 +29,19 @@ NOT_SEEN = {"gap_batch"}  # options that change no video
 def as_model(model: Model, device: str | torch.device, dtype: torch.dtype | None, allow: Sequence[str], name: str) -> VideoModel:
     """Return the model, loaded if it is a file; `name` is that of the argument."""
     if isinstance(model, VideoModel):
+        _check_loaded(model, device, dtype)
         return model
     if not PATH.holds(model):
         raise UserError(f"{name} is {model!r:.99}, expected a model file or a loaded model")
     return load(model, device, dtype, allow=allow)
+
+
+def _check_loaded(model: VideoModel, device: str | torch.device, dtype: torch.dtype | None) -> None:
+    """Refuse another device or type than the model was loaded with."""
+    if device != "auto" and (wanted := as_device(device)) != model.device and str(wanted) != model.device.type:
+        raise UserError(f"device is {device}, and {model.name} is loaded on {model.device}; leave device out or load it there")
+    if dtype not in (None, model.dtype or torch.float32):
+        raise UserError(f"dtype is {dtype}, and {model.name} runs in {model.dtype_name}; leave dtype out or load it with that")
 
 
 def check_numbers(num: int, seed: int, batch_size: int | None, videos: Sequence[int] | None) -> None:

@@ -53,7 +53,7 @@ class Output:
     def __post_init__(self) -> None:
         require(optional(PATH), folder=self.folder)
         require(SOME_FORMATS, formats=self.formats)
-        require(optional(number(1e-3, 1e3)), fps=self.fps)
+        require(optional(number(1e-3, 1e6)), fps=self.fps)
         require(optional(number(1, 10)), quality=self.quality)
         require(FLAG, overwrite=self.overwrite, contact_sheet=self.contact_sheet, resume=self.resume)
         if self.quality is not None and "mp4" not in self.formats:

@@ -18,7 +18,7 @@ from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.rules import integer, optional, require
-from lvdm.sampling.noise import VideoNoise
+from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
@@ -93,6 +93,8 @@ class VideoModel:
             noise: a given start (n, c, t, h, w) instead of the seed's.
             on_progress: called after every step with its share of the work, in videos.
         """
+        require(integer(0), seed=seed)
+        require(VIDEO_NUMBER, first=first)
         solver = self.solver(SampleOptions(sampler, steps, eta))
         shape = self._window_shape(num, noise)
         cond, uncond = self._conditions(num, label, context, guidance)
