@@ -16,6 +16,7 @@ __all__ = [
     "EncodeReport",
     "EncodeSettings",
     "EvalSettings",
+    "LongSamples",
     "Output",
     "ReadingOptions",
     "Result",

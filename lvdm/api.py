@@ -19,7 +19,8 @@ from lvdm.jobs.evaluate_long import evaluate_long as evaluate_long
 from lvdm.jobs.load import load as load
 from lvdm.jobs.sample import Samples as Samples
 from lvdm.jobs.sample import sample as sample
-from lvdm.jobs.sample import sample_long as sample_long
+from lvdm.jobs.sample_long import LongSamples as LongSamples
+from lvdm.jobs.sample_long import sample_long as sample_long
 from lvdm.jobs.save import save as save
 from lvdm.jobs.train import Run as Run
 from lvdm.jobs.train import train as train

@@ -150,6 +150,22 @@ def is_at(path: Path, file: int) -> bool:
         return False
 
 
+def write_new(path: Path, write: Callable[[Path], object]) -> bool:
+    """Write a file as `write_whole` does, unless it exists; return whether it was written. Of two processes one writes it."""
+    mine = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        write_whole(mine, write)
+        try:
+            os.link(mine, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            os.replace(mine, path)
+        return True
+    finally:
+        mine.unlink(missing_ok=True)
+
+
 def why_not_written(error: BaseException) -> str:
     """Return why a file could not be written; the errors of some libraries have the reason in their text only."""
     text = str(error)

@@ -95,7 +95,7 @@ def as_device(name: str | torch.device) -> torch.device:
         name = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"there is no device {name}; give cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{name} was requested, but torch sees no GPU here; give cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import reprlib
 import sys
@@ -24,6 +25,7 @@ class Rule:
 LARGEST = sys.float_info.max
 MAPPING = Rule("a mapping", lambda value: isinstance(value, Mapping))
 TEXT = Rule("text", lambda value: isinstance(value, str))
+PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and bool(os.fspath(value)))
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
 
 

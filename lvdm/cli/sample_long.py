@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from lvdm.cli import command
 from lvdm.cli.sampling_options import (
@@ -16,17 +14,13 @@ from lvdm.cli.sampling_options import (
     add_machine,
     add_output,
     add_sampling,
-    batch_size,
-    check_num,
-    choose_output,
-    load_model,
+    model_options,
     progress,
+    read_output,
 )
-from lvdm.data.whole_video import read_video
-from lvdm.jobs.sample import batches
+from lvdm.jobs.sample_long import sample_long
 from lvdm.processes import Process
-from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
-from lvdm.sampling.pipeline import VideoModel
+from lvdm.sampling.options import LongOptions
 from lvdm.types import UserError
 
 
@@ -50,62 +44,44 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return command.run(parser(), sample, argv)
+    return command.run(parser(), work, argv)
 
 
-def sample(args: argparse.Namespace) -> command.Report:
-    check_num(args)
+def work(args: argparse.Namespace) -> command.Report:
     process = Process.this()
     args.json = process.report_file(args.json)
-    predict = load_model(args.predict, args)
-    infill = load_infill(args, predict)
-    made = prepare_long_video(predict, infill, read_options(args), start=read_start(args, predict))
-    videos = process.share(args.num)
-    out, missing = choose_output(args, args.predict, videos, frames=args.frames, fps=predict.trained_settings().fps)
-    start = time.perf_counter()
-    frames_of, plan = predict.codec.frames_of, made.plan
-    frames = frames_of(plan.latents) - frames_of(plan.start_latents)  # of one video, to be made
-    per_latent = frames / max(1, plan.latents - plan.start_latents)
-    with progress(frames * len(missing), "frames") as bar:
-        for batch in batches(missing, batch_size(args, predict)):
-            made.write(out, batch, on_latents=lambda done: bar.update(done * per_latent))
-    out.close()
-    seconds = time.perf_counter() - start
-    print(f"{len(missing)} videos of {args.frames} frames in {seconds:.1f} s: {out.folder}")
+    with progress("frames") as bar:
+        samples = sample_long(
+            args.predict,
+            args.infill,
+            args.num,
+            out=read_output(args),
+            videos=process.share(args.num),
+            batch_size=args.batch_size,
+            seed=args.seed,
+            start=args.start,
+            start_frames=args.start_frames,
+            on_progress=bar,
+            **model_options(args),
+            **read_long(args),
+        )
+    print(f"{len(samples.numbers)} videos of {samples.frames} frames in {samples.seconds:.1f} s: {samples.folder}")
     return {
         "predict": args.predict,
         "infill": args.infill,
-        "videos": out.paths,
-        "frames": args.frames,
-        "seed": args.seed,
-        "sampling_seconds": seconds,
-        "plan": made.describe(),
+        "videos": samples.paths,
+        "frames": samples.frames,
+        "seed": samples.seed,
+        "sampling_seconds": samples.seconds,
+        "plan": samples.plan,
         "rank": process.rank,
         "processes": process.count,
     }
 
 
-def load_infill(args: argparse.Namespace, predict: VideoModel) -> VideoModel | None:
-    if args.infill is None:
-        return None
-    if args.infill.exists() and args.infill.samefile(args.predict):
-        return predict
-    return load_model(args.infill, args)
-
-
-def read_options(args: argparse.Namespace) -> LongOptions:
+def read_long(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the keywords of a long video."""
     if args.gap_batch != "auto" and not args.gap_batch.isdecimal():
         raise UserError(f"--gap-batch is {args.gap_batch!r}, expected auto or a number")
     given = {option.name: getattr(args, option.name) for option in fields(LongOptions)}
-    return LongOptions(**{**given, "gap_batch": args.gap_batch if args.gap_batch == "auto" else int(args.gap_batch)})
-
-
-def read_start(args: argparse.Namespace, model: VideoModel) -> np.ndarray | None:
-    """Return the start's frames, uint8 (t, h, w, 3), in the model's size."""
-    if args.start is None:
-        if args.start_frames is not None:
-            raise UserError("--start-frames has no effect without --start; give both or neither")
-        return None
-    latent = model.trained_settings().latent_shape
-    size = [side * model.codec.spatial_factor for side in latent[2:]]
-    return read_video(args.start, frames=args.start_frames, at_most=args.frames, size=size)
+    return {**given, "gap_batch": args.gap_batch if args.gap_batch == "auto" else int(args.gap_batch)}

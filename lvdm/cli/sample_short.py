@@ -7,15 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lvdm.cli import command
-from lvdm.cli.sampling_options import (
-    add_machine,
-    add_output,
-    add_sampling,
-    check_num,
-    choose_output,
-    load_model,
-    progress,
-)
+from lvdm.cli.sampling_options import add_machine, add_output, add_sampling, model_options, progress, read_output
 from lvdm.jobs.sample import sample
 from lvdm.processes import Process
 from lvdm.types import UserError
@@ -42,17 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def work(args: argparse.Namespace) -> command.Report:
-    check_num(args)
-    process = Process.this()
+    process, prompts = Process.this(), read_prompts(args)
     args.json = process.report_file(args.json)
-    model = load_model(args.model, args)
-    settings, prompts = model.trained_settings(), read_prompts(args)
-    frames = model.codec.frames_of(settings.latent_shape[1])
-    videos = process.share(args.num * max(1, len(prompts)))
-    out, missing = choose_output(args, args.model, videos, frames=frames, fps=settings.fps)
-    with progress(len(missing), "videos") as bar:
+    with progress("videos") as bar:
         samples = sample(
-            model,
+            args.model,
             args.num,
             prompts=prompts,
             label=args.label,
@@ -62,16 +48,17 @@ def work(args: argparse.Namespace) -> command.Report:
             eta=args.eta,
             guidance=args.guidance,
             batch_size=args.batch_size,
-            videos=missing,
-            out=out,
-            on_progress=bar.update,
+            videos=process.share(args.num * max(1, len(prompts))),
+            out=read_output(args),
+            **model_options(args),
+            on_progress=bar,
         )
-    print(f"{len(missing)} videos of {frames} frames in {samples.seconds:.1f} s: {out.folder}")
+    print(f"{len(samples.numbers)} videos of {samples.frames} frames in {samples.seconds:.1f} s: {samples.folder}")
     return {
         "model": args.model,
         "videos": samples.paths,
-        "frames": frames,
-        "seed": args.seed,
+        "frames": samples.frames,
+        "seed": samples.seed,
         "sampler": samples.sampler,
         "eta": samples.eta,
         "steps": samples.steps,

@@ -1,38 +1,28 @@
-"""What the commands that sample share: their options, the model, this process's share of the videos, where files go."""
+"""What the commands that sample share: their options, the model, the bar that shows progress."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
-import logging
-import math
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from lvdm.checkpoints.model_file import content_hash
 from lvdm.cli import command
-from lvdm.files import HASH, hash_file, with_hashes
 from lvdm.jobs.load import load
-from lvdm.processes import Process, as_device
+from lvdm.jobs.sampled_files import OnProgress
+from lvdm.processes import Process
 from lvdm.sampling.output import Output
-from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.sampling.pipeline import VideoModel
 from lvdm.sampling.samplers import SAMPLERS
-from lvdm.sampling.writers import ContactSheet
-from lvdm.types import UserError
-
-logger = logging.getLogger(__name__)
 
 GUIDANCE = "weight w of guidance, in the convention eps_c + w (eps_c - eps_u): 0 is off; other codes may write 1 + w for it"
 SAMPLER = f"sampler, with its usual steps: {', '.join(each.describe() for each in SAMPLERS.values())}"
 WITH_ETA = [name for name, each in SAMPLERS.items() if each.takes_eta]
-FPS_UNKNOWN = 8.0  # to show a video by when nobody says
 
 
 def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
@@ -53,7 +43,7 @@ def add_sampling(parse: argparse.ArgumentParser, *, num: int) -> None:
 
 
 def add_long_video(parse: argparse.ArgumentParser) -> None:
-    """Add the options of a long video, which `sample_long.read_options` reads."""
+    """Add the options of a long video, which `read_long` reads."""
     group = parse.add_argument_group("long video (defaults are in the model file)")
     group.add_argument(
         "--condition-noise", type=int, metavar="S", help="noise level of given keys, a time of the schedule; 0 is clean"
@@ -97,158 +87,35 @@ def add_machine(parse: argparse.ArgumentParser) -> None:
 
 
 def load_model(path: Path, args: argparse.Namespace) -> VideoModel:
-    return load(path, as_device(args.device), getattr(torch, args.dtype), allow=args.allow_module)
-
-
-def batch_size(args: argparse.Namespace, model: VideoModel) -> int:
-    """Return how many videos to sample at once: as many as requested, or as are useful."""
-    if args.batch_size is not None:
-        return args.batch_size
-    return auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device)
-
-
-def check_num(args: argparse.Namespace) -> None:
-    if args.num < 1:
-        raise UserError(f"--num is {args.num}, expected 1 or more")
+    return load(path, **model_options(args))
 
 
 @contextmanager
-def progress(total: float, unit: str) -> Iterator[tqdm]:
+def progress(unit: str) -> Iterator[OnProgress]:
     """Show a bar over all the work of this process, in the first one; in a log file it is a line now and then."""
     form = "{l_bar}{bar}| {n:.0f}/{total:.0f} {unit} [{elapsed}<{remaining}]"
     seldom = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, unit=unit, bar_format=form, mininterval=seldom, disable=Process.this().rank > 0) as bar:
-        yield bar
+    bar: tqdm | None = None
 
+    def show(done: float, total: float) -> None:
+        nonlocal bar
+        if bar is None:  # only when the work begins, after all checks
+            bar = tqdm(total=total, unit=unit, bar_format=form, mininterval=seldom, disable=Process.this().rank > 0)
+        bar.update(done - bar.n)
 
-# What a resumed start may ask for otherwise: none of it is seen in a video.
-NOT_SEEN = {"json", "out", "device", "batch_size", "gap_batch", "resume", "overwrite", "allow_module", "num", "contact_sheet"}
-MODELS = {"model", "predict", "infill"}  # arguments that are model files
-
-
-def check_resume(args: argparse.Namespace) -> None:
-    """Refuse to resume with other settings than those of the existing videos."""
-    if args.out is None or args.contact_sheet or args.overwrite:
-        raise UserError("--resume needs --out, and excludes --overwrite and --contact-sheet (which needs all videos)")
-    kept, now = settings_file(args), settings_of(args)
-    if kept.exists():
-        then = _kept(kept)
-        differing = sorted(name for name in {*then, *now} if then.get(name) != now.get(name))
-        changed = [f"{name} ({then.get(name)} then, {now.get(name)} now)" for name in differing]
-        if changed:
-            raise UserError(f"{kept} was started with other settings: {', '.join(changed)}; give those, or another --out")
-    elif args.out.is_dir() and any(args.out.glob(f"seed{args.seed}-0*")):
-        raise UserError(f"{args.out} has videos of seed {args.seed} that were made without --resume; give another --out")
-
-
-def _kept(path: Path) -> dict[str, str]:
     try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it and the videos next to it, or give another --out") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{path} holds no settings; remove it and the videos next to it, or give another --out")
-    return found
-
-
-def keep_settings(args: argparse.Namespace, *, is_first: bool) -> None:
-    """Write the settings if there are none; of two starts at once, one writes them and the other compares."""
-    kept = settings_file(args)
-    if not is_first or kept.exists():
-        return
-    mine = kept.with_name(f".{kept.name}.{os.getpid()}.new")
-    command.write_text(mine, json.dumps(settings_of(args), indent=2) + "\n")
-    try:
-        os.link(mine, kept)
-    except FileExistsError:
-        check_resume(args)
-    except OSError:  # a file system without hard links
-        os.replace(mine, kept)
+        yield show
     finally:
-        mine.unlink(missing_ok=True)
+        if bar is not None:
+            bar.close()
 
 
-def settings_file(args: argparse.Namespace) -> Path:
-    return args.out / f"seed{args.seed}-settings.json"
+def read_output(args: argparse.Namespace) -> Output:
+    """Return the output that the options of `add_output` describe."""
+    given = {name: getattr(args, name) for name in ("fps", "quality", "overwrite", "contact_sheet", "resume")}
+    return Output(args.out, args.format.split(","), **given)
 
 
-def settings_of(args: argparse.Namespace) -> dict[str, str]:
-    """Return all that decides what a video shows; files by their content, because another may come to lie under the same path."""
-    asked = {name: value for name, value in vars(args).items() if name not in NOT_SEEN and value is not None}
-    return {name: _content(name, value) if isinstance(value, Path) else str(value) for name, value in asked.items()}
-
-
-def _content(name: str, path: Path) -> str:
-    """Return the hash of a model, of another file, or of all files of a folder."""
-    if name in MODELS:
-        return f"content {content_hash(path)}"
-    if path.is_dir():
-        found = {str(each.relative_to(path)): hash_file(each) for each in sorted(path.rglob("*")) if each.is_file()}
-        return f"content {with_hashes(found)[HASH]}"
-    return f"content {hash_file(path)}"
-
-
-def choose_output(
-    args: argparse.Namespace, model: Path, videos: range, *, frames: int, fps: float | None
-) -> tuple[Output, list[int]]:
-    """Return where this process's videos go, checked before the work, and which of them are missing.
-
-    Args:
-        model: names the folder if none is given.
-        videos: numbers of this process's videos.
-        frames: of one video, for the contact sheet.
-        fps: the model's own.
-    """
-    formats = args.format.split(",")
-    if args.quality is not None and "mp4" not in formats:
-        raise UserError(f"--quality is that of mp4, but the format is {args.format}; leave it out or add mp4")
-    process = Process.this()
-    rank = f"-rank{process.rank}" if process.count > 1 else ""
-    sheet = f"seed{args.seed}-contact-sheet{rank}.png"
-    quality = 8 if args.quality is None else args.quality
-    out = Output(Path(), formats, args.fps or fps or FPS_UNKNOWN, quality, seed=args.seed, overwrite=args.overwrite)
-    names = [path.name for video in videos for path in out.files_of(video).values()]
-    names += [sheet] if args.contact_sheet else []
-    if args.resume:
-        check_resume(args)
-    out.folder = _folder(args, Path("samples") / _run_name(model), names, alone=process.count == 1)
-    _make_writable(out.folder)
-    if args.contact_sheet:
-        out.sheet = ContactSheet(out.folder / sheet, every=max(1, frames // 10), overwrite=args.overwrite)
-    if not args.resume:
-        return out, list(videos)
-    keep_settings(args, is_first=process.rank == 0)
-    written = {video: [path.exists() for path in out.files_of(video).values()] for video in videos}
-    missing = [video for video in videos if not all(written[video])]
-    out.incomplete = {video for video in missing if any(written[video])}  # one format of two
-    return out, missing
-
-
-def _folder(args: argparse.Namespace, default: Path, names: Sequence[str], *, alone: bool) -> Path:
-    """Return the requested folder, or the default one with the first number at which none of the files exists."""
-    folder = default if args.out is None else args.out
-
-    def taken(folder: Path) -> str | None:
-        return next((name for name in names if (folder / name).exists()), None)
-
-    if args.overwrite or args.resume or not taken(folder):
-        return folder
-    if args.out is None and alone:
-        numbered = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
-        return next(folder for folder in numbered if not taken(folder))
-    raise UserError(f"{folder} has {taken(folder)} already; give another --out, or --overwrite to replace it")
-
-
-def _run_name(model: Path) -> str:
-    """runs/NAME/model.safetensors is called NAME, any other file by its own name."""
-    name = model.resolve()
-    return name.parent.name if name.name == "model.safetensors" else name.stem
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the folder {folder}: {error.strerror}; give another --out") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write into {folder}; give another --out")
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of `add_machine`, as `load` and the functions that sample take them."""
+    return {"device": args.device, "dtype": getattr(torch, args.dtype), "allow": args.allow_module}

@@ -12,13 +12,14 @@ from einops import rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
+from lvdm.rules import integer
 from lvdm.types import UserError
 
 
 def as_size(size: int | Sequence[int]) -> tuple[int, int]:
     """Return (height, width) of 256 or [height, width]."""
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(1 <= side <= 2**16 for side in sides):
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(map(integer(1, 2**16).holds, sides)):
         raise UserError(f"size is {size}, expected the side of a square or [height, width] in pixels")
     return sides[0], sides[1]
 

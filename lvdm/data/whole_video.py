@@ -13,6 +13,7 @@ from lvdm.data.layouts.listing import Video
 from lvdm.data.limits import MAX_READ
 from lvdm.data.probing.probe import VideoFacts, probe_video
 from lvdm.data.reading.options import Frames, ReadingOptions
+from lvdm.rules import PATH, integer, optional, require
 from lvdm.types import UserError
 
 
@@ -34,6 +35,8 @@ def read_video(
         size: of a side, or (height, width): frames are resized to cover it, then cropped. None keeps their size.
         reading: how frames are read, such as ReadingOptions(fps=8) to resample.
     """
+    require(PATH, path=path)
+    require(optional(integer(1)), frames=frames, at_most=at_most)
     path = Path(path)
     if not path.exists():
         raise UserError(f"there is no {path}; give a video file or a folder of images")

@@ -27,6 +27,7 @@ from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
 from lvdm.jobs.settings import Config, Overrides, read_settings
 from lvdm.models.codec import Codec
 from lvdm.processes import Process, as_device
+from lvdm.rules import FLAG, PATH, Rule, integer, one_of, require
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import TextEncoder, UserError
 
@@ -45,6 +46,13 @@ class EncodeSettings:
     shard_size: int = 64  # videos in a shard
     frames_at_once: int = 256  # longer videos are encoded in pieces ...
     context_frames: int = 32  # ... that see this many more frames on each side
+
+    def __post_init__(self) -> None:
+        require(FLAG, clips=self.clips, std=self.std, flips=self.flips)
+        require(one_of("float16", "float32"), dtype=self.dtype)
+        require(one_of("float32", "bfloat16"), precision=self.precision)
+        require(integer(1), shard_size=self.shard_size, frames_at_once=self.frames_at_once)
+        require(integer(0), context_frames=self.context_frames)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +101,8 @@ def encode(
         device: on which a model file is loaded; None is "auto". A loaded model stays where it is.
         allow: your packages that the model file and the node may name classes of.
     """
+    require(PATH, out=out)
+    require(Rule("an EncodeSettings", lambda value: isinstance(value, EncodeSettings)), settings=settings)
     if isinstance(model, str | Path):
         model = load(model, device or "auto", allow=allow)
     elif device is not None:
@@ -103,12 +113,16 @@ def encode(
             f"{type(codec).__name__} encodes no data set, because it has no posterior; give an lvdm.models.codec.Codec"
         )
     if isinstance(data, str | Path):
-        data = VideoFolder(data, num_frames=codec.frames_of(1), size=size or _trained_size(model, codec), random_clip=False)
+        data = VideoFolder(
+            data, num_frames=codec.frames_of(1), size=_trained_size(model, codec) if size is None else size, random_clip=False
+        )
     elif size is not None:
         raise UserError("size has no effect on a data set, which has one of its own; leave it out")
     if isinstance(data, Mapping):
         check_node(data, kind=VideoFolder, allow=allow)
         data = instantiate(data, allow=allow)
+    if not isinstance(data, VideoFolder):
+        raise UserError(f"data is a {type(data).__name__}, expected a folder of videos, a VideoFolder or its config node")
     return encode_folder(data, codec, text_encoder, Path(out), settings)
 
 
@@ -196,13 +210,10 @@ def encode_folder(
 
 def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
     factor, at_once, context = codec.temporal_factor, settings.frames_at_once, settings.context_frames
-    if at_once % factor or context % factor or not at_once > 0 <= context:
+    if at_once % factor or context % factor:
         raise UserError(
-            f"frames_at_once={at_once} and context_frames={context} must be multiples of the {factor} frames of one latent, "
-            "the first above 0 and the second not below"
+            f"frames_at_once={at_once} and context_frames={context} must be multiples of the {factor} frames of one latent"
         )
-    if settings.precision not in ("float32", "bfloat16"):
-        raise UserError(f"precision is {settings.precision}; choose float32 or bfloat16")
 
 
 def _check_draws(videos: VideoFolder, settings: EncodeSettings, name: str) -> None:

@@ -18,6 +18,7 @@ from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.models.build_limits import no_larger_than
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.processes import as_device
+from lvdm.rules import PATH, require
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.types import TextEncoder, UserError, check_autoencoder, check_denoiser
 
@@ -36,6 +37,7 @@ def load(
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
         raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
+    require(PATH, path=path)
     import_packages(allow)
     with open_model(path) as (info, tensors):
         return _build(info, _File(Path(path), tensors, tuple(allow)), as_device(device), dtype)

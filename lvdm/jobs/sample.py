@@ -1,11 +1,11 @@
-"""`sample` and `sample_long`: videos from a model file or a loaded model, as arrays or written to files as they are sampled."""
+"""`sample`: short videos from a model file or a loaded model, as an array or written to files as they are sampled."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.config.keys import hint
-from lvdm.jobs.load import load
-from lvdm.rules import integer, require
-from lvdm.sampling import long_pipeline
-from lvdm.sampling.options import LongOptions, SampleOptions
-from lvdm.sampling.output import Output
+from lvdm.jobs.sampled_files import (
+    Model,
+    OnProgress,
+    as_model,
+    as_output,
+    batches,
+    check_numbers,
+    content_of_list,
+    folder_name,
+    seen_settings,
+)
+from lvdm.sampling.options import SampleOptions
+from lvdm.sampling.output import Output, OutputFiles, open_output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
 from lvdm.types import UserError
-
-Model = VideoModel | str | Path
-LONG = {"seed", "video", "start", "on_latents", *(each.name for each in fields(LongOptions))}  # options of sample_long
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,14 @@ class Samples:
 
     Args:
         videos: uint8 (n, t, h, w, 3); empty if they were written to files.
-        paths: the written files.
+        numbers: of the sampled videos; a resumed folder had the others.
+        paths: the written files, all in `folder`.
     """
 
     videos: np.ndarray
+    numbers: list[int]
     paths: list[Path]
+    folder: Path | None
     frames: int
     seed: int
     sampler: str
@@ -62,7 +69,7 @@ def sample(
     device: str | torch.device = "auto",
     dtype: torch.dtype | None = None,
     allow: Sequence[str] = (),
-    on_progress: Callable[[float], None] | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Samples:
     """Sample short videos, one window of latents each; video i of a seed is the same for any batch size and number of processes.
 
@@ -75,90 +82,88 @@ def sample(
         sampler, steps, eta, guidance: None takes the model's own.
         batch_size: videos at once; None takes as many as are useful.
         videos: numbers of the videos to sample; None is all. With prompts, video i shows prompt i // num.
-        out: a folder, or an Output with formats and rate: videos are written there and not returned.
+        out: a folder, or an Output with formats, rate, resume: videos are written there and not returned.
         device, dtype, allow: of a model file, as `load` takes them.
-        on_progress: called with the number of videos' worth of work since the last call.
+        on_progress: called with the videos' worth of work done so far, and with that of all.
     """
-    start = time.perf_counter()
-    model, how = as_model(model, device, dtype, allow), SampleOptions(sampler, steps, eta, guidance)
-    settings, solver = model.trained_settings(), model.solver(how)
-    require(integer(1), num=num)
-    require(integer(0), seed=seed)
-    out = _opened(out, settings.fps, seed)
-    context = _encode_prompts(model, prompts)
-    size = auto_batch(2 * math.prod(settings.latent_shape), model.device) if batch_size is None else batch_size
-    numbers = range(num * max(1, len(prompts))) if videos is None else videos
-
-    def sampled() -> Iterator[tuple[int, np.ndarray]]:
-        for batch in batches(numbers, size):
-            texts = None if context is None else context[[video // num for video in batch]]
-            options = {"seed": seed, "first": batch[0], "batch_size": size, "label": label, "context": texts}
-            yield from zip(batch, model.sample(len(batch), **how.of_any(), **options, on_progress=on_progress), strict=True)
-
-    _, t, h, w = settings.latent_shape
-    frames, side = model.codec.frames_of(t), model.codec.spatial_factor
-    kept = np.empty((0, frames, h * side, w * side, 3), np.uint8)
+    how = SampleOptions(sampler, steps, eta, guidance)
+    check_numbers(num, seed, batch_size, videos)
+    numbers = _numbers(num, prompts, videos)
+    loaded = as_model(model, device, dtype, allow, "model")
+    settings, solver = loaded.trained_settings(), loaded.solver(how)
+    context, frames = _encode_prompts(loaded, prompts), loaded.codec.frames_of(settings.latent_shape[1])
+    files = None
     if out is not None:
-        out.write(sampled())
-    elif len(numbers):
-        kept = np.stack([video for _, video in sampled()])
-    paths, seconds = [] if out is None else list(out.paths), time.perf_counter() - start
-    return Samples(kept, paths, frames, seed, solver.sampler.name, solver.eta, len(solver.grid), seconds)
+        out = as_output(out)
+        shown = {"seed": seed, "label": label, **_shown_prompts(prompts, num), "dtype": loaded.dtype_name}
+        decides = seen_settings({"model": model}, how, out, **shown) if out.resume else {}
+        files = open_output(out, numbers, name=folder_name(loaded), seed=seed, frames=frames, fps=settings.fps, settings=decides)
+        numbers = files.missing
+    start, options = time.perf_counter(), {"seed": seed, "label": label, **how.of_any()}
+    made = _sampled(loaded, numbers, num, context, batch_size, options, on_progress)
+    kept = _kept(made, loaded, files, is_empty=not numbers)
+    paths, folder = ([], None) if files is None else (list(files.paths), files.folder)
+    done: dict[str, Any] = {
+        "frames": frames,
+        "seed": seed,
+        "sampler": solver.sampler.name,
+        "eta": solver.eta,
+        "steps": len(solver.grid),
+    }
+    return Samples(kept, list(numbers), paths, folder, **done, seconds=time.perf_counter() - start)
 
 
-def sample_long(
-    predict: Model,
-    infill: Model | None = None,
-    *,
-    device: str | torch.device = "auto",
-    dtype: torch.dtype | None = None,
-    allow: Sequence[str] = (),
-    **options: Any,
-) -> Iterator[np.ndarray]:
-    """Return an iterator of the frames of one long video, uint8 (h, w, 3).
-
-        frames = lvdm.sample_long("runs/joint/model.safetensors", "runs/joint/model.safetensors", frames=1000, seed=0)
-
-    Args:
-        predict: the model that continues given latents, as a file or loaded.
-        infill: the model that fills the gaps between sparse keys; it may be `predict`. None samples every latent in order.
-        device, dtype, allow: of model files, as `load` takes them.
-        options: seed, video, start (uint8 (t, h, w, 3), a video to continue), on_latents, and the fields of LongOptions: frames,
-            sampler, steps, eta, guidance, condition_noise, overlap, key_stride, gap_steps, lead_in and so on.
-    """
-    for name in options.keys() - LONG:
-        raise UserError(f"{name} is no option of sample_long; {hint(name, sorted(LONG))}")
-    first = as_model(predict, device, dtype, allow)
-    second = first if infill is not None and _is_same(predict, infill) else infill
-    filling = None if second is None else as_model(second, device, dtype, allow)
-    return long_pipeline.sample_long(first, filling, **options)
+def _numbers(num: int, prompts: Sequence[str], videos: Sequence[int] | None) -> Sequence[int]:
+    """Return the numbers of the videos to sample."""
+    if isinstance(prompts, str) or not isinstance(prompts, Sequence) or not all(isinstance(each, str) for each in prompts):
+        raise UserError(f"prompts is {prompts!r:.99}, expected a list of texts")
+    total = num * max(1, len(prompts))
+    beyond = [] if not prompts else [video for video in videos or () if video >= total]
+    if beyond:
+        raise UserError(f"videos has {beyond[0]}, and {num} videos of each of {len(prompts)} prompts are 0 to {total - 1}")
+    return range(total) if videos is None else videos
 
 
-def as_model(model: Model, device: str | torch.device, dtype: torch.dtype | None, allow: Sequence[str]) -> VideoModel:
-    """Return the model, loaded if it is a file."""
-    return model if isinstance(model, VideoModel) else load(model, device, dtype, allow=allow)
+def _shown_prompts(prompts: Sequence[str], num: int) -> dict[str, Any]:
+    """Return what decides the prompt of a video: with several, their number of videos too."""
+    return {"prompts": content_of_list("prompts", prompts), **({"num": num} if len(prompts) > 1 else {})} if prompts else {}
 
 
-def batches(videos: Sequence[int], size: int) -> Iterator[range]:
-    """Yield ranges of consecutive videos, at most `size` at once."""
-    if size < 1:
-        raise UserError(f"the batch size is {size}; give 1 or more")
-    start = 0
-    for end in range(1, len(videos) + 1):
-        if end == len(videos) or videos[end] != videos[end - 1] + 1 or end - start == size:
-            yield range(videos[start], videos[end - 1] + 1)
-            start = end
+def _sampled(
+    model: VideoModel,
+    numbers: Sequence[int],
+    num: int,
+    context: Tensor | None,
+    batch_size: int | None,
+    options: dict[str, Any],
+    on_progress: OnProgress | None,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each video with its number."""
+    size = auto_batch(2 * math.prod(model.trained_settings().latent_shape), model.device) if batch_size is None else batch_size
+    done = 0.0
+
+    def report(videos: float = 0.0) -> None:
+        nonlocal done
+        done += videos
+        if on_progress is not None:
+            on_progress(done, len(numbers))
+
+    report()
+    for batch in batches(numbers, size):
+        texts = None if context is None else context[[video // num for video in batch]]
+        of_batch = {**options, "first": batch[0], "batch_size": size, "context": texts, "on_progress": report}
+        yield from zip(batch, model.sample(len(batch), **of_batch), strict=True)
 
 
-def _opened(out: Output | str | Path | None, fps: float | None, seed: int) -> Output | None:
-    """Return the output, whose folder exists."""
-    if isinstance(out, str | Path):
-        out = Output(Path(out), fps=fps or Output.fps, seed=seed)
-    if out is not None and out.seed != seed:
-        raise UserError(f"out names its files by seed {out.seed}, and seed is {seed}; give the same seed to both")
-    if out is not None:
-        out.folder.mkdir(parents=True, exist_ok=True)
-    return out
+def _kept(made: Iterator[tuple[int, np.ndarray]], model: VideoModel, files: OutputFiles | None, *, is_empty: bool) -> np.ndarray:
+    """Write the videos, or return them as one array."""
+    if files is not None:
+        files.write(made)
+    if files is None and not is_empty:
+        return np.stack([video for _, video in made])
+    _, t, h, w = model.trained_settings().latent_shape
+    side = model.codec.spatial_factor
+    return np.empty((0, model.codec.frames_of(t), h * side, w * side, 3), np.uint8)
 
 
 def _encode_prompts(model: VideoModel, prompts: Sequence[str]) -> Tensor | None:
@@ -167,9 +172,3 @@ def _encode_prompts(model: VideoModel, prompts: Sequence[str]) -> Tensor | None:
     if model.text_encoder is None:
         raise UserError(f"{model.name} has no text encoder to read a prompt; leave it out or take a text-to-video model")
     return model.text_encoder(list(prompts))
-
-
-def _is_same(a: Model, b: Model) -> bool:
-    if isinstance(a, VideoModel) or isinstance(b, VideoModel):
-        return a is b
-    return Path(a).exists() and Path(b).exists() and Path(a).samefile(b)

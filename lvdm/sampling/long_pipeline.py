@@ -9,19 +9,23 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.rules import integer, require
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
-from lvdm.sampling.noise import VideoNoise
-from lvdm.sampling.options import LongOptions, SamplingSettings
-from lvdm.sampling.output import Output
+from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
+from lvdm.sampling.options import LongKeywords, LongOptions, SamplingSettings
+from lvdm.sampling.output import OutputFiles
 from lvdm.sampling.pipeline import VideoModel, auto_batch, check_level, to_uint8
 from lvdm.sampling.windows import Plan, plan
 from lvdm.types import UserError, VideoCodec
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +70,7 @@ class LongVideo:
                 yield chunk[:, :, first:end]
             first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
 
-    def write(self, out: Output, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> None:
+    def write(self, out: OutputFiles, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> None:
         """Sample these videos of the output's seed together, and write each frame as soon as it exists."""
         with ExitStack() as stack:
             files = [stack.enter_context(out.open(video)) for video in videos]
@@ -113,7 +117,7 @@ def sample_long(
     video: int = 0,
     start: Video | None = None,
     on_latents: OnLatents | None = None,
-    **options: Any,
+    **options: Unpack[LongKeywords],
 ) -> Iterator[np.ndarray]:
     """Yield one long video, frame by frame, uint8 (h, w, 3): video number `video` of the seed.
 
@@ -124,6 +128,8 @@ def sample_long(
         on_latents: called with the number of latents that were sampled since the last call.
         options: those of `LongOptions`: frames, sampler, steps, guidance and so on.
     """
+    require(integer(0), seed=seed)
+    require(VIDEO_NUMBER, video=video)
     made = prepare_long_video(predict, infill, LongOptions(**options), start=start)
     return (frame for chunk in made.frames(seed, [video], on_latents=on_latents) for frame in chunk[0])
 
@@ -143,7 +149,7 @@ def prepare_long_video(
         latents=latents_covering(frames, predict.codec),
         window=settings.latent_shape[1],
         overlap=settings.overlap if options.overlap is None else options.overlap,
-        key_stride=1 if filling is None else options.key_stride or settings.key_stride,
+        key_stride=1 if filling is None else _or(options.key_stride, settings.key_stride),
         gap_window=None if filling is None else filling.latent_shape[1],
         start_latents=known.shape[2],
     )

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.rules import integer, require
 from lvdm.seeding import numpy_generator
-from lvdm.types import UserError
+
+VIDEO_NUMBER = integer(0, 2**32 - 1)  # of a video of a seed
 
 
 class VideoNoise:
@@ -20,8 +22,7 @@ class VideoNoise:
     the streams. `stage` separates the parts of one video (one number for the kind of window, one for its index)."""
 
     def __init__(self, seed: int, videos: Sequence[int], *, stage: tuple[int, ...] = ()) -> None:
-        if seed < 0:
-            raise UserError(f"seed is {seed}, expected 0 or above")
+        require(integer(0), seed=seed)
         self._streams = [numpy_generator(seed, (video, *stage)) for video in videos]
 
     def __len__(self) -> int:

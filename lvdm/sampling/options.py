@@ -7,32 +7,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
-from lvdm.rules import Rule, integer, listed, number, one_of, optional, require
+from lvdm.rules import TEXT, Rule, integer, listed, number, one_of, optional, require
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.timesteps import SPACINGS
 from lvdm.types import UserError
 
 MOST_ELEMENTS = 2**26  # of one window's latent: a video of 2048 pixels' side has a sixteenth of that
 COUNT = integer(1, 10**6)
+LEVEL = integer(0, 10**6)  # a time of the schedule; which ones there are depends on the model
 SETTINGS = {
     "latent_shape": listed(integer(1, 2**16), 4, 4),
     "fps": optional(number(1e-6, 1e6)),
     "key_stride": COUNT,
     "overlap": integer(0, 2**16),
-    "sampler": Rule(f"one of {', '.join(SAMPLERS)}", lambda name: isinstance(name, str) and name in SAMPLERS),
     "eta": number(0, 1),
     "steps": COUNT,
     "gap_steps": optional(COUNT),
     "spacing": one_of(*SPACINGS),
     "guidance": number(-1e6, 1e6),
-    "condition_noise": integer(0, 10**6),
-    "gap_noise": integer(0, 10**6),
-    "lead_in": integer(0, 10**6),
+    "condition_noise": LEVEL,
+    "gap_noise": LEVEL,
+    "lead_in": LEVEL,
 }
+OPTIONS = {  # of one sampling, each None or by its rule; a sampler's name is looked up when it is used
+    "sampler": TEXT,
+    "steps": COUNT,
+    "eta": number(0, 1),
+    "guidance": number(-1e6, 1e6),
+    "gap_steps": COUNT,
+    "condition_noise": LEVEL,
+    "gap_noise": LEVEL,
+    "overlap": integer(0, 2**16),
+    "key_stride": COUNT,
+    "lead_in": LEVEL,
+}
+GAP_BATCH = Rule("auto or a number of windows from 1 on", lambda value: value == "auto" or COUNT.holds(value))
 
 
 @dataclass(frozen=True)
@@ -54,7 +67,7 @@ class SamplingSettings:
     lead_in: int = 0  # frames of a long video that are sampled first and left out
 
     def __post_init__(self) -> None:
-        for name, rule in SETTINGS.items():
+        for name, rule in {**SETTINGS, "sampler": one_of(*SAMPLERS)}.items():  # packages may have added samplers
             require(rule, **{f"sampling.{name}": getattr(self, name)})
         if np.prod(self.latent_shape, dtype=float) > MOST_ELEMENTS:
             raise UserError(f"sampling.latent_shape is {list(self.latent_shape)}, expected at most {MOST_ELEMENTS:,} elements")
@@ -88,6 +101,10 @@ class SampleOptions:
     eta: float | None = None
     guidance: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in (name for name in OPTIONS if hasattr(self, name)):
+            require(optional(OPTIONS[name]), **{name: getattr(self, name)})
+
     def of_any(self) -> dict[str, Any]:
         """Return these four as keywords, without what a subclass adds."""
         return {each.name: getattr(self, each.name) for each in fields(SampleOptions)}
@@ -116,17 +133,33 @@ class LongOptions(SampleOptions):
     gap_batch: int | str = "auto"
     lead_in: int | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(integer(1, 10**9), frames=self.frames)
+        require(GAP_BATCH, gap_batch=self.gap_batch)
+
     def check(self, *, has_infill: bool, has_start: bool) -> None:
-        """Refuse impossible values, and options that have no effect without an infill model or with a start."""
+        """Refuse options that have no effect without an infill model or with a start."""
         of_gaps = ("gap_noise", "gap_steps", "key_stride", "gap_batch")
         idle = [name for name in of_gaps if not has_infill and getattr(self, name) != getattr(LongOptions, name)]
         if idle:
             raise UserError(f"{idle[0]} has no effect without an infill model; give one or leave the option out")
-        if self.gap_batch != "auto" and not (isinstance(self.gap_batch, int) and self.gap_batch >= 1):
-            raise UserError(f"gap_batch is {self.gap_batch!r}, expected auto or a number of windows from 1 on")
-        if self.frames < 1:
-            raise UserError(f"a video needs at least one frame, not {self.frames}")
-        if self.lead_in is not None and self.lead_in < 0:
-            raise UserError(f"lead_in is {self.lead_in}, expected a number of frames, 0 for none")
         if self.lead_in and has_start:
             raise UserError(f"lead_in is {self.lead_in} and has no effect on a video that continues a start; leave it out")
+
+
+class LongKeywords(TypedDict, total=False):
+    """The fields of `LongOptions` as keywords of a function."""
+
+    sampler: str | None
+    steps: int | None
+    eta: float | None
+    guidance: float | None
+    frames: int
+    gap_steps: int | None
+    condition_noise: int | None
+    gap_noise: int | None
+    overlap: int | None
+    key_stride: int | None
+    gap_batch: int | str
+    lead_in: int | None

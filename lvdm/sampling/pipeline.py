@@ -17,7 +17,8 @@ from torch import Tensor
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
-from lvdm.sampling.noise import VideoNoise
+from lvdm.rules import integer, optional, require
+from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
@@ -56,6 +57,11 @@ class VideoModel:
     name: str = "the model"
     description: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def dtype_name(self) -> str:
+        """Return the type in which the networks run, such as "bfloat16"."""
+        return str(self.dtype or torch.float32).removeprefix("torch.")
+
     def sample(self, num: int = 1, **options: Any) -> np.ndarray:
         """Return short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
         return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in self.sample_latents(num, **options).split(1)])
@@ -87,10 +93,13 @@ class VideoModel:
             noise: a given start (n, c, t, h, w) instead of the seed's.
             on_progress: called after every step with its share of the work, in videos.
         """
+        require(integer(0), seed=seed)
+        require(VIDEO_NUMBER, first=first)
         solver = self.solver(SampleOptions(sampler, steps, eta))
         shape = self._window_shape(num, noise)
         cond, uncond = self._conditions(num, label, context, guidance)
         scale = 0.0 if uncond is None else self._guidance(guidance)
+        require(optional(integer(1)), batch_size=batch_size)
         size = batch_size or auto_batch(int(np.prod(shape)) * (1 if scale == 0 else 2), self.device)
         made = []
         for start in range(0, num, size):
@@ -162,8 +171,7 @@ class VideoModel:
 
     def _window_shape(self, num: int, noise: Tensor | None) -> tuple[int, ...]:
         shape = tuple(self.trained_settings().latent_shape)
-        if num < 1:
-            raise UserError(f"{num} videos were requested; request one or more")
+        require(integer(1), num=num)
         if noise is not None and noise.shape != (num, *shape):
             raise UserError(f"the noise has shape {tuple(noise.shape)}, {num} videos of this model need {(num, *shape)}")
         return shape

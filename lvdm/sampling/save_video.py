@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lvdm.rules import FLAG, PATH, number, require
 from lvdm.sampling.writers import FORMATS, open_writers
 from lvdm.types import UserError
 
@@ -27,6 +28,12 @@ def save_video(
         quality: of mp4, 1 to 10.
         overwrite: replace a file that exists.
     """
+    require(PATH, path=path)
+    require(number(1e-3, 1e6), fps=fps)
+    require(number(1, 10), quality=quality)
+    require(FLAG, overwrite=overwrite)
+    if isinstance(frames, str) or not isinstance(frames, Iterable):
+        raise UserError(f"frames is {frames!r:.99}, expected uint8 (t, h, w, 3) or an iterator of frames (h, w, 3)")
     path = Path(path)
     kind = path.suffix.removeprefix(".") or "frames"
     if kind not in FORMATS:
@@ -45,7 +52,11 @@ def _chunks(frames: np.ndarray | Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     rest = iter(frames)
     count = 0
     while chunk := list(itertools.islice(rest, AT_ONCE)):
-        stacked = np.stack([np.asarray(frame) for frame in chunk])
+        frames_here = [np.asarray(frame) for frame in chunk]
+        shapes = {frame.shape for frame in frames_here}
+        if len(shapes) > 1:
+            raise UserError(f"frames have the shapes {sorted(shapes)}; all frames of a video have one")
+        stacked = np.stack(frames_here)
         if stacked.dtype != np.uint8 or stacked.ndim != 4 or stacked.shape[3] != 3:
             raise UserError(f"frames are {stacked.dtype} {stacked.shape[1:]}, expected uint8 (h, w, 3) of one video")
         count += len(chunk)

@@ -15,7 +15,7 @@ import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, save_model
 from lvdm.cli import compare_long, sample_long, sample_short
 from lvdm.config import instantiate
-from lvdm.jobs.sample import batches
+from lvdm.jobs.sampled_files import batches
 from lvdm.processes import Process
 from lvdm.sampling.samplers import SAMPLERS
 from lvdm.toys.compare import COLUMNS
@@ -225,7 +225,7 @@ def test_half_finished_sampling_goes_on_with_what_is_missing(command: Any, joint
     assert command.main([*options[:-4], "--format", "npz", "--num", "7", "--out", "part", "--resume"]) == 2
     assert "started with other settings: steps (2 then, None now)" in capsys.readouterr().err
     assert command.main([*options, "--out", "whole", "--resume"]) == 2
-    assert "made without --resume" in capsys.readouterr().err
+    assert "made without resume" in capsys.readouterr().err
     assert command.main([*options, "--resume"]) == 2
 
 
@@ -263,9 +263,9 @@ ERRORS: dict[str, tuple[str, Broken]] = {
     "eta": ("dpmpp has no eta", lambda joint, at: [str(joint), "--eta", "0.5"]),
     "guidance": ("nothing to guide by", lambda joint, at: [str(joint), "--guidance", "1"]),
     "format": ("'avi'", lambda joint, at: [str(joint), "--format", "avi"]),
-    "quality": ("--quality is that of mp4", lambda joint, at: [str(joint), "--format", "npz", "--quality", "3"]),
-    "num": ("expected 1 or more", lambda joint, at: [str(joint), "--num", "0"]),
-    "batch": ("batch size is 0", lambda joint, at: [str(joint), "--batch-size", "0"]),
+    "quality": ("quality is that of mp4", lambda joint, at: [str(joint), "--format", "npz", "--quality", "3"]),
+    "num": ("num is 0, expected an integer of 1 or more", lambda joint, at: [str(joint), "--num", "0"]),
+    "batch": ("batch_size is 0, expected an integer of 1 or more", lambda joint, at: [str(joint), "--batch-size", "0"]),
     "steps": ("1001 sampling steps", lambda joint, at: [str(joint), "--steps", "1001"]),
     "device": ("no GPU", lambda joint, at: [str(joint), "--device", "cuda"]),
     "folder": ("cannot make the folder", lambda joint, at: [str(joint), "--out", str(_file(at) / "below")]),
@@ -330,9 +330,9 @@ def test_what_the_user_can_mend_is_one_sentence(case: str, joint: Path, at: Path
     [
         (["--gap-noise", "5"], "gap_noise has no effect without an infill model"),
         (["--gap-batch", "many"], "expected auto or a number"),
-        (["--start-frames", "5"], "no effect without --start"),
+        (["--start-frames", "5"], "start_frames has no effect without start"),
         (["--start", "nothing.mp4"], "there is no nothing.mp4"),
-        (["--frames", "0"], "at least one frame"),
+        (["--frames", "0"], "frames is 0, expected an integer"),
         (["--overlap", "5"], "cannot share 5"),
     ],
 )

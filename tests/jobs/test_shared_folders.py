@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +17,9 @@ from test_sample_commands import at, joint, names, video  # noqa: F401  (fixture
 from test_train_command import files, same
 from tiny_training import write_config
 
-from lvdm.cli import sample_short, sampling_options
+from lvdm.cli import sample_short
 from lvdm.jobs.lock import only_alike
+from lvdm.sampling import kept_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,14 +81,14 @@ def test_two_starts_of_the_same_sampling_leave_whole_videos_of_one(joint: Path, 
 def test_of_two_samplings_with_other_settings_one_is_refused(joint, at, capsys, monkeypatch) -> None:  # noqa: F811
     """The second one looks before the first has written its settings, and writes after it."""
     options = [str(joint), "--format", "npz", "--num", "1", "--out", "two", "--resume", "--device", "cpu"]
-    write, began = sampling_options.command.write_text, []
+    write_new, began = kept_settings.write_new, []
 
-    def first_comes_in_between(path: Path, text: str) -> None:
+    def first_comes_in_between(path: Path, write: Callable[[Path], object]) -> bool:
         if not began:
             began.append(path)
             assert sample_short.main([*options, "--steps", "2"]) == 0
-        write(path, text)
+        return write_new(path, write)
 
-    monkeypatch.setattr(sampling_options.command, "write_text", first_comes_in_between)
+    monkeypatch.setattr(kept_settings, "write_new", first_comes_in_between)
     assert sample_short.main([*options, "--steps", "3"]) == 2
     assert "started with other settings: steps (2 then, 3 now)" in capsys.readouterr().err

@@ -156,7 +156,7 @@ def test_a_start_is_continued_not_changed(model: VideoModel) -> None:
         ({"condition_noise": 1000}, "0 \\(clean\\) to 999"),
         ({"gap_batch": 0}, "auto or a number"),
         ({"lead_in": -1}, "lead_in is -1"),
-        ({"frames": 0, "lead_in": 50}, "at least one frame"),
+        ({"frames": 0, "lead_in": 50}, "frames is 0"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(model: VideoModel, options: dict[str, object], words: str) -> None:

@@ -37,6 +37,7 @@ class Sampling(SampleOptions):
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_at_once(self.batch_size)
 
 
