@@ -12,8 +12,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 logger = logging.getLogger(__name__)
@@ -100,6 +102,12 @@ def correct_loop_counts(checkpoint: dict[str, Any], epochs_done: int) -> None:
 def has_trainer(module: pl.LightningModule) -> bool:
     """Return whether a trainer runs the module; asking for `module.trainer` without one is an error."""
     return module._trainer is not None
+
+
+def grad_scaler(module: pl.LightningModule) -> GradScaler | None:
+    """Return what scales the losses of 16-mixed precision; None for any other precision, and without a trainer."""
+    plugin = module.trainer.precision_plugin if has_trainer(module) else None
+    return plugin.scaler if isinstance(plugin, MixedPrecision) else None
 
 
 def all_gather(module: pl.LightningModule, tensor: Tensor) -> Tensor:
