@@ -127,6 +127,13 @@ class UnwrappedDDP(DDPStrategy):
         pass
 
 
+def is_unaveraged(callback: WeightAveraging, step: int) -> bool:
+    """Return whether an optimizer step came after the last one that was asked about; checkpoints hold that one."""
+    is_new = step > callback._latest_update_step
+    callback._latest_update_step = step
+    return is_new
+
+
 def average_model(callback: WeightAveraging) -> AveragedModel:
     """Return the averaged copy of the module, which exists after `setup`."""
     assert callback._average_model is not None, "the averaging callback is not set up"
