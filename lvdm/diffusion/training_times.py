@@ -24,7 +24,7 @@ class TrainingTimes(Protocol):
 
 
 class UniformTimes:
-    """Each sample's time by itself, all equally likely."""
+    """Each sample's time by itself, all equally likely, as published."""
 
     def __call__(self, batch: int, generator: torch.Generator | None = None) -> Tensor:
         return torch.rand(batch, generator=generator, dtype=torch.float64)
@@ -45,12 +45,12 @@ class LogitNormalTimes:
 
     Args:
         mean: above 0 favours noisy times; std: spread.
-        times: uniform draws that are mapped, which keeps them stratified.
+        times: the uniform draws that are mapped; `StratifiedTimes` stay stratified.
     """
 
     mean: float = 0.0
     std: float = 1.0
-    times: TrainingTimes = field(default_factory=StratifiedTimes)
+    times: TrainingTimes = field(default_factory=UniformTimes)
 
     def __post_init__(self) -> None:
         require(number(-100, 100), mean=self.mean)
@@ -70,7 +70,7 @@ class ShiftedTimes:
     """
 
     shift: float
-    times: TrainingTimes = field(default_factory=StratifiedTimes)
+    times: TrainingTimes = field(default_factory=UniformTimes)
 
     def __post_init__(self) -> None:
         require(number(1e-3, 1e3), shift=self.shift)

@@ -66,12 +66,16 @@ def clip_shapes(data: VideoData, module: Module, *, look: bool) -> dict[str, Sha
 
 
 def check_strategy(trainer: Mapping[str, Any], module: Module) -> None:
-    """Refuse sharded training of an autoencoder, and sharding strategies whose averages and checkpoints would lose weights."""
-    strategy = str(trainer.get("strategy", "auto"))
+    """Refuse precisions and strategies that this module cannot be trained with, such as sharding that would lose weights."""
+    strategy, is_scaled = str(trainer.get("strategy", "auto")), str(trainer.get("precision")) in ("16-mixed", "16")
+    if is_scaled and isinstance(module, AutoencoderTraining) and module.adversary is not None and module.adversary.second_pass:
+        raise UserError(
+            f"trainer.precision {trainer['precision']} cannot scale the losses of an adversary with second_pass; take bf16-mixed"
+        )
     if strategy == "fsdp":
         if not isinstance(module, LatentDiffusion):
             raise UserError("trainer.strategy fsdp shards a denoiser, and an autoencoder has none; take ddp")
-        if str(trainer.get("precision")) in ("16-mixed", "16"):
+        if is_scaled:
             raise UserError(f"trainer.precision {trainer['precision']} cannot scale sharded gradients; take bf16-mixed")
     elif strategy.lower().startswith(("fsdp", "deepspeed", "model_parallel")):  # Lightning reads FSDP as its own fsdp
         raise UserError(f"trainer.strategy is {strategy}, which is not supported; take ddp, or fsdp for a large denoiser")

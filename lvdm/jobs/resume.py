@@ -11,8 +11,9 @@ from typing import Any
 import torch
 
 from lvdm.checkpoints.foreign import DAMAGE
-from lvdm.config import current_node, is_node, load_config, to_dict
+from lvdm.config import current_node, is_node, load_config, to_dict, with_defaults
 from lvdm.files import DamagedFile, is_verifying, note_without_hashes
+from lvdm.jobs.run_config import RunConfig
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.training.checkpoint_file import check_checkpoint_file
 from lvdm.training.checkpointing import checkpoints_in
@@ -21,7 +22,7 @@ from lvdm.types import UserError
 logger = logging.getLogger(__name__)
 
 # What decides the weights. Anything else (length, paths, what is shown, device) may change from start to start.
-DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average")
+DECIDING = ("model", "data.params.train", "data.params.seed", "seed", "average", "average_each_batch")
 STEPPING = ("precision", "gradient_clip_val", "gradient_clip_algorithm", "accumulate_grad_batches")  # of trainer
 UNREADABLE = (*DAMAGE, pickle.UnpicklingError)  # what torch.load raises
 MOVABLE = ("root", "folder", "in_memory", "time_limit", "max_broken")  # how data are read; their fingerprint is compared instead
@@ -78,7 +79,7 @@ def check_unchanged(path: Path, settings: Mapping[str, Any], facts: Mapping[str,
     changes = [f"{name} ({saved[name]} then, {now} now)" for name, now in facts.items() if saved.get(name, now) != now]
     config = path.parent.parent / "config.yaml"
     if config.exists():
-        changes += changed_keys(to_dict(load_config([config])), settings)
+        changes += changed_keys(to_dict(with_defaults(load_config([config]), RunConfig)), settings)
     if not changes:
         return
     named = ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else "")

@@ -57,6 +57,7 @@ class RunConfig:
     seed: int = 0
     codec_weights: str | None = None  # model.safetensors of the autoencoder that a diffusion stage trains on
     average: float = 0.9999  # decay of the averaged weights; 0 averages nothing
+    average_each_batch: bool = False  # update the average after every batch, as published, not only when a step is done
     max_minutes: float | None = None  # training ends after this time at the latest, and the learning rate falls towards that end
     compile: bool = False  # torch.compile the network
     checkpoints: Checkpoints = field(default_factory=Checkpoints)

@@ -84,7 +84,7 @@ def build_callbacks(
     if evaluation is not None:
         yield EvaluateInTraining(evaluation, folder, settings)
     if settings["average"] != 0:
-        yield ExponentialAverage(settings["average"])
+        yield ExponentialAverage(settings["average"], each_batch=settings["average_each_batch"])
     if settings["max_minutes"] is not None:
         yield TimeCap(settings["max_minutes"])
     if settings["trainer"].get("enable_progress_bar", True):

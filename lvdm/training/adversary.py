@@ -41,6 +41,8 @@ class Adversary(nn.Module):
         weight: weight of the generator loss in the autoencoder's loss.
         adaptive: multiply the weight by `adaptive_weight`, which makes both gradients at the last layer equally large.
         start_step: the first adversarial step; before it, the discriminators cost nothing.
+        second_pass: show the discriminators a second reconstruction, by the stepped autoencoder and with other noise, as
+            published; if false, they see the one that the autoencoder was trained on, which saves a forward pass.
         optimizer: optimizer of the discriminators; None is the published Adam.
     """
 
@@ -51,6 +53,7 @@ class Adversary(nn.Module):
         weight: float = 0.5,
         adaptive: bool = True,
         start_step: int = 50_001,
+        second_pass: bool = False,
         optimizer: OptimizerSettings | None = None,
     ) -> None:
         super().__init__()
@@ -59,7 +62,7 @@ class Adversary(nn.Module):
         require(number(1e-9, 1e9), weight=weight)
         require(integer(0), start_step=start_step)
         self.discriminators = nn.ModuleList(discriminators)
-        self.weight, self.adaptive, self.start_step = weight, adaptive, start_step
+        self.weight, self.adaptive, self.start_step, self.second_pass = weight, adaptive, start_step, second_pass
         self.optimizer = optimizer or AdamW(3.6e-5, betas=(0.5, 0.9))
         check_contract(self.optimizer, OptimizerSettings)
 

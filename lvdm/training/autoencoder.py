@@ -16,15 +16,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 
+from lvdm.models.autoencoders.posterior import Posterior
 from lvdm.models.codec import Codec, LatentMoments
 from lvdm.models.features import psnr, ssim
 from lvdm.rules import integer, require
 from lvdm.training.adversary import Adversary, adaptive_weight
-from lvdm.training.lightning_internals import all_gather
+from lvdm.training.lightning_internals import all_gather, grad_scaler
 from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.training.seeding import generator_for, sample_noise
 from lvdm.types import Batch, UserError
+
+SECOND_PASS = 1  # last number of the place of its noise
 
 
 @dataclass(frozen=True)
@@ -110,28 +113,49 @@ class AutoencoderTraining(SteppedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         if self.adversary is None:
             return self.reconstruct(batch, batch_idx).terms.loss
-        for loss in self.alternating_losses(batch, batch_idx):
-            self.manual_backward(loss / self.stepping.accumulate_grad_batches)
-        if (batch_idx + 1) % self.stepping.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
-            self._step_all()
+        self._train_both(batch, batch_idx)
         return None
 
     def reconstruct(self, batch: Batch, batch_idx: int) -> Reconstruction:
         video = batch["video"]
-        posterior = self.autoencoder.encode(video)
         generator = generator_for(self.seed, self.global_step, batch_idx)
-        noise = sample_noise(posterior.mean.shape, generator, self.share, video.device)
-        reconstruction = self.autoencoder.decode(posterior.at(noise))
+        posterior, reconstruction = self._sampled(video, generator)
         out = Reconstruction(video, reconstruction, self.loss(video, reconstruction, posterior, generator))
         self.log("train/loss", out.terms.loss, prog_bar=True, batch_size=len(video))
         self.log_dict({f"train/{name}": part for name, part in out.terms.parts.items()}, batch_size=len(video))
         return out
 
+    def _sampled(self, video: Tensor, generator: torch.Generator) -> tuple[Posterior, Tensor]:
+        """Return the posterior, and the reconstruction from a sample of it."""
+        posterior = self.autoencoder.encode(video)
+        noise = sample_noise(posterior.mean.shape, generator, self.share, video.device)
+        return posterior, self.autoencoder.decode(posterior.at(noise))
+
+    # Two networks in turn --------------------------------------------------------------------------------------------
+
+    def _train_both(self, batch: Batch, batch_idx: int) -> None:
+        """Run both backward passes, and step both networks when enough batches are accumulated.
+
+        The autoencoder steps last, because its step changes the scale of 16-mixed losses; before a second pass it steps first.
+        """
+        assert self.adversary is not None
+        is_due = (batch_idx + 1) % self.stepping.accumulate_grad_batches == 0 or self.trainer.is_last_batch
+        losses = self.alternating_losses(batch, batch_idx)
+        self.manual_backward(next(losses) / self.stepping.accumulate_grad_batches)
+        if is_due and self.adversary.second_pass:
+            self._step_autoencoder()
+        for loss in losses:
+            self.manual_backward(loss / self.stepping.accumulate_grad_batches)
+        if is_due:
+            self._step_discriminators()
+        if is_due and not self.adversary.second_pass:
+            self._step_autoencoder()
+
     def alternating_losses(self, batch: Batch, batch_idx: int) -> Iterator[Tensor]:
         """Yield the autoencoder's loss, then the discriminators'; run the backward pass of each before taking the next."""
         assert self.adversary is not None
-        out = self.reconstruct(batch, batch_idx)
-        if self.global_step < self.adversary.start_step:
+        step, out = self.global_step, self.reconstruct(batch, batch_idx)
+        if step < self.adversary.start_step:
             yield out.terms.loss
             return
         self.adversary.requires_grad_(False)
@@ -140,33 +164,59 @@ class AutoencoderTraining(SteppedModule):
         weight = self._adaptive_weight(out.terms.loss, generator_loss) if is_adaptive else torch.ones_like(generator_loss)
         yield out.terms.loss + self.adversary.weight * weight * generator_loss
         self.adversary.requires_grad_(True)
-        discriminator_loss = self.adversary.discriminator_loss(out.video, out.reconstruction.detach())
+        shown = out.reconstruction.detach()
+        if self.adversary.second_pass:
+            with torch.no_grad():
+                shown = self._sampled(out.video, generator_for(self.seed, step, batch_idx, SECOND_PASS))[1]
+        discriminator_loss = self.adversary.discriminator_loss(out.video, shown)
         yield discriminator_loss
         parts = {"generator_loss": generator_loss, "adaptive_weight": weight, "discriminator_loss": discriminator_loss}
         self.log_dict({f"train/{name}": part for name, part in parts.items()}, batch_size=len(out.video))
 
     def _adaptive_weight(self, reconstruction_loss: Tensor, generator_loss: Tensor) -> Tensor:
         """Return the weight from gradients averaged over all processes, so that it is the same in each."""
-        last = self.autoencoder.last_layer
+        last, scaler = self.autoencoder.last_layer, grad_scaler(self)
+        one = torch.ones_like(reconstruction_loss)
+        scale = one if scaler is None else scaler.scale(one)  # float16 would round small gradients to zero
         losses = (reconstruction_loss, generator_loss)
-        gradients = [torch.autograd.grad(loss, last, retain_graph=True)[0] for loss in losses]
+        gradients = [torch.autograd.grad(loss * scale, last, retain_graph=True)[0] / scale for loss in losses]
         if self.share.processes > 1:
             gradients = [self.trainer.strategy.reduce(gradient, reduce_op="mean") for gradient in gradients]
         return adaptive_weight(*gradients)
 
-    def _step_all(self) -> None:
-        """Step both optimizers; the discriminators' is unwrapped, because Lightning would count its steps as global steps."""
-        assert self.adversary is not None
+    def _step_autoencoder(self) -> None:
         optimizers: Any = self.optimizers()  # lists, because there are two
         schedulers: Any = self.lr_schedulers()
-        autoencoder, discriminators = optimizers[0], optimizers[1].optimizer
-        is_adversarial = any(p.grad is not None for p in self.adversary.trained_parameters())
-        for number, optimizer in enumerate([autoencoder, discriminators] if is_adversarial else [autoencoder]):
-            if self.stepping.gradient_clip_val:
-                self.clip_gradients(optimizer, self.stepping.gradient_clip_val, self.stepping.gradient_clip_algorithm)
+        optimizers[0].step()
+        optimizers[0].zero_grad()
+        schedulers[0].step()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the autoencoder's gradients, which Lightning has unscaled by now; without an adversary it clips them itself."""
+        if self.adversary is not None:
+            self._clip(optimizer)
+
+    def _step_discriminators(self) -> None:
+        """Step them if they have gradients. Their optimizer is unwrapped, or Lightning would count its steps as global steps."""
+        assert self.adversary is not None
+        if all(p.grad is None for p in self.adversary.trained_parameters()):
+            return
+        optimizers: Any = self.optimizers()
+        schedulers: Any = self.lr_schedulers()
+        optimizer, scaler = optimizers[1].optimizer, grad_scaler(self)
+        if scaler is None:
+            self._clip(optimizer)
             optimizer.step()
-            optimizer.zero_grad()
-            schedulers[number].step()
+        else:
+            scaler.unscale_(optimizer)
+            self._clip(optimizer)
+            scaler.step(optimizer)
+        optimizer.zero_grad()
+        schedulers[1].step()
+
+    def _clip(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.stepping.gradient_clip_val:
+            self.clip_gradients(optimizer, self.stepping.gradient_clip_val, self.stepping.gradient_clip_algorithm)
 
     def num_steps(self) -> float:
         """Return the number of steps; Lightning does not know of the accumulation in a module with two optimizers."""

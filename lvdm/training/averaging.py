@@ -12,7 +12,7 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor
 
-from lvdm.training.lightning_internals import average_model
+from lvdm.training.lightning_internals import average_model, is_unaveraged
 from lvdm.training.sharding import Sharded, full_state
 from lvdm.types import UserError
 
@@ -23,29 +23,56 @@ def warmed_up_decay(decay: float, num_updates: int) -> float:
 
 
 class ExponentialAverage(WeightAveraging):
-    """Lightning's weight averaging with LVDM's decay, updated after every optimizer step."""
+    """Lightning's weight averaging with LVDM's decay.
 
-    def __init__(self, decay: float = 0.9999) -> None:
+    The average is in float32, even of weights in bfloat16, which are too coarse for small changes.
+
+    Args:
+        decay: of the average, once it is warmed up.
+        each_batch: update after every batch, as published, and not only when accumulated batches make a step.
+    """
+
+    def __init__(self, decay: float = 0.9999, *, each_batch: bool = False) -> None:
         if not 0 < decay < 1:
             raise UserError(
                 f"the decay of the averaged weights is {decay}, expected a number between 0 and 1 such as 0.9999; "
                 "average: 0 turns averaging off"
             )
+        super().__init__(use_buffers=False)
+        self.decay, self.each_batch = decay, each_batch
+        self._exact: list[Tensor] = []  # the average during validation, if the weights are coarser
 
-        def average(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor | int) -> None:
-            weight = 1 - warmed_up_decay(decay, self._updates)
-            for kind in {type(a) for a in averaged}:  # foreach cannot mix sharded and full tensors
-                pairs = [(a, c) for a, c in zip(averaged, current, strict=True) if type(a) is kind and a.is_floating_point()]
-                torch._foreach_lerp_([a for a, _ in pairs], [c for _, c in pairs], weight)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if is_unaveraged(self, trainer.global_step) or self.each_batch:
+            self._update(pl_module)
 
-        super().__init__(use_buffers=False, multi_avg_fn=average)
-        self._updates = 0  # `num_averaged` is on the device, and reading it would synchronise
+    @torch.no_grad()
+    def _update(self, module: pl.LightningModule) -> None:
+        averaged = average_model(self)
+        pairs = list(zip(averaged.module.parameters(), module.parameters(), strict=True))
+        num_updates = int(averaged.n_averaged)  # on the CPU
+        weight = 1.0 if num_updates == 0 else 1 - warmed_up_decay(self.decay, num_updates)
+        for kind in {type(a.data) for a, _ in pairs}:  # foreach cannot mix sharded and full tensors
+            chosen = [(a.data, c.data.to(a.dtype)) for a, c in pairs if type(a.data) is kind and a.is_floating_point()]
+            torch._foreach_lerp_([a for a, _ in chosen], [c for _, c in chosen], weight)
+        for a, c in zip(averaged.module.buffers(), module.buffers(), strict=True):
+            a.copy_(c)
+        averaged.n_averaged += 1
 
-    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        if step_idx is None:
-            return False
-        self._updates = step_idx
-        return True
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Swap weights and average; the average would come back rounded from weights that are coarser."""
+        pairs = zip(average_model(self).module.parameters(), pl_module.parameters(), strict=True)
+        self._exact = [a.data.clone() for a, c in pairs if a.dtype != c.dtype]
+        super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_validation_epoch_end(trainer, pl_module)
+        pairs = zip(average_model(self).module.parameters(), pl_module.parameters(), strict=True)
+        for average, exact in zip([a for a, c in pairs if a.dtype != c.dtype], self._exact, strict=True):
+            average.data.copy_(exact)
+        self._exact = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Move the average to the weights' device; Lightning creates it before they move, and leaves it on the CPU."""

@@ -21,7 +21,7 @@ from lvdm.diffusion.masks import NoMask
 from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
-from lvdm.diffusion.training_times import StratifiedTimes, TrainingTimes, draw_levels
+from lvdm.diffusion.training_times import TrainingTimes, UniformTimes, draw_levels
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
 from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
@@ -59,7 +59,7 @@ class GivenFrames:
     """The treatment of a window's given frames.
 
     Args:
-        loss: "all" counts them in the loss, as published; "new" does not.
+        loss: "all" counts them in the loss, as published; "new" does not, and is the mean over all new frames of a step.
         max_level: their noise level is drawn from [0, max_level) (conditional latent perturbation).
         clean_fraction: how often they are left clean (level 0) instead.
     """
@@ -80,7 +80,7 @@ class LatentDiffusion(SteppedModule):
         codec: the frozen codec between videos and normalised latents.
         schedule, objective, loss, weight: the diffusion, each chosen independently. The loss is a function or module on
             (prediction, target) that returns a value per element.
-        times: how the diffusion times of a batch are drawn.
+        times: how the diffusion times of a batch are drawn; None is `UniformTimes`.
         num_latents: latent frames of a window.
         tasks: the tasks by name, one sampled per sample; None is {"short": Task()}, clips without given frames.
         given: how given frames are perturbed and whether they count in the loss.
@@ -121,9 +121,10 @@ class LatentDiffusion(SteppedModule):
         self.schedule, self.objective = schedule, objective
         self.tasks, self.num_latents = dict(tasks or {"short": Task()}), num_latents
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
-        self.times = times or StratifiedTimes()
+        self.times = times or UniformTimes()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
         self.text_encoder, self.empty_caption = text_encoder, empty_caption
+        self._new_fractions: list[float] = []  # of the batches accumulated so far, if given frames do not count in the loss
         self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
         self._check_given(is_set=given is not None)
         self._check_text()
@@ -198,7 +199,18 @@ class LatentDiffusion(SteppedModule):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + share.rank)  # of dropout, which takes no generator
         loss = self.loss(draw).loss
         self.log("train/loss", loss, prog_bar=True, batch_size=len(draw.t))
-        return loss
+        if self.given.loss == "all" or self.trainer.accumulate_grad_batches == 1:
+            return loss
+        assert draw.new_fraction is not None
+        self._new_fractions.append(max(draw.new_fraction, 1e-9))
+        return loss * self._new_fractions[-1]  # a sum over new frames; the step divides by their number in all batches
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide accumulated gradients by the fraction of new frames, so that the step is that of one batch of all samples."""
+        if self._new_fractions:
+            fraction = sum(self._new_fractions) / len(self._new_fractions)
+            torch._foreach_div_([p.grad for p in self.trained_parameters() if p.grad is not None], fraction)
+            self._new_fractions.clear()
 
     # Text ------------------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import WeightAveraging
+from pytorch_lightning.plugins.precision import MixedPrecision
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim.swa_utils import AveragedModel
 
 logger = logging.getLogger(__name__)
@@ -102,6 +104,12 @@ def has_trainer(module: pl.LightningModule) -> bool:
     return module._trainer is not None
 
 
+def grad_scaler(module: pl.LightningModule) -> GradScaler | None:
+    """Return what scales the losses of 16-mixed precision; None for any other precision, and without a trainer."""
+    plugin = module.trainer.precision_plugin if has_trainer(module) else None
+    return plugin.scaler if isinstance(plugin, MixedPrecision) else None
+
+
 def all_gather(module: pl.LightningModule, tensor: Tensor) -> Tensor:
     """Return the tensors of all processes, along a new first axis if there are several processes."""
     gathered = module.all_gather(tensor)
@@ -117,6 +125,13 @@ class UnwrappedDDP(DDPStrategy):
 
     def _register_ddp_hooks(self) -> None:
         pass
+
+
+def is_unaveraged(callback: WeightAveraging, step: int) -> bool:
+    """Return whether an optimizer step came after the last one that was asked about; checkpoints hold that one."""
+    is_new = step > callback._latest_update_step
+    callback._latest_update_step = step
+    return is_new
 
 
 def average_model(callback: WeightAveraging) -> AveragedModel:

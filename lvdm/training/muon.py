@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim.adamw import adamw
 
+from lvdm.models.layers.attention import RelativePosition
 from lvdm.training.sharding import full_tensor, shard_like
 
+TABLE = "lvdm_is_table"  # attribute of a parameter that is looked up by rows
 QUINTIC = (3.4445, -4.7750, 2.0315)  # a X + b (X X^T) X + c (X X^T)^2 X drives singular values towards one
 
 
@@ -53,8 +55,18 @@ def _product_of_steps(gram: Tensor, steps: int) -> Tensor:
     return product
 
 
+def mark_tables(module: nn.Module) -> None:
+    """Mark the parameters that are looked up by rows. An orthogonal update would move every row at every step."""
+    for part in module.modules():
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag | RelativePosition):
+            for parameter in part.parameters(recurse=False):
+                setattr(parameter, TABLE, True)
+
+
 def is_matrix(parameter: Tensor, smallest: int) -> bool:
-    """Return whether a parameter has at least `smallest` rows and columns, so that an orthogonal update makes sense."""
+    """Return whether a parameter is no table and has at least `smallest` rows and columns: then orthogonal updates make sense."""
+    if getattr(parameter, TABLE, False):
+        return False
     return parameter.ndim >= 2 and min(parameter.shape[0], parameter.shape[1:].numel()) >= smallest
 
 
@@ -64,7 +76,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
     Args:
         parameters: the parameters to train.
         lr: learning rate of the matrices, whose update has about unit spectral norm.
-        adamw_lr: learning rate of biases, norms, small embedding tables and thin matrices.
+        adamw_lr: learning rate of biases, norms, embeddings (`mark_tables`) and thin matrices.
         momentum, nesterov: momentum of the matrices.
         steps: Newton-Schulz iterations.
         smallest: matrices with fewer rows or columns go to AdamW.

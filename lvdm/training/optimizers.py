@@ -13,7 +13,7 @@ from torch.nn import Parameter
 
 from lvdm.rules import integer, number, require
 from lvdm.training.lightning_internals import has_trainer
-from lvdm.training.muon import MuonWithAdamW
+from lvdm.training.muon import MuonWithAdamW, mark_tables
 from lvdm.training.seeding import Share
 from lvdm.types import UserError, check_contract
 
@@ -54,7 +54,10 @@ class AdamW:
 
 
 class Muon:
-    """Muon for matrices and convolutions, AdamW (`adamw_lr`) for the rest; better than AdamW in equal time on small budgets."""
+    """Muon for matrices and convolutions, AdamW (`adamw_lr`) for embeddings and the rest.
+
+    It is better than AdamW in equal time on small budgets.
+    """
 
     def __init__(
         self, lr: float = 3e-3, *, adamw_lr: float = 1e-3, momentum: float = 0.95, steps: int = 5, weight_decay: float = 0.0
@@ -147,6 +150,7 @@ class SteppedModule(pl.LightningModule):
         raise NotImplementedError
 
     def build_optimizers(self) -> list[torch.optim.Optimizer]:
+        mark_tables(self)
         return [self.optimizer.build(self.trained_parameters())]
 
     def configure_optimizers(self) -> list[OptimizerLRSchedulerConfig]:

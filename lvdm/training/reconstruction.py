@@ -6,6 +6,7 @@ LVDM section 3.1; the adversarial part is `adversary`. Letters: x video, y recon
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import torch
 from einops import rearrange
@@ -14,8 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.autoencoders.posterior import Posterior
 from lvdm.models.features import lpips_distance
-from lvdm.rules import integer, number, optional, require
+from lvdm.rules import integer, number, one_of, optional, require
 from lvdm.types import UserError
+
+Reduction = Literal["mean", "frame"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class ReconstructionParts:
 
 
 class ReconstructionLoss(nn.Module):
-    """A weighted sum of means over all elements; a part with weight 0 is not computed.
+    """A weighted sum of pixel, perceptual and latent terms; a part with weight 0 is not computed, and all are logged as means.
 
     Args:
         l1, l2: weights of |x - y| and (x - y)^2 per pixel and channel.
@@ -35,7 +38,10 @@ class ReconstructionLoss(nn.Module):
         kl: weight of KL(q || N(0, 1)) per latent element.
         lpips_frames: frames of each clip for the perceptual distance, chosen again at every step; None takes all.
         lpips_at_once: frames that are processed together; fewer need less memory, but features are computed twice.
-        learned_scale: divide the sum of l1, l2 and lpips by exp(s) and add s, a learned number, as published.
+        learned_scale: divide the sum of l1, l2 and lpips by exp(s) and add s, a learned number. (The published loss has such a
+            number and never trains it: it stays 0.)
+        reduction: "mean" over all elements; or "frame", as published: the sum over a frame's pixels and channels, averaged over
+            frames, and the KL summed over a clip, averaged over clips. The adaptive weight of an adversary depends on it.
     """
 
     def __init__(
@@ -48,6 +54,7 @@ class ReconstructionLoss(nn.Module):
         lpips_frames: int | None = None,
         lpips_at_once: int | None = None,
         learned_scale: bool = False,
+        reduction: Reduction = "mean",
     ) -> None:
         super().__init__()
         self.weights = {"l1": l1, "l2": l2, "lpips": lpips, "kl": kl}
@@ -58,7 +65,8 @@ class ReconstructionLoss(nn.Module):
         for name, frames in (("lpips_frames", lpips_frames), ("lpips_at_once", lpips_at_once)):
             if frames is not None and lpips == 0:
                 raise UserError(f"{name} is {frames}, but has no effect while lpips is 0; leave it out")
-        self.lpips_frames, self.lpips_at_once = lpips_frames, lpips_at_once
+        require(one_of(*get_args(Reduction)), reduction=reduction)
+        self.lpips_frames, self.lpips_at_once, self.reduction = lpips_frames, lpips_at_once, reduction
         self.scale = nn.Parameter(torch.zeros(())) if learned_scale else None
         self._perceptual: tuple[nn.Module, ...] = ()  # a tuple keeps the frozen weights out of checkpoints and averages
 
@@ -83,8 +91,10 @@ class ReconstructionLoss(nn.Module):
         loss = torch.stack([self.weights[name] * part for name, part in parts.items() if name != "kl"]).sum()
         if self.scale is not None:
             loss = loss * torch.exp(-self.scale) + self.scale
+        of_frame, of_clip = (video[0, :, 0].numel(), posterior.mean[0].numel()) if self.reduction == "frame" else (1, 1)
+        loss = of_frame * loss
         if "kl" in parts:
-            loss = loss + self.weights["kl"] * parts["kl"]
+            loss = loss + of_clip * self.weights["kl"] * parts["kl"]
         return ReconstructionParts(loss, parts)
 
     def _lpips(self, video: Tensor, reconstruction: Tensor, generator: torch.Generator | None) -> Tensor:

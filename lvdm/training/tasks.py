@@ -24,14 +24,16 @@ class Task:
         mask: which frames of a window are given, drawn per sample.
         stride: latents from one frame of the window to the next (4: the sparse key latents of a long video).
         weight: how often this task is drawn, relative to the others.
+        random_start: windows start anywhere in a clip; if false at its first latent, as published.
     """
 
-    def __init__(self, mask: Mask | None = None, *, stride: int = 1, weight: float = 1.0) -> None:
+    def __init__(self, mask: Mask | None = None, *, stride: int = 1, weight: float = 1.0, random_start: bool = True) -> None:
         require(integer(1, 2**16), stride=stride)
         require(number(1e-9, 1e9), weight=weight)
         self.mask = NoMask() if mask is None else mask
         self.stride = stride
         self.weight = weight
+        self.random_start = random_start
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ def draw_tasks(tasks: Mapping[str, Task], batch: int, generator: torch.Generator
 def cut_windows(
     latents: Tensor, tasks: list[Task], num_latents: int, generator: torch.Generator | None, share: Share = ALONE
 ) -> WindowBatch:
-    """Cut from this process's latents (b, c, n, h, w) a window of `num_latents` for each sample's task at a random place.
+    """Cut from this process's latents (b, c, n, h, w) a window of `num_latents` for each sample's task.
 
     `tasks` are those of all processes' samples."""
     available = latents.shape[2]
@@ -77,4 +79,6 @@ def _draw_start(task: Task, available: int, num_latents: int, generator: torch.G
             f"a window of {num_latents} latents at stride {task.stride} spans {span}, but a training clip has {available}; "
             "make the data set's clips longer, or lower num_latents or stride"
         )
+    if not task.random_start:
+        return 0
     return int(torch.randint(available - span + 1, (), generator=generator))

@@ -36,6 +36,7 @@ def test_sky_clips_are_nested_folders_of_frames(folder: str, tmp_path: Path) -> 
 def test_taichi_has_a_folder_for_each_part(tmp_path: Path) -> None:
     touch(tmp_path, "train/a#1#2.mp4", "train/b.mp4", "test/c.mp4")
     assert [video.name for video in Taichi("train").find(tmp_path)] == ["train/a#1#2.mp4", "train/b.mp4"]
+    assert [video.name for video in Taichi("all").find(tmp_path)] == ["test/c.mp4", "train/a#1#2.mp4", "train/b.mp4"]
 
 
 def write_ucf(root: Path, *, is_flat: bool) -> Path:

@@ -33,7 +33,7 @@ def test_the_default_draws_are_those_of_earlier_versions():
 
 def test_logit_normal_is_normal_after_the_logit():
     """The quantiles of a normal with mean .5 and deviation .8 (Esser et al. 2024 eq. 19)."""
-    logit = torch.logit(LogitNormalTimes(0.5, 0.8)(MANY, torch.Generator().manual_seed(0)))
+    logit = torch.logit(LogitNormalTimes(0.5, 0.8, StratifiedTimes())(MANY, torch.Generator().manual_seed(0)))
     assert float(logit.mean()) == pytest.approx(0.5, abs=0.01) and float(logit.std()) == pytest.approx(0.8, abs=0.01)
     assert float((logit < 0.5 + 0.8).double().mean()) == pytest.approx(0.8413, abs=0.005)
 
@@ -78,6 +78,14 @@ def test_a_samples_time_is_uniform_whatever_its_place_in_the_batch(times):
     for place in (0, 7):
         share = torch.bincount(t[:, place], minlength=10) / len(t)
         assert share.tolist() == pytest.approx([0.1] * 10, abs=0.02)
+
+
+@pytest.mark.parametrize("times", [UniformTimes(), LogitNormalTimes(), ShiftedTimes(1.0)])
+def test_the_times_of_a_batch_are_independent_unless_stratified(times):
+    """Two samples fall on the same side of the median in half of all batches; stratified ones never do."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.stack([times(2, generator) for _ in range(2000)])
+    assert float(((u[:, 0] < 0.5) == (u[:, 1] < 0.5)).double().mean()) == pytest.approx(0.5, abs=0.04)
 
 
 def test_stratified_times_make_a_batch_mean_with_less_noise():

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from lvdm.models.layers.attention import RelativePosition
 from lvdm.training.muon import MuonWithAdamW, is_matrix, orthogonalize
-from lvdm.training.optimizers import AdamW, Constant, Cosine, Muon, take_settings, with_schedule
+from lvdm.training.optimizers import AdamW, Constant, Cosine, Muon, SteppedModule, take_settings, with_schedule
 from lvdm.types import UserError
 
 BAND = (0.65, 1.25)  # where five steps of the quintic bring singular values that are not tiny
@@ -20,6 +21,32 @@ def network() -> nn.Module:
     """Matrices of several shapes, a convolution, and what is none: biases, a norm, a thin map."""
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv3d(3, 16, (1, 3, 3)), nn.GroupNorm(4, 16), nn.Flatten(), nn.Linear(16 * 18, 24), nn.Linear(24, 4))
+
+
+def test_tables_that_are_looked_up_by_rows_belong_to_adamw():
+    """A step on row 3 of a table moves no other row: torch's own AdamW is the answer, where Muon would move all of them."""
+
+    class Tables(SteppedModule):
+        def __init__(self) -> None:
+            super().__init__(Muon(lr=0.1, adamw_lr=0.01), None)
+            self.levels, self.distances, self.matrix = nn.Embedding(32, 24), RelativePosition(20, 10), nn.Linear(24, 20)
+
+        def trained_parameters(self):
+            return self.parameters()
+
+    module = Tables()
+    (optimizer,) = module.build_optimizers()
+    matrices, others = (group["params"] for group in optimizer.param_groups)
+    assert {id(p) for p in matrices} == {id(module.matrix.weight)} and len(others) == 3
+    table = module.levels.weight
+    before, right = table.detach().clone(), nn.Parameter(table.detach().clone())
+    by_torch = torch.optim.AdamW([right], lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+    for weight in (table, right):
+        nn.functional.embedding(torch.tensor([3]), weight).square().sum().backward()
+    optimizer.step()
+    by_torch.step()
+    torch.testing.assert_close(table, right)
+    assert torch.equal(table.detach()[4:], before[4:]) and not torch.equal(table.detach()[3], before[3])
 
 
 def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> nn.Module:

@@ -90,6 +90,20 @@ def test_windows_are_strided_slices_of_each_sample_and_every_start_occurs():
         cut_windows(latents[:1, :, :6], [TASKS["short"]], 3, torch.Generator())
 
 
+def test_a_window_without_random_start_is_every_kth_latent_from_the_first():
+    """The published z[:, :, ::4] of 16 latents (lvdm/models/ddpm3d.py:667), whatever the draw."""
+    latents = torch.randn(8, 2, 16, 3, 3)
+    window = cut_windows(latents, [Task(stride=4, random_start=False)] * 8, 4, torch.Generator().manual_seed(0))
+    assert torch.equal(window.z, latents[:, :, ::4])
+
+
+def test_a_training_draws_its_times_independently_by_default():
+    """In a batch of two, both times are below the middle in a quarter of all draws."""
+    model = stage()
+    t = torch.stack([model.draw(batch(2), [TASKS["short"]] * 2, generator_for(0, step)).t for step in range(400)])
+    assert float((t < 500).all(dim=1).double().mean()) == pytest.approx(0.25, abs=0.06)
+
+
 def test_tasks_are_drawn_per_sample_by_their_weights_and_their_masks_stand_in_one_batch():
     drawn = draw_tasks(TASKS, 4000, torch.Generator().manual_seed(0))
     shares = [sum(task is each for task in drawn) / 4000 for each in TASKS.values()]

@@ -120,7 +120,13 @@ def test_accumulated_batches_make_the_step_of_one_batch_of_all(monkeypatch):
     made = []
     for batches, accumulate in ((whole, 1), (halves, 2)):
         module = short()
-        monkeypatch.setattr(module, "draw", lambda batch, tasks, rng, share, draw=module.draw: _place_draw(draw, batch, tasks))
+        monkeypatch.setattr(
+            module,
+            "draw",
+            lambda batch, tasks, rng, share, draw=module.draw: place_draw(
+                draw, batch, dict.fromkeys(batch["index"].tolist(), tasks[0])
+            ),
+        )
         trainer = pl.Trainer(**QUIET, max_steps=1, accumulate_grad_batches=accumulate)
         trainer.fit(module, batches)
         assert trainer.global_step == 1
@@ -128,12 +134,12 @@ def test_accumulated_batches_make_the_step_of_one_batch_of_all(monkeypatch):
     torch.testing.assert_close(*made, atol=2e-5, rtol=0)
 
 
-def _place_draw(draw, batch, tasks):
-    """A draw of each sample by itself, as a function of its index."""
+def place_draw(draw, batch, tasks):
+    """A draw of each sample by itself, as a function of its index, which has its task in `tasks`."""
     parts = []
     for row, index in enumerate(batch["index"].tolist()):
         one = {name: value[row : row + 1] for name, value in batch.items()}
-        parts.append(draw(one, tasks[:1], torch.Generator().manual_seed(index)))
+        parts.append(draw(one, [tasks[index]], torch.Generator().manual_seed(index)))
     conds = {f.name: [getattr(part.cond, f.name) for part in parts] for f in fields(parts[0].cond)}
     cond = {name: None if values[0] is None else torch.cat(values) for name, values in conds.items()}
     whole = {name: torch.cat([getattr(part, name) for part in parts]) for name in ("x0", "eps", "t")}

@@ -57,14 +57,15 @@ class Taichi:
     """TaiChi-HD as its loader writes it: `train/` and `test/`, each of mp4 files or of folders of images.
 
     Args:
-        part: train or test, the published split.
+        part: train or test, the published split; all takes both.
     """
 
-    def __init__(self, part: Literal["train", "test"]) -> None:
+    def __init__(self, part: Literal["train", "test", "all"]) -> None:
         self.part = part
 
     def find(self, root: Path) -> list[Video]:
-        return _below(root, (self.part,), "Taichi")
+        parts = ("train", "test") if self.part == "all" else (self.part,)
+        return sorted((video for part in parts for video in _below(root, (part,), "Taichi")), key=lambda video: video.name)
 
 
 def _below(root: Path, folders: tuple[str, ...], layout: str) -> list[Video]:
