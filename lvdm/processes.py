@@ -78,10 +78,11 @@ def gather(part: Part) -> list[Part]:
     return parts
 
 
-def machine() -> dict[str, Any]:
-    """Return what figures were measured on: device, threads, processes, versions."""
+def machine(device: torch.device | str | None = None) -> dict[str, Any]:
+    """Return what figures were measured on: device (by default the GPU if there is one), threads, processes, versions."""
+    used = as_device("auto" if device is None else device)
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name(used) if used.type == "cuda" else used.type,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),

@@ -26,7 +26,7 @@ from lvdm.files import write_whole
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 
-PIXELS = ("frames", "stride", "resolution", "resize", "antialias", "quantise")  # fields of the protocol that pixels depend on
+PIXELS = ("frames", "stride", "resolution", "resize", "antialias", "long_side", "crop", "quantise")  # what pixels depend on
 FORMAT = 1
 
 

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lvdm.evaluation.feature_cache import cached
 from lvdm.evaluation.features import Measured, measure
-from lvdm.evaluation.metrics.scores import ScoreOptions, scores
+from lvdm.evaluation.metrics import frechet
+from lvdm.evaluation.metrics.scores import LEVEL, ScoreOptions, scores
 from lvdm.evaluation.protocols.clip_choice import Clip, Side, choose_clips, most_clips
 from lvdm.evaluation.protocols.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import ExtractorFacts, FakeSource, RealSource
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import ModelSource
+from lvdm.evaluation.sources.splits import by_base_name
+from lvdm.evaluation.sources.stored import fake_files, stored_as
 from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
-from lvdm.processes import Process, machine
+from lvdm.processes import machine
 from lvdm.types import UserError
 
 LEAST = 2  # clips of which there is a covariance, or a mean of pairs
@@ -27,20 +31,21 @@ LEAST = 2  # clips of which there is a covariance, or a mean of pairs
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a measurement. Only `replay` and `fewer` change its numbers.
+    """Settings of a measurement. Only `num`, `allow_fewer` and `replay` change its numbers.
 
     Args:
         batch_size: clips that are read at once.
         workers: processes that read.
-        fewer: measure at most so many clips of each if the sources have less than the protocol takes; 0 takes all there are;
-            None allows no fewer.
+        num: clips of each that are measured; None: as many as the protocol takes.
+        allow_fewer: whether sources may have fewer, which are measured then.
         replay: the manifest whose real clips are taken.
         is_cached: whether features of real clips are cached.
     """
 
     batch_size: int = 8
     workers: int = 0
-    fewer: int | None = None
+    num: int | None = None
+    allow_fewer: bool = False
     replay: Path | None = None
     is_cached: bool = True
 
@@ -48,8 +53,8 @@ class Settings:
         if self.batch_size < 1 or self.workers < 0:
             counts = f"{self.batch_size} clips at once and {self.workers} workers"
             raise UserError(f"{counts} were requested; give at least 1 clip at once, and no workers below 0")
-        if self.fewer is not None and self.fewer != 0 and self.fewer < LEAST:
-            raise UserError(f"{self.fewer} clips have no score; allow {LEAST} or more, or 0, which takes all there are")
+        if self.num is not None and self.num < LEAST:
+            raise UserError(f"{self.num} clips have no score; give {LEAST} or more, or allow fewer than the protocol takes")
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,9 @@ def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, set
     manifest = _manifest(protocol, real, runs, found)
     if settings.replay is not None:
         _check_replay(read_manifest(settings.replay), manifest)
-    source = RealSource(real.name, real.fingerprint(), manifest.sha256())
+    measured_videos = [clip.video for clips in runs for clip in clips]
+    split = getattr(real, "split", None)
+    source = RealSource(real.name, real.fingerprint(), manifest.sha256(), split, stored_as(real, measured_videos))
     return RealSide(source, manifest, [one.features for one in found], count)
 
 
@@ -98,21 +105,48 @@ def measure_fake(
 ) -> Result:
     """Measure the second half: generated clips against the real ones, if there are any."""
     fake_clips, num_fake = _fake_clips(protocol, fake, settings)
-    found: dict[tuple[Clip, ...], np.ndarray] = {}
+    found: dict[tuple[Clip, ...], Measured] = {}
     for clips in fake_clips:
         if tuple(clips) not in found:  # runs that keep the generated clips measure them once
-            found[tuple(clips)] = _measure_fake(fake, clips, protocol, extractor, settings).features
-    of_fake = [found[tuple(clips)] for clips in fake_clips]
+            found[tuple(clips)] = _measure_fake(fake, clips, protocol, extractor, settings)
+    of_fake = [found[tuple(clips)].features for clips in fake_clips]
+    source, generated = _facts_of_fake(protocol, fake, found)
     return Result(
         protocol=protocol,
         values=scores(protocol, [] if real is None else real.features, of_fake, options),
         extractor=facts_of(extractor),
         num_real=0 if real is None else real.num_clips,
         num_fake=num_fake,
-        fake=fake.facts(protocol) if isinstance(fake, ModelSource) else FakeSource(fake.kind, fake.name, fake.fingerprint()),
+        fake=source,
         real=None if real is None else real.source,
-        machine=machine() | {"processes": Process.this().count},
+        machine=machine(getattr(extractor, "device", None)),
+        scoring=scoring(options),
+        generated=generated,
     )
+
+
+def _facts_of_fake(
+    protocol: EvalProtocol, fake: Source | ModelSource, found: Mapping[tuple[Clip, ...], Measured]
+) -> tuple[FakeSource, Manifest]:
+    """Return what a result says of the generated side, and its clips with their hashes."""
+    if isinstance(fake, ModelSource):
+        source, names = fake.facts(protocol), None
+    else:
+        source, names = fake_files(fake, [clip.video for clips in found for clip in clips]), fake.names
+    lines = [
+        measured(clip, f"video {clip.video}" if names is None else names[clip.video], pixels, protocol, of="fake", run=run)
+        for run, (clips, one) in enumerate(found.items())
+        for clip, pixels in zip(clips, one.hashes, strict=True)
+    ]
+    generated = Manifest(protocol, source.sha256, tuple(lines))
+    return replace(source, clips_sha256=generated.sha256()), generated
+
+
+def scoring(options: ScoreOptions) -> dict[str, Any]:
+    """Return the settings of intervals and of extrapolation, each None if there is none."""
+    bootstrap = {"resamples": options.resamples, "level": LEVEL, "seed": 0} if options.resamples else None
+    line = {"points": frechet.POINTS, "smallest": frechet.SMALLEST} if options.extrapolate else None
+    return {"bootstrap": bootstrap, "extrapolate": line}
 
 
 def facts_of(extractor: Extractor) -> ExtractorFacts:
@@ -132,6 +166,9 @@ def check_counts(
     settings: Settings,
 ) -> None:
     """Refuse too few clips before anything is measured."""
+    most = max(protocol.num_real, protocol.num_fake)
+    if settings.num is not None and settings.num > most and not settings.allow_fewer:
+        raise UserError(f"num is {settings.num}, and {protocol.name} takes {most} clips; give no more, or change its numbers")
     of_real = [] if real is None else [choose_real(protocol, real, settings)[1]]
     counts = [*of_real, _fake_clips(protocol, fake, settings)[1]]
     options.check_counts(protocol, min(counts), extractor.dim)
@@ -139,9 +176,8 @@ def check_counts(
 
 def _count(wanted: int, most: int, settings: Settings) -> int:
     """Return how many clips are taken; `choose_clips` refuses too many."""
-    if settings.fewer is None or most < LEAST:
-        return wanted
-    return min(wanted, most, settings.fewer or wanted)
+    wanted = min(wanted, settings.num or wanted)
+    return min(wanted, most) if settings.allow_fewer and most >= LEAST else wanted
 
 
 def choose_real(protocol: EvalProtocol, real: Source, settings: Settings) -> tuple[list[list[Clip]], int]:
@@ -151,24 +187,25 @@ def choose_real(protocol: EvalProtocol, real: Source, settings: Settings) -> tup
         replayed.check_protocol(protocol)
         runs = [_found_again(replayed.of_run(run), real) for run in range(protocol.runs)]
         return runs, _replayed_count([len(clips) for clips in runs], protocol, settings)
-    return _chosen(real.lengths, protocol, "real", protocol.num_real, settings)
+    by_name = None if real.kind == "array" else by_base_name(real.names)
+    return _chosen(real.lengths, protocol, "real", protocol.num_real, settings, by_name)
 
 
 def _fake_clips(protocol: EvalProtocol, fake: Source | ModelSource, settings: Settings) -> tuple[list[list[Clip]], int]:
     runs = 1 if protocol.uses_real else protocol.runs
     if not isinstance(fake, ModelSource):
         return _chosen(fake.lengths, protocol, "fake", protocol.num_fake, settings)
-    if settings.fewer == 0:
-        raise UserError("a model samples any number of clips, so 0 has no meaning; allow fewer by a number, such as 256")
+    if settings.allow_fewer and settings.num is None:
+        raise UserError("a model samples any number of clips, so say how many; allow fewer by a number, such as 256")
     lengths = fake.lengths(_count(protocol.num_fake, protocol.num_fake, settings) * runs, protocol)
     return _chosen(lengths, protocol, "fake", protocol.num_fake, settings)
 
 
 def _chosen(
-    lengths: Sequence[int], protocol: EvalProtocol, of: Side, wanted: int, settings: Settings
+    lengths: Sequence[int], protocol: EvalProtocol, of: Side, wanted: int, settings: Settings, by_name: list[int] | None = None
 ) -> tuple[list[list[Clip]], int]:
     count = _count(wanted, most_clips(lengths, protocol, of=of), settings)
-    return [choose_clips(lengths, protocol, of=of, count=count, run=run) for run in range(protocol.runs)], count
+    return [choose_clips(lengths, protocol, of=of, count=count, run=run, by_name=by_name) for run in range(protocol.runs)], count
 
 
 def _replayed_count(counts: Sequence[int], protocol: EvalProtocol, settings: Settings) -> int:
@@ -177,7 +214,7 @@ def _replayed_count(counts: Sequence[int], protocol: EvalProtocol, settings: Set
     counted = f"the manifest holds {held} clips a run, and {protocol.name} takes {protocol.num_real}"
     if len(set(counts)) > 1 or not LEAST <= counts[0] <= protocol.num_real:
         raise UserError(f"{counted}; it was changed by hand: measure again")
-    if settings.fewer is None and counts[0] < protocol.num_real:
+    if counts[0] < protocol.num_real and not settings.allow_fewer and settings.num != counts[0]:
         raise UserError(f"{counted}; allow fewer, which renames the metric")
     return counts[0]
 

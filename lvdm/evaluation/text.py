@@ -16,13 +16,16 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from lvdm.data.loading import next_batch
+from lvdm.evaluation.measure import scoring
 from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over
 from lvdm.evaluation.protocols.pixels import to_levels
 from lvdm.evaluation.results.provenance import ExtractorFacts, FakeSource, Origin, Prompts
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import Sampling
 from lvdm.evaluation.sources.sampled import group_size, groups
-from lvdm.evaluation.sources.videos import PARTS, Source, VideoSource, open_source
+from lvdm.evaluation.sources.splits import parts_below
+from lvdm.evaluation.sources.stored import fake_files
+from lvdm.evaluation.sources.videos import Source, VideoSource, open_source
 from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.extractors import full_precision
 from lvdm.processes import Process, gather, machine
@@ -58,7 +61,7 @@ class PromptedFiles:
             yield number, video
 
     def facts(self) -> FakeSource:
-        return FakeSource(self.source.kind, self.source.name, self.source.fingerprint())
+        return fake_files(self.source, range(len(self.prompts)))
 
 
 class _Whole(Dataset[np.ndarray]):
@@ -105,16 +108,18 @@ class PromptedModel:
 
 def measure_text(videos: Prompted, similarity: ClipSimilarity, *, resamples: int = 0) -> Result:
     """Return the mean similarity of videos and their prompts; every process takes its share and returns the same."""
+    options = ScoreOptions((), resamples)
     scores, frames = similarities(videos, similarity)
     folder = similarity.name.removeprefix("clip ")
     return Result(
         protocol=None,
-        values={f"clip_similarity_{folder.removeprefix('clip-')}": mean_over(scores, ScoreOptions((), resamples), over="videos")},
+        values={f"clip_similarity_{folder.removeprefix('clip-')}": mean_over(scores, options, over="videos")},
         extractor=ExtractorFacts(similarity.name, similarity.model.config.projection_dim, True, folder, similarity.sha256),
         num_real=0,
         num_fake=len(scores),
         fake=videos.facts(),
-        machine=machine() | {"processes": Process.this().count},
+        machine=machine(similarity.device),
+        scoring=scoring(options),
         prompts=Prompts(prompts_sha256(videos.prompts), (min(frames), max(frames))),
     )
 
@@ -144,9 +149,9 @@ def open_prompted(
     """Return videos of a folder or an array, `each` videos of every prompt in turn; without prompts, with a folder's captions."""
     if isinstance(videos, str | Path):
         path = Path(videos)
-        below = [part for part in PARTS["train+test"] if (path / part).is_dir()]
-        if below:
-            raise UserError(f"{path} holds {' and '.join(below)}; give the folder of the videos, such as {path / below[-1]}")
+        if path.is_dir() and (below := list(parts_below(path).values())):
+            held = " and ".join(folder.name for folder in below)
+            raise UserError(f"{path} holds {held}; give the folder of the videos, such as {below[-1]}")
         if path.suffix in (".yaml", ".yml"):
             raise UserError(f"{path} is a config; give the folder of its videos, whose metadata.jsonl holds the captions")
     source = open_source(videos, split="train", quantise=QUANTISE)

@@ -3,7 +3,7 @@
 Videos are an array or a tensor, uint8 (n, t, h, w, 3) or float in [-1, 1] (n, 3, t, h, w); a folder; an npy or npz file; the
 YAML of a data set; and, if they are generated, a model file or a loaded model, which is sampled from.
 
-    result = evaluate(real, "runs/short/model.safetensors", num=256)
+    result = evaluate(real, "runs/short/model.safetensors", num=256)  # fvd_n256
     result.values["fvd"].value; result.save("results/short.json")
     fvd(real, fake); features(real).shape
 """
@@ -31,6 +31,7 @@ from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.round_trip import RoundTrip, Show, measure_reconstruction, reconstruction_protocol
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import origin_of
+from lvdm.evaluation.sources.splits import check_split
 from lvdm.evaluation.sources.videos import Source, open_source
 from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_prompted, spread
 from lvdm.jobs.load import load
@@ -52,7 +53,8 @@ class EvalSettings:
     """Settings of a measurement, besides the protocol.
 
     Args:
-        changes: fields of the protocol to change, after which it is called custom.
+        changes: fields of the protocol to change, after which it is called custom. A `split` here is the one below.
+        split: part of the real data, if it has parts: train (the default), test or train+test.
         feature_width: of random features, a fraction of the published channels.
         feature_seed: of random features.
         bootstrap: resamples of 95 % intervals; 0 gives none.
@@ -66,6 +68,7 @@ class EvalSettings:
     """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
+    split: str | None = None
     feature_width: float = 1.0
     feature_seed: int = 0
     bootstrap: int = 0
@@ -80,7 +83,7 @@ class EvalSettings:
     def protocol(self, name: str | EvalProtocol, features: str | None = None) -> EvalProtocol:
         """Return the protocol with the changes and the features, "random" or the name of an extractor."""
         import_packages(self.allow)
-        changes = dict(self.changes)
+        changes = {key: value for key, value in self.changes.items() if key != "split"}
         if "extractor" in changes:
             changes["extractor"] = extractor_name(str(changes["extractor"]), self.allow)
         features = None if features is None else extractor_name(features, self.allow)
@@ -92,18 +95,26 @@ class EvalSettings:
         options.check(protocol)
         return options
 
-    def measuring(self, fewer: int | None) -> Settings:
-        """Return how clips are read; with `fewer`, so many are enough."""
-        return Settings(self.batch_size, self.workers, fewer, self.replay, self.is_cached)
+    def measuring(self, num: int | None, allow_fewer: bool) -> Settings:
+        """Return how clips are read, and how many."""
+        return Settings(self.batch_size, self.workers, num, allow_fewer, self.replay, self.is_cached)
 
     def extractor(self, protocol: EvalProtocol) -> Extractor:
         """Return the network of a protocol."""
         device = as_device(self.device)
         return make_extractor(protocol.extractor, device=device, seed=self.feature_seed, width=self.feature_width)
 
+    @property
+    def part(self) -> str:
+        """Return the split that is read."""
+        changed = self.changes.get("split")
+        if None not in (changed, self.split) and changed != self.split:
+            raise UserError(f"split is {self.split}, and changes have the split {changed}; give one of them")
+        return check_split(changed or self.split or "train")
+
     def open(self, videos: Videos, protocol: EvalProtocol) -> Source:
         """Return the source of videos that exist."""
-        return open_source(videos, split=protocol.split, quantise=protocol.quantise, allow=self.allow)
+        return open_source(videos, split=self.part, quantise=protocol.quantise, allow=self.allow)
 
     def open_real(self, real: Videos | None, protocol: EvalProtocol) -> Source | None:
         """Return the source of the real videos, or None for a protocol that uses none."""
@@ -119,7 +130,7 @@ class EvalSettings:
     def open_model(self, model: Model) -> tuple[VideoModel, Path | None]:
         """Return a model and its file, if it has one."""
         if isinstance(model, VideoModel):
-            return model, Path(model.name) if Path(model.name).is_file() else None
+            return model, model.path
         return load(model, as_device(self.device), allow=self.allow), Path(model)
 
 
@@ -133,6 +144,7 @@ def evaluate(
     *,
     metrics: Sequence[str] | None = None,
     num: int | None = None,
+    allow_fewer: bool = False,
     features: str | None = None,
     infill: Model | None = None,
     sampling: Sampling | None = None,
@@ -143,14 +155,15 @@ def evaluate(
     Args:
         real: the real videos; None if no metric of the protocol looks at them.
         metrics: only these of the protocol's.
-        num: measure on fewer clips than the protocol takes, at most so many of each; 0 takes all there are. Renames the metric.
+        num: measure so many clips of each, fewer than the protocol takes. Renames the metric.
+        allow_fewer: if there are fewer clips, measure those. Renames the metric too.
         features: "random", which needs no weights and is not comparable, or the name of an extractor.
         infill: the model that fills gaps in clips longer than the window of the model `fake`.
         sampling: how the model `fake` samples.
     """
     with process_group():
         chosen = settings.protocol(protocol, features)
-        options, reading = settings.scores(chosen, metrics), settings.measuring(num)
+        options, reading = settings.scores(chosen, metrics), settings.measuring(num, allow_fewer)
         real_side = settings.open_real(real, chosen)
         fake_side = _open_fake(fake, chosen, sampling, infill, settings)
         return measure_protocol(chosen, real_side, fake_side, settings.extractor(chosen), options, reading)
@@ -191,7 +204,8 @@ def fvd(
 ) -> float:
     """Return the Fréchet video distance of two sets of videos: one run of a protocol, on as many clips as there are."""
     once = replace(settings, changes={"runs": 1, **settings.changes})
-    return evaluate(a, b, protocol, metrics=["fvd"], num=0, features=features, settings=once).values["fvd"].value
+    found = evaluate(a, b, protocol, metrics=["fvd"], allow_fewer=True, features=features, settings=once)
+    return found.values["fvd"].value
 
 
 def features(
@@ -222,6 +236,7 @@ def evaluate_reconstruction(
     protocol: str | EvalProtocol = RECONSTRUCTIONS,
     *,
     num: int | None = None,
+    allow_fewer: bool = False,
     features: str | None = None,
     lpips: Sequence[str] = ("vgg",),
     show: int = 0,
@@ -232,7 +247,7 @@ def evaluate_reconstruction(
 
     Args:
         model: an autoencoder, or a diffusion model with one.
-        num: as `evaluate` has it.
+        num, allow_fewer: as `evaluate` has them.
         lpips: trunks of LPIPS, "vgg" and "alex".
         show: write so many clips above their reconstructions, as SHOW_AT.clipN.mp4.
     """
@@ -246,7 +261,8 @@ def evaluate_reconstruction(
         shown = Show(show_at, show, (loaded.settings.fps if loaded.settings else None) or Show.fps)
         nets = {f"lpips_{net}": lpips_distance(net, without="leave LPIPS out").to(loaded.device) for net in lpips}
         trip = RoundTrip(name, sha256, loaded.codec, loaded.device, nets, shown)
-        return measure_reconstruction(chosen, source, trip, settings.extractor(chosen), options, settings.measuring(num))
+        reading = settings.measuring(num, allow_fewer)
+        return measure_reconstruction(chosen, source, trip, settings.extractor(chosen), options, reading)
 
 
 def evaluate_text(

@@ -22,13 +22,13 @@ from lvdm.data import VideoData, VideoFolder
 from lvdm.evaluation.measure import RealSide, Settings, check_counts, measure_fake, measure_real
 from lvdm.evaluation.metrics.scores import ScoreOptions
 from lvdm.evaluation.protocols.manifest import write_manifest
-from lvdm.evaluation.protocols.named import changed_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import Origin, WeightsInMemory
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import weights_sha256
 from lvdm.evaluation.sources.videos import Source, open_source, videos_of
+from lvdm.jobs.evaluate import EvalSettings
 from lvdm.jobs.run_config import Evaluation
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.models.features.extractors import Extractor, check_frames, make_extractor, moved
@@ -164,7 +164,8 @@ def planned(config: Config, module: pl.LightningModule, data: VideoData, *, allo
     with _about_evaluation():
         protocol, sampling = _protocol(wanted), _sampling(wanted)
         real = _real(wanted, protocol, data, allow)
-        settings = Settings(wanted.batch_size or Settings.batch_size, data.num_workers, wanted.fewer)
+        batch_size = wanted.batch_size or Settings.batch_size
+        settings = Settings(batch_size, data.num_workers, wanted.fewer, wanted.fewer is not None)
         extractor = make_extractor(protocol.extractor, seed=wanted.feature_seed, width=wanted.feature_width)
         check_frames(extractor, protocol.frames)
         source = _source([Path("model.safetensors")], module, config, sampling)
@@ -182,13 +183,15 @@ def _about_evaluation() -> Iterator[None]:
 
 
 def _protocol(wanted: Evaluation) -> EvalProtocol:
-    """Return the requested protocol; the videos of data.val are the test part of the data, and the protocol says so."""
-    protocol = changed_protocol(wanted.protocol, wanted.set, wanted.features)
-    if wanted.real is not None or not protocol.uses_real or protocol.split == "test":
-        return protocol
-    if "split" in wanted.set:
-        raise UserError(f"split {protocol.split} has no effect on the videos of data.params.val; leave it out, or name real ones")
-    return changed_protocol(wanted.protocol, {**wanted.set, "split": "test"}, wanted.features)
+    """Return the requested protocol, and refuse another split than the test part for the videos of data.val."""
+    settings = _settings(wanted)
+    if wanted.real is None and (wanted.split or "split" in wanted.set) and settings.part != "test":
+        raise UserError(f"split {settings.part} has no effect on the videos of data.params.val; leave it out, or name real ones")
+    return settings.protocol(wanted.protocol, wanted.features)
+
+
+def _settings(wanted: Evaluation) -> EvalSettings:
+    return EvalSettings(wanted.set, wanted.split)
 
 
 def _sampling(wanted: Evaluation) -> Sampling:
@@ -205,7 +208,7 @@ def _real(wanted: Evaluation, protocol: EvalProtocol, data: VideoData, allow: Se
             raise UserError(f"{protocol.name} looks at no real videos; leave real out")
         return None
     if wanted.real is not None:
-        return open_source(Path(wanted.real), split=protocol.split, allow=allow)
+        return open_source(Path(wanted.real), split=_settings(wanted).part, allow=allow)
     if not isinstance(data.val, VideoFolder):
         kind = type(data.val).__name__
         raise UserError(f"{protocol.name} compares with real videos, and data.params.val is {kind}; name some as evaluation.real")

@@ -46,14 +46,14 @@ def evaluate_long(
         first_frames: also by this protocol, on the first frames; one of 128 frames gives FVD128.
         frames: of each video: the first ones of files, by default all; of a model's video, by default 1000.
         num: videos, the first ones; by default as many as the protocol takes, or all.
-        fewer: as `num` of `evaluate`: so many videos and real clips are enough.
+        fewer: allow fewer videos and real clips than the protocols take, at most so many of each; 0 takes all there are.
         infill: the model that fills gaps; it may be `fake` itself.
         options, seed, sample_batch: how a model samples, and how many videos at once.
     """
     with process_group():
         comparisons = [] if real is None else [_comparison(real, protocol, features, metrics, fewer, settings)]
         if real is not None and first_frames is not None:  # changes, metrics and replay are of the clips over time
-            plain = replace(settings, changes={}, replay=None)
+            plain = replace(settings, changes={}, split=settings.part, replay=None)
             comparisons.append(replace(_comparison(real, first_frames, features, None, fewer, plain), is_over_time=False))
         protocols = [by.protocol for by in comparisons]
         if is_model(fake):
@@ -63,8 +63,8 @@ def evaluate_long(
             return measure_long(ModelVideos(origin, made, frames or FRAMES, count, seed, sample_batch), comparisons)
         assert not isinstance(fake, VideoModel)
         refuse_sampling(options, infill, sample_batch)
-        how = {"split": protocols[0].split, "quantise": protocols[0].quantise} if protocols else {"split": "train"}
-        found = open_source(fake, **how, allow=settings.allow)
+        how = {"quantise": protocols[0].quantise} if protocols else {}
+        found = open_source(fake, split=settings.part, **how, allow=settings.allow)
         count = _how_many(protocols, num=num, fewer=fewer, existing=len(found.lengths))
         return measure_long(long_files(found, count, frames, workers=settings.workers), comparisons)
 
@@ -84,7 +84,7 @@ def _comparison(
         raise UserError(f"fake_clips {chosen.fake_clips!r} has no effect, because all of each video is measured; leave it out")
     options = settings.scores(chosen, metrics)
     source = settings.open(real, chosen)
-    return Comparison(chosen, source, settings.extractor(chosen), options, settings.measuring(fewer))
+    return Comparison(chosen, source, settings.extractor(chosen), options, settings.measuring(fewer or None, fewer is not None))
 
 
 def _long_video(fake: Model, infill: Model | None, options: LongOptions, settings: EvalSettings) -> tuple[LongVideo, Origin]:

@@ -19,7 +19,7 @@ from lvdm.models.build_limits import no_larger_than
 from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.processes import as_device
 from lvdm.rules import PATH, require
-from lvdm.sampling.pipeline import SamplingSettings, VideoModel
+from lvdm.sampling.pipeline import Loaded, SamplingSettings, VideoModel
 from lvdm.types import TextEncoder, UserError, check_autoencoder, check_denoiser
 
 AUTOCAST = (torch.bfloat16, torch.float16)
@@ -49,18 +49,20 @@ def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtyp
     named: dict[str, Any] = {"name": str(file.path), "description": asdict(info)}
     model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, **named)
     if settings is None:
-        return model
+        return replace(model, loaded=Loaded(file.path, codec, None))
     if settings.latent_shape[0] != codec.latent_channels:
         channels = f"{settings.latent_shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
         raise UserError(f"sampling.latent_shape in {file.path} has {channels}; make the file again")
-    denoiser: Any = file.network(info.denoiser, DENOISER)
+    network: Any = file.network(info.denoiser, DENOISER)
+    denoiser = network.to(device).eval().requires_grad_(False)
     return replace(
         model,
-        denoiser=denoiser.to(device).eval().requires_grad_(False),
+        denoiser=denoiser,
         schedule=file.build(info.schedule, "schedule"),
         objective=file.build(info.objective, "objective"),
         settings=settings,
         text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
+        loaded=Loaded(file.path, codec, denoiser),
     )
 
 

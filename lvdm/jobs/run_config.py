@@ -33,6 +33,7 @@ class Evaluation:
 
     protocol: str  # a named one, or custom, with `set`
     real: str | None = None  # real videos, as `evaluate` takes them; None: those of data.params.val, the test part of the data
+    split: str | None = None  # part of `real`: train, which is taken for None, test or train+test
     set: dict[str, Any] = field(default_factory=dict)  # changes of the protocol, which then is called custom
     features: str | None = None  # random, which needs no weights and is not comparable, or the name of an extractor
     feature_width: float = 1.0  # of random ones: a fraction of the channels

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,15 @@ OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
+class Loaded:
+    """A model file and the networks that were read from it."""
+
+    path: Path
+    codec: VideoCodec
+    denoiser: Denoiser | None
+
+
+@dataclass(frozen=True)
 class VideoModel:
     """A model in memory.
 
@@ -44,6 +54,7 @@ class VideoModel:
         text_encoder: prompts to context, if the model reads text.
         name: its name in messages.
         description: of its model file, if it was loaded from one: how its parts are built, and what they were trained on.
+        loaded: the model file, and the networks that were read from it.
     """
 
     codec: VideoCodec
@@ -56,6 +67,13 @@ class VideoModel:
     text_encoder: TextEncoder | None = None
     name: str = "the model"
     description: Mapping[str, Any] = field(default_factory=dict)
+    loaded: Loaded | None = None
+
+    @property
+    def path(self) -> Path | None:
+        """Return the model file, if the networks are those that were read from it."""
+        read = self.loaded
+        return read.path if read is not None and self.codec is read.codec and self.denoiser is read.denoiser else None
 
     @property
     def dtype_name(self) -> str:

@@ -80,14 +80,14 @@ def test_a_split_is_read_from_its_folders_and_from_a_data_config_alike(tmp_path:
         clips = [np.full((1, frames, 16, 16, 3), level, np.uint8) for level in levels]
         write_frames(tmp_path / "set" / part, np.concatenate(clips))
     config, fake = config_of(tmp_path / "set", tmp_path / "data.yaml"), saved(tmp_path / "fake.npy", toys(2, frames=9))
-    for split, names in {"train": ["0", "1"], "test": ["0", "1", "2"], "train+test": [*"01", *"012"]}.items():
+    for split, names in {"train": ["0", "1"], "test": ["0", "1", "2"], "train+test": [*"00112"]}.items():
         told = []
         for real in (str(tmp_path / "set"), config):
-            arguments = ["--real", real, "--fake", fake, *COMMAND, *SHORT, f"split={split}"]
+            arguments = ["--real", real, "--fake", fake, *COMMAND, *SHORT, "--split", split]
             result = result_of(tmp_path / "it.json", *arguments)
             clips = manifest_of(tmp_path / "it.json").clips
             assert [Path(clip.file).name for clip in clips] == names and result["num_real"] == len(names)
-            assert result["real"]["name"].endswith(f" ({split})")
+            assert result["real"]["name"].endswith(f" ({split})") and result["real"]["split"] == split
             told.append((result["metrics"], [clip.sha256 for clip in clips]))
         assert told[0] == told[1]
         assert len(set(told[0][1])) == len(names), "every video is another"

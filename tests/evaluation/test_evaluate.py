@@ -56,7 +56,7 @@ def test_arrays_and_tensors_score_as_their_files_do_by_the_command(tmp_path: Pat
     as_floats = torch.from_numpy(fake).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
     for a, b in ((real, fake), (torch.from_numpy(real), as_floats), (real[::-1][::-1], as_floats.numpy())):
         result = evaluate(a, b, num=3, features="random", settings=SETTINGS)
-        assert content(result, *SOURCES) == content(expected, *SOURCES)
+        assert content(result, *SOURCES) == content(expected, *SOURCES) and not result.is_comparable
         assert (result.fake.kind, result.fake.name) == ("array", "array") and len(result.fake.sha256) == 64
     result = evaluate(*files, num=3, features="random", settings=SETTINGS)
     result.save(tmp_path / "python" / "it.json")
@@ -85,7 +85,8 @@ def test_a_model_scores_alike_as_a_file_as_a_loaded_model_and_by_the_command(mod
     for fake in (model, str(model), loaded):
         result = evaluate(real, fake, num=3, features="random", sampling=how, settings=SETTINGS)
         assert content(result, "real") == content(expected, "real")
-    in_memory = evaluate(real, replace(loaded, name="mine"), num=3, features="random", sampling=how, settings=SETTINGS)
+    built = replace(loaded, loaded=None, name="mine")
+    in_memory = evaluate(real, built, num=3, features="random", sampling=how, settings=SETTINGS)
     assert in_memory.values == result.values and (in_memory.fake.name, in_memory.fake.is_ema) == ("mine", None)
     assert in_memory.fake.sha256 == weights_sha256(loaded.codec, loaded.denoiser.state_dict())
     long_clips = replace(SETTINGS, changes={**CHANGES, "frames": 40})
@@ -109,7 +110,9 @@ def test_long_videos_and_reconstructions_measure_alike_by_their_commands(model: 
     sides = {**CHANGES, "frames": 12}
     options = ["--lpips", "none", "--show", "0", "--allow-fewer", *LIKEWISE, "--set", "frames=12"]
     expected = result_of(tmp_path / "r.json", "reconstruction", "--model", str(codec), "--real", real, *options)
-    result = evaluate_reconstruction(codec, real, num=0, features="random", lpips=[], settings=replace(SETTINGS, changes=sides))
+    result = evaluate_reconstruction(
+        codec, real, allow_fewer=True, features="random", lpips=[], settings=replace(SETTINGS, changes=sides)
+    )
     assert content(result) == content(expected) and "psnr_clip_n3" in result.metrics
 
 
@@ -125,6 +128,18 @@ def test_long_videos_and_reconstructions_measure_alike_by_their_commands(model: 
         (lambda a: evaluate(a, a, metrics=["fvdd"]), "measures fvd, kvd, not fvdd"),
         (lambda a: evaluate(a, a, settings=EvalSettings({"metrics": ["fvdd"]})), "no metric 'fvdd'; did you mean fvd?"),
         (lambda a: evaluate(a, a, num=1), "1 clips have no score"),
+        (lambda a: evaluate(a, a, num=0), "0 clips have no score; give 2 or more, or allow fewer"),
+        (
+            lambda a: evaluate(a, a, num=9, features="random", settings=SETTINGS),
+            "9 real clips were requested, but 2 videos hold 2",
+        ),
+        (
+            lambda a: evaluate(a, a, num=4096, features="random", settings=SETTINGS),
+            "num is 4096, and .*lvdm-fvd2048.* takes 2048 clips",
+        ),
+        (lambda a: fvd(a, torch.rand(2, 3, 9, 16, 16)), r"as in \[0, 1\]; expected \[-1, 1\]: give 2 \* videos - 1"),
+        (lambda a: evaluate(a, a, settings=EvalSettings({"split": "test"}, split="train")), "changes have the split test"),
+        (lambda a: evaluate(a, a, settings=EvalSettings(split="val")), "split is 'val', expected train, test, train"),
         (lambda a: evaluate_long(a, frames=99), "frames is 99, but 2 of 2 videos have fewer"),
         (lambda a: evaluate_long(a, options=LongOptions()), "sampling has no effect"),
     ],

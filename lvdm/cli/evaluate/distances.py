@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> command.Report:
             args.fake,
             protocol,
             metrics=getattr(args, "metrics", None),
-            num=getattr(args, "fewer", None),
+            **options.counts_of(args),
             infill=getattr(args, "infill", None),
             sampling=options.sampling_of(args),
             settings=settings,

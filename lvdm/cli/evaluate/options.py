@@ -44,8 +44,9 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
             "--metrics", metavar="LIST", type=_words, help="measure only these metrics of the protocol, such as fvd,kvd"
         )
         group.add_argument("--extrapolate", action="store_true", help="also measure FVD at infinitely many clips, free of bias")
+    group.add_argument("--split", metavar="PART", help="part of the real data: train, test or train+test (default train)")
     group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
-                       help="change fields of the protocol, then called custom: frames=32 split=train+test ...")  # fmt: skip
+                       help="change fields of the protocol, then called custom: frames=32 stride=2 ...")  # fmt: skip
     group.add_argument("--features", metavar="NAME", help="random (no weights, not comparable), one of "
                        f"{', '.join(EXTRACTORS)}, or one of your own, as mypackage.MyExtractor")  # fmt: skip
     group.add_argument("--feature-width", type=float, metavar="W", help="width of random features, a fraction of the channels")
@@ -87,6 +88,12 @@ def settings_of(args: argparse.Namespace) -> EvalSettings:
     """Return how clips are measured."""
     changes = dict(map(_change, getattr(args, "changes", [])))
     return read(EvalSettings, args, changes=changes, allow=tuple(args.allow_module))
+
+
+def counts_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return how many clips are measured: --allow-fewer N takes at most N, --allow-fewer all there are."""
+    fewer = getattr(args, "fewer", None)
+    return {"num": fewer or None, "allow_fewer": fewer is not None}
 
 
 def sampling_of(args: argparse.Namespace) -> Sampling | None:

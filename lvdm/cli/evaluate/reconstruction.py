@@ -18,7 +18,7 @@ def parser() -> argparse.ArgumentParser:
         "psnr_clip uses the error of the whole clip (as PVDM). psnr_frame is the mean over frames, of at most 100 dB each.\n"
         "Both, ssim and lpips use floats that are not rounded to levels. r_fvd is the distance between the clips and their\n"
         "reconstructions as levels. Clips, pixels and extractor are those of the protocol.",
-        example="scripts/eval.py reconstruction --model runs/autoencoder_sky/model.safetensors --real data/sky --set split=test",
+        example="scripts/eval.py reconstruction --model runs/autoencoder_sky/model.safetensors --real data/sky --split test",
     )
     parse.add_argument(
         "--model", type=Path, metavar="M", required=True, help="a model file: an autoencoder, or a diffusion model"
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> command.Report:
             args.model,
             args.real,
             protocol,
-            num=getattr(args, "fewer", None),
+            **options.counts_of(args),
             lpips=[] if args.lpips == "none" else args.lpips.split(","),
             show=args.show,
             show_at=out,

@@ -176,6 +176,12 @@ def _opened(location: FileLocation) -> Iterator:
         yield container
 
 
+def codec_of(location: FileLocation) -> str:
+    """Return the codec of a video file's first stream, such as h264."""
+    with naming(location, *_pyav_errors()), _opened(location) as container:
+        return container.streams.video[0].codec_context.name
+
+
 def _pyav_errors() -> tuple[type[Exception], ...]:
     import av
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from lvdm.evaluation.long.report import CHUNK, DistanceOverTime, LongVideoReport, distance_over_time, slope
 from lvdm.evaluation.long.video_clips import VideoClips, chunks
 from lvdm.evaluation.long.videos import LongSource, watch
-from lvdm.evaluation.measure import RealSide, Settings, choose_real, facts_of, measure_real
+from lvdm.evaluation.measure import RealSide, Settings, choose_real, facts_of, measure_real, scoring
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.metrics.scores import ScoreOptions, over_runs, scores
 from lvdm.evaluation.protocols.manifest import write_manifest
@@ -83,7 +83,7 @@ class LongMeasurement:
         """Return all that was measured over time; with real videos it is a result too, which `compare` reads."""
         alone = {
             "fake": asdict(self.fake),
-            "machine": machine() | {"processes": Process.this().count},
+            "machine": machine(),
             "packages": package_versions(),
             "date": now(),
         }
@@ -150,16 +150,18 @@ def measure_long(fake: LongSource, comparisons: Sequence[Comparison]) -> LongMea
     of_real = [measure_real(by.protocol, by.real, by.extractor, by.settings) for by in comparisons]
     watched = watch(fake, [by.clips(frames) for by in comparisons], [by.extractor for by in comparisons])
     sets = [np.stack([one.features[i] for one in watched.values()], axis=1) for i in range(len(comparisons))]  # (k, n, d)
-    results, over_time = [], None
+    facts, results, over_time = fake.facts(), [], None
     for by, real, features in zip(comparisons, of_real, sets, strict=True):
         if by.is_over_time:
             distances = _distances(by, real, features)
-            results.append(_result(by, real, _ends(by, real, features) | _slopes(by, distances), fake, frames))
+            results.append(
+                _result(by, real, _ends(by, real, features) | _slopes(by, distances), facts, len(fake.lengths), frames)
+            )
             over_time = _distance_over_time(by, results[-1], distances)
         else:
-            results.append(_result(by, real, by.scores(real, features[0]), fake, None))
+            results.append(_result(by, real, by.scores(real, features[0]), facts, len(fake.lengths), None))
     report = LongVideoReport({name: one.curves for name, one in watched.items()}, over_time)
-    return LongMeasurement(fake.facts(), fake.plan(), fake.lengths, report, *results)
+    return LongMeasurement(facts, fake.plan(), fake.lengths, report, *results)
 
 
 def _distances(by: Comparison, real: RealSide, sets: np.ndarray) -> dict[str, np.ndarray]:
@@ -200,17 +202,20 @@ def _slopes(by: Comparison, distances: Mapping[str, np.ndarray]) -> dict[str, Va
     return values
 
 
-def _result(by: Comparison, real: RealSide, values: dict[str, Value], fake: LongSource, video_frames: int | None) -> Result:
+def _result(
+    by: Comparison, real: RealSide, values: dict[str, Value], fake: FakeSource, videos: int, video_frames: int | None
+) -> Result:
     return Result(
         protocol=by.protocol,
         values=values,
         extractor=facts_of(by.extractor),
         num_real=real.num_clips,
-        num_fake=len(fake.lengths),
-        fake=fake.facts(),
+        num_fake=videos,
+        fake=fake,
         real=real.source,
         video_frames=video_frames,
-        machine=machine() | {"processes": Process.this().count},
+        machine=machine(getattr(by.extractor, "device", None)),
+        scoring=scoring(by.options),
         manifest=real.manifest,
     )
 

@@ -25,6 +25,7 @@ from lvdm.evaluation.protocols.pixels import to_levels
 from lvdm.evaluation.results.curves import Curves
 from lvdm.evaluation.results.provenance import FakeSource, Origin
 from lvdm.evaluation.sources.sampled import group_size, groups
+from lvdm.evaluation.sources.stored import fake_files
 from lvdm.evaluation.sources.videos import Source
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import Process, gather
@@ -113,7 +114,7 @@ class FileVideos:
     workers: int = 0
 
     def facts(self) -> FakeSource:
-        return FakeSource(self.source.kind, self.source.name, self.source.fingerprint())
+        return fake_files(self.source, range(len(self.lengths)))
 
     def plan(self) -> None:
         return None

@@ -1,8 +1,8 @@
 """Which clips of a set of videos are measured: a pure function of the videos' lengths, the protocol and the run.
 
-Videos stand in the order of their names (generated ones: as they come), each by its number in that order. Processes, batches
-and workers change nothing, and fewer clips are the beginning of more. The draws are those of numpy's RandomState, whose
-streams are frozen for good.
+Each video is called by its number in its source. Sorted ones are taken in the order that `choose_clips` is given, generated
+ones as they come. Processes, batches and workers change nothing, and fewer clips are the beginning of more. The draws are those
+of numpy's RandomState, whose streams are frozen for good.
 """
 
 from __future__ import annotations
@@ -40,18 +40,20 @@ def frame_numbers(clip: Clip, protocol: EvalProtocol, of: Side) -> range:
     return range(clip.start, clip.start + protocol.frames * stride, stride)
 
 
-def choose_clips(lengths: Sequence[int], protocol: EvalProtocol, *, of: Side, count: int, run: int = 0) -> list[Clip]:
+def choose_clips(
+    lengths: Sequence[int], protocol: EvalProtocol, *, of: Side, count: int, run: int = 0, by_name: Sequence[int] | None = None
+) -> list[Clip]:
     """Return `count` clips of the real or generated videos that have these numbers of frames.
 
     One clip a video or every window, each at most once in a run; a video that is too short has none. `most_clips` says how
-    many a run can have.
+    many a run can have. `by_name` are the numbers of real videos in the order of their names, if it is not theirs.
     """
     assert 0 <= run < protocol.runs, f"run {run} of {protocol.runs}"
     most = most_clips(lengths, protocol, of=of)
     if count > most:
         raise UserError(_too_few(lengths, protocol, of, count, most))
     skipped = count * run if _takes_new_videos(protocol, of) else 0
-    order = _order(_count_clips(lengths, protocol, of), protocol, of, run)[skipped : skipped + count]
+    order = _order(lengths, protocol, of, run, by_name)[skipped : skipped + count]
     if _clips(protocol, of) == "every window":
         return _windows(lengths, protocol, of, order)
     long_enough = np.flatnonzero(_starts(lengths, protocol, of))
@@ -75,14 +77,21 @@ def _clips(protocol: EvalProtocol, of: Side) -> str:
 
 def _needed(protocol: EvalProtocol, of: Side) -> int:
     stride = stride_of(protocol, of)
-    return protocol.frames * stride if protocol.needed_frames == "frames * stride" else clip_span(protocol.frames, stride)
+    if protocol.needed_frames == "span" or (_leaves_last_out(protocol) and of == "fake"):
+        return clip_span(protocol.frames, stride)
+    return protocol.frames * stride + _leaves_last_out(protocol)
+
+
+def _leaves_last_out(protocol: EvalProtocol) -> bool:
+    """Return whether the last possible start of a real clip is never drawn."""
+    return protocol.needed_frames == "frames * stride + 1"
 
 
 def _starts(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> np.ndarray:
     """Return (videos,), how many first frames a clip of each video can have; 0 if the video is too short."""
-    given = np.asarray(lengths, dtype=np.int64)
-    starts = given - clip_span(protocol.frames, stride_of(protocol, of)) + 1
-    return np.where(given >= _needed(protocol, of), starts, 0)
+    given, needed = np.asarray(lengths, dtype=np.int64), _needed(protocol, of)
+    last = given - (needed if _leaves_last_out(protocol) else clip_span(protocol.frames, stride_of(protocol, of)))
+    return np.where(given >= needed, last + 1, 0)
 
 
 def _count_clips(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> int:
@@ -90,10 +99,16 @@ def _count_clips(lengths: Sequence[int], protocol: EvalProtocol, of: Side) -> in
     return int(starts.sum() if _clips(protocol, of) == "every window" else np.count_nonzero(starts))
 
 
-def _order(total: int, protocol: EvalProtocol, of: Side, run: int) -> np.ndarray:
+def _order(lengths: Sequence[int], protocol: EvalProtocol, of: Side, run: int, by_name: Sequence[int] | None) -> np.ndarray:
     """Return (total,), the order in which videos or windows are taken."""
-    is_shuffled = of == "real" and protocol.order == "shuffled"
-    return _stream(protocol, run, _ORDER).permutation(total) if is_shuffled else np.arange(total)
+    total = _count_clips(lengths, protocol, of)
+    if of == "real" and protocol.order == "shuffled":
+        return _stream(protocol, run, _ORDER).permutation(total)
+    if of == "fake" or by_name is None:
+        return np.arange(total)
+    starts = _starts(lengths, protocol, of)
+    video_of = np.repeat(np.arange(len(starts)), starts if _clips(protocol, of) == "every window" else starts > 0)
+    return np.argsort(np.argsort(by_name)[video_of], kind="stable")  # the second argsort gives each video its rank
 
 
 def _first_frames(lengths: Sequence[int], protocol: EvalProtocol, of: Side, run: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The manifest of a measurement: which real clips were measured, with the hash of each one's pixels, so that it can be replayed.
+"""The manifest of a measurement: which clips were measured, with the hash of each one's pixels. Real ones can be replayed.
 
 A file of JSON lines. The first says the protocol, the data set's fingerprint and how many clips follow; then one line a clip:
 file, first frame, stride, frames, run, and the sha256 of its uint8 pixels after all preprocessing, before the extractor.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lvdm.evaluation.protocols.clip_choice import Clip, frame_numbers
+from lvdm.evaluation.protocols.clip_choice import Clip, Side, frame_numbers
 from lvdm.evaluation.protocols.named import read_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol, differences
 from lvdm.evaluation.results.records import read_whole, record, write_content
@@ -67,15 +67,15 @@ class Manifest:
         return "".join(json.dumps(asdict(clip), ensure_ascii=False) + "\n" for clip in self.clips)
 
 
-def measured(clip: Clip, file: str, sha256: str, protocol: EvalProtocol, *, run: int = 0) -> ManifestClip:
-    """Return the line of a chosen real clip, with the hash of its pixels as the extractor gets them."""
-    return ManifestClip(file, clip.start, frame_numbers(clip, protocol, "real").step, protocol.frames, sha256, run)
+def measured(clip: Clip, file: str, sha256: str, protocol: EvalProtocol, *, of: Side = "real", run: int = 0) -> ManifestClip:
+    """Return the line of a chosen clip, with the hash of its pixels as the extractor gets them."""
+    return ManifestClip(file, clip.start, frame_numbers(clip, protocol, of).step, protocol.frames, sha256, run)
 
 
 def pixels_sha256(pixels: np.ndarray) -> str:
-    """Return the hash of uint8 (t, h, w, 3) and its shape."""
+    """Return the hash of levels (t, h, w, 3), uint8 or float32, and of their shape."""
     pixels = np.asarray(pixels)
-    assert pixels.dtype == np.uint8 and pixels.ndim == 4, f"pixels {pixels.dtype} {pixels.shape}, expected uint8 (t, h, w, 3)"
+    assert pixels.dtype in (np.uint8, np.float32) and pixels.ndim == 4, f"pixels {pixels.dtype} {pixels.shape}"
     return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lvdm.evaluation.metrics import frechet, inception, kernel, motion  # a new metric stands here
 from lvdm.evaluation.metrics.metric import METRICS
-from lvdm.evaluation.protocols.protocol import PROTOCOLS, EvalProtocol, differences
+from lvdm.evaluation.protocols.protocol import LATER, PROTOCOLS, EvalProtocol, differences
 from lvdm.models.features.registry import hint
 from lvdm.types import UserError
 
@@ -36,9 +36,9 @@ _STYLEGANV = EvalProtocol(
     ddof=0,
     source="StyleGAN-V (Skorokhodov et al. 2022), its released code: metrics fvd2048_16f, fvd2048_128f, fvd2048_128f_subsample8f",
     notes=(
-        "Real clips come from the first 2048 videos by name. The published numbers of UCF-101 use train and test together: give "
-        "split=train+test; those of other data sets the train part. The published frames were stored as JPEG of quality 75, and "
-        "a smaller set was taken whole without a word. Inferred: batch-norm eps 1e-3 inside the TorchScript file, and that the "
+        "Real clips come from the first 2048 videos by base name, as in one flat folder. The published numbers of UCF-101 use "
+        "the split train+test; those of other sets the train part. The published frames were stored as JPEG of quality 75, and a "
+        "smaller set was taken whole without a word. Inferred: batch-norm eps 1e-3 inside the TorchScript file, and that the "
         "archives of the published numbers were in the order of names."
     ),
 )
@@ -58,15 +58,15 @@ _LVDM = EvalProtocol(
     ddof=1,
     source="LVDM (He et al. 2022), its released evaluation script for FVD and KVD with 10 runs",
     notes=(
-        "One random clip a video, as its Sky config has it; its UCF-101 config lists every window of train and test: give "
-        "real_clips='every window' and split=train+test. Its Taichi loader ignores the stride it is given. Where the last batch "
-        "was not full the script dropped it; here no generated clip is dropped. Inferred: resizing without antialiasing, which "
-        "was the default of the libraries of its time."
+        "One random clip a video, of Sky's train part and of UCF-101's train and test: give the split train+test there. Its "
+        "Taichi loader ignores the stride it is given and stretches frames to the square. Where the last batch was not full the "
+        "script dropped it; here no generated clip is dropped. Inferred: resizing without antialiasing, which was the default of "
+        "the libraries of its time."
     ),
 )
 _TATS = EvalProtocol(
     name="tats",
-    version=1,
+    version=2,
     metrics=("fvd", "kvd"),
     extractor="i3d",
     frames=16,
@@ -75,25 +75,58 @@ _TATS = EvalProtocol(
     resolution=128,
     resize="bilinear, crop",
     antialias=False,
+    long_side="ceil",
+    crop="floor",
     real_clips="every window",
     order="shuffled",
     ddof=1,
     source="TATS (Ge et al. 2022), its released code: FVD and KVD of 2048 clips at 128 pixels",
     notes=(
-        "All windows of 16 frames take part, so that long videos count for more. When the short side is resized its code rounds "
-        "the long side up, and here it is rounded down, by less than a pixel. Inferred: one run and the train part."
+        "Of video files: all windows of 16 frames take part, so that long videos count for more. For folders of images, such as "
+        "Sky, take tats-frames. The train part. Inferred: one run, although the published numbers have a deviation."
+    ),
+)
+_TATS_FRAMES = replace(
+    _TATS,
+    name="tats-frames",
+    version=1,
+    resize="crop, lanczos",
+    antialias=True,
+    long_side="floor",
+    real_clips="one random a video",
+    needed_frames="frames * stride + 1",
+    source="TATS (Ge et al. 2022), its released code for folders of images, such as Sky",
+    notes=(
+        "One random clip of each folder that has more than 16 frames; its last 16 are never drawn. The train part. Inferred: one "
+        "run, although the published numbers have a deviation."
     ),
 )
 _PVDM = replace(
     _STYLEGANV,
     name="pvdm-fvd2048",
+    version=2,
     resize="crop, bilinear",
     antialias=False,
+    crop="floor",
     quantise="truncate",
     source="PVDM (Yu et al. 2023), section 4.1: StyleGAN-V's protocol, 2048 clips, the train part; pixels from its data loader",
     notes=(
-        "For FVD128 give frames=128. Its headline numbers use averaged weights and 400 steps a clip. Inferred: StyleGAN-V's "
+        "pvdm-fvd2048-128f is its FVD128. Its headline numbers use averaged weights and 400 steps a clip. Inferred: StyleGAN-V's "
         "extractor, order and covariance; the FVD that its code logs in training (i3d, 16 clips) is another one."
+    ),
+)
+_PVDM_RFVD = replace(
+    _PVDM,
+    name="pvdm-rfvd",
+    version=1,
+    extractor="i3d-cover",
+    order="shuffled",
+    needed_frames="span",
+    ddof=1,
+    source="PVDM (Yu et al. 2023), the R-FVD of its released code: clips and their reconstructions",
+    notes=(
+        "Meant for reconstructions. Published for train and test apart, of 2048 clips, 196 of Sky's test part: give the split. "
+        "Its loop runs over up to 513 batches, whatever their size."
     ),
 )
 _LATTE = replace(
@@ -113,30 +146,39 @@ _LATTE = replace(
 _CDFVD = replace(
     _LVDM,
     name="cdfvd2048",
+    version=2,
     metrics=("cdfvd",),
     extractor="videomae",
     antialias=True,
+    long_side="ceil",
+    crop="floor",
     runs=1,
     ddof=0,
     seed=42,
     source="Content-debiased FVD (Ge et al. 2024), its released package with VideoMAE-v2 and 2048 real clips",
     notes=(
-        "Pixels as the package reads video files; folders of frames it crops first and resizes by Lanczos: give "
-        "resize='crop, lanczos'. The package's own default takes all real videos. Inferred: 256 pixels and the train part."
+        "Pixels as the package reads video files; folders of frames it crops first and resizes by Lanczos: give resize='crop, "
+        "lanczos'. Of generated files it takes random clips in random order; here the first frames of the first "
+        "videos. It takes all real videos by default, and its published statistics are of 2048: of UCF-101's train and test, "
+        "else of the train part. 256 pixels are its default; it publishes statistics at 128 too."
     ),
 )
 _TGAN2_IS = EvalProtocol(
     name="tgan2-is",
-    version=1,
+    version=2,
     metrics=("is",),
     extractor="c3d",
     frames=16,
     num_fake=2048,
+    quantise="none",
     runs=10,
     splits=1,
     eps=1e-20,
     source="TGANv2 (Saito et al. 2020), its released script for the Inception score: 10 sets of 2048 clips, no split",
-    notes="The 10 sets share no clip, so 20480 generated ones are needed. Mean and standard deviation are over the sets.",
+    notes=(
+        "The 10 sets share no clip, so 20480 generated ones are needed. Mean and standard deviation are over the sets. The "
+        "floats of a model or of an array are scored, as in its script; stored videos are levels."
+    ),
 )
 _STYLEGANV_IS = EvalProtocol(
     name="styleganv-is",
@@ -170,7 +212,10 @@ for _protocol in (
     replace(_STYLEGANV, name="styleganv-fvd2048-128f-sub8", stride=8, fake_stride=8),
     _LVDM,
     _PVDM,
+    replace(_PVDM, name="pvdm-fvd2048-128f", version=1, frames=128),
+    _PVDM_RFVD,
     _TATS,
+    _TATS_FRAMES,
     _LATTE,
     _CDFVD,
     _TGAN2_IS,
@@ -188,11 +233,13 @@ def get_protocol(name: str | EvalProtocol, /, **overrides: Any) -> EvalProtocol:
     base = _base(name)
     open_to_change = [f.name for f in fields(EvalProtocol) if f.name not in ("name", "version", "source", "notes")]
     for key in overrides:
+        if key == "split":
+            raise UserError("the split belongs to the data and not to a protocol; give it where the real videos are given")
         if key not in open_to_change:
             raise UserError(f"{key} is nothing that can be changed in a protocol; {hint(key, open_to_change)}")
     if isinstance(overrides.get("metrics"), list):
         overrides = {**overrides, "metrics": tuple(overrides["metrics"])}
-    changed = replace(base, **overrides)
+    changed = replace(base, **_without_effect(overrides), **overrides)
     if changed != base:
         return replace(changed, name=f"custom (from {base.name})")
     if name == "custom":
@@ -202,6 +249,13 @@ def get_protocol(name: str | EvalProtocol, /, **overrides: Any) -> EvalProtocol:
     return base
 
 
+def _without_effect(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of those fields of pixels that another way of resizing does not read."""
+    resize = str(overrides.get("resize", "bilinear, crop"))
+    unread = (["long_side"] if not resize.endswith("crop") else []) + (["crop"] if resize == "none" else [])
+    return {key: value for key, value in LATER.items() if key in unread and key not in overrides}
+
+
 def _base(name: str | EvalProtocol) -> EvalProtocol:
     if isinstance(name, EvalProtocol):
         return name
@@ -209,8 +263,14 @@ def _base(name: str | EvalProtocol) -> EvalProtocol:
 
 
 def read_protocol(said: Mapping[str, Any]) -> EvalProtocol:
-    """Return the protocol that `as_dict` described; under the name and version of a registered one it must be that one."""
+    """Return the protocol that `as_dict` described; under the name and version of a registered one it must be that one.
+
+    Earlier versions called a protocol custom if only its split differed. It is the protocol itself.
+    """
     read = EvalProtocol.from_dict(said)
+    base = PROTOCOLS.get(read.based_on)
+    if base is not None and not differences(base, plain := replace(read, name=base.name)):
+        read = plain
     named = PROTOCOLS.get(read.name)
     if named is not None and named.version == read.version and (found := differences(named, read)):
         raise UserError(f"this calls itself {read.name} v{read.version} but has {'; '.join(found)}; it was changed by hand")

@@ -5,6 +5,8 @@ Letters: t frames, h w, c channels; frames are uint8 (t, h, w, c). Done once, on
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from einops import rearrange
@@ -18,26 +20,31 @@ WHOLE = 1 / 1024  # what float noise left this little below a whole level is tha
 
 
 def prepare(frames: Tensor, protocol: EvalProtocol) -> Tensor:
-    """Return frames of any size (t, h, w, c) as the protocol measures them; frames of its size, or without one, stay as they are.
-
-    Sizes and crops are torchvision's: the long side is rounded down, an odd pixel of the crop is left to half to even.
-    """
-    assert frames.dtype == torch.uint8 and frames.ndim == 4, f"frames {frames.dtype} {tuple(frames.shape)}"
+    """Return frames of any size (t, h, w, c) as the protocol measures them; those of its size, or if it has none, stay."""
     side = protocol.resolution
     if side is None or tuple(frames.shape[1:3]) == (side, side):
         return frames
+    assert frames.dtype == torch.uint8 and frames.ndim == 4, f"frames {frames.dtype} {tuple(frames.shape)}"
     is_cropped_first = protocol.resize.startswith("crop")
     if is_cropped_first:
-        frames = _centre(frames, min(frames.shape[1:3]))
+        frames = _centre(frames, min(frames.shape[1:3]), protocol.crop)
     height, width = frames.shape[1:3]
-    size = (side, width * side // height) if height <= width else (height * side // width, side)
+    long = _long_side(height, width, side, protocol.long_side)
+    size = (side, long) if height < width else (long, side)
     resized = _lanczos(frames, size) if "lanczos" in protocol.resize else _bilinear(frames, size, protocol)
-    return _centre(resized, side)
+    return _centre(resized, side, protocol.crop)
 
 
 def to_levels(video: Tensor, quantise: str) -> Tensor:
-    """Return floats in [-1, 1] as levels 0 to 255: 127.5 (x + 1) cut off, or with one half added before."""
-    return _as_uint8(127.5 * (video.float() + 1), quantise)
+    """Return floats in [-1, 1] as levels 0 to 255: 127.5 (x + 1) cut off, or with one half added before; "none" keeps floats."""
+    levels = 127.5 * (video.float() + 1)
+    return levels.clamp(0, 255) if quantise == "none" else _as_uint8(levels, quantise)
+
+
+def _long_side(height: int, width: int, side: int, rounding: str) -> int:
+    """Return the long side of a frame whose short one becomes `side`; rounded up as VideoGPT does, in floats."""
+    short, long = sorted((height, width))
+    return math.ceil(long * (side / short)) if rounding == "ceil" else long * side // short
 
 
 def _as_uint8(levels: Tensor, quantise: str) -> Tensor:
@@ -55,6 +62,7 @@ def _lanczos(frames: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.stack([np.asarray(image) for image in images]))
 
 
-def _centre(frames: Tensor, side: int) -> Tensor:
-    top, left = (round((length - side) / 2) for length in frames.shape[1:3])
+def _centre(frames: Tensor, side: int, rounding: str) -> Tensor:
+    outside = [length - side for length in frames.shape[1:3]]
+    top, left = (out // 2 if rounding == "floor" else round(out / 2) for out in outside)
     return frames[:, top : top + side, left : left + side]

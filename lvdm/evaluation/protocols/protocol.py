@@ -16,18 +16,19 @@ from lvdm.types import UserError
 
 CHOICES = {
     "resize": ("none", "crop, bilinear", "bilinear, crop", "crop, lanczos", "lanczos, crop"),
-    "quantise": ("truncate", "round"),
+    "long_side": ("floor", "ceil"),
+    "crop": ("round", "floor"),
+    "quantise": ("truncate", "round", "none"),
     "real_clips": ("one random a video", "first frames", "every window"),
     "fake_clips": ("one random a video", "first frames", "every window"),
     "order": ("sorted", "shuffled"),
-    "needed_frames": ("span", "frames * stride"),
-    "split": ("train", "test", "train+test"),
+    "needed_frames": ("span", "frames * stride", "frames * stride + 1"),
     "ddof": (0, 1),
 }
 LEAST = {"version": 1, "frames": 1, "stride": 1, "fake_stride": 1, "num_fake": 2, "runs": 1, "splits": 1, "eps": 0}
 SEEDS = 2**32  # how many numpy's RandomState has
 METRIC_FIELDS = ("splits", "split_seed", "eps", "ddof")  # what only some metrics depend on
-REAL_FIELDS = ("stride", "real_clips", "order", "num_real", "split")
+REAL_FIELDS = ("stride", "real_clips", "order", "num_real")
 TYPES: dict[Any, tuple[Any, str]] = {
     str: (str, "a text"),
     int: (int, "a whole number"),
@@ -37,6 +38,8 @@ TYPES: dict[Any, tuple[Any, str]] = {
     tuple[str, ...]: (tuple, "a list of names"),
 }
 PROSE = ("source", "notes")  # what two equal protocols may differ in
+LATER = {"long_side": "floor", "crop": "round"}  # fields that earlier descriptions lack, with what was measured then
+EARLIER = ("split",)  # fields that only earlier descriptions have: the split belongs to the data
 
 
 @dataclass(frozen=True)
@@ -57,15 +60,16 @@ class EvalProtocol:
         resize: how that is done: the centre square is cut out first ("crop, ..."), or the short side is resized and the centre
             cut out afterwards ("..., crop"); a frame that has the size already is left alone. Lanczos is that of PIL.
         antialias: whether bilinear resizing averages over what it shrinks (Lanczos always does).
+        long_side: whether the long side of a resized frame is rounded down ("floor", torchvision) or up ("ceil", VideoGPT).
+        crop: whether half of the odd pixel outside a centre crop is rounded to even ("round", torchvision) or down ("floor").
         quantise: how floats become levels 0 to 255, those of a resized frame and those of a model: 127.5 (x + 1) is cut off
-            ("truncate") or gets one half before ("round").
+            ("truncate") or gets one half before ("round"). With "none" the floats of a model are measured as they are.
         real_clips: one clip a video with a uniform start, the first frames of each video, or every window of every video.
         fake_clips: the same for generated videos.
         order: in which real videos (or windows) are taken until there are num_real: by name, or shuffled. Generated ones are
             taken as they come.
-        needed_frames: which videos are long enough: those that span a clip from its first to its last frame, or (StyleGAN-V)
-            those of frames * stride frames.
-        split: part of the real data set that is read.
+        needed_frames: which videos are long enough: those that span a clip from its first to its last frame, those of frames *
+            stride frames (StyleGAN-V), or real ones of one more (TATS on folders of images: the last start is never drawn).
         seed: of every draw of clips.
         runs: repetitions, with their mean and standard deviation: FVD and KVD draw other real clips in each and keep the
             generated ones; IS, which has no real ones, takes the next num_fake generated ones.
@@ -89,12 +93,13 @@ class EvalProtocol:
     resolution: int | None = None
     resize: str = "none"
     antialias: bool = True
+    long_side: str = "floor"
+    crop: str = "round"
     quantise: str = "truncate"
     real_clips: str = "one random a video"
     fake_clips: str = "first frames"
     order: str = "sorted"
     needed_frames: str = "span"
-    split: str = "train"
     seed: int = 0
     runs: int = 1
     ddof: int = 0
@@ -147,7 +152,8 @@ class EvalProtocol:
 
     @staticmethod
     def from_dict(said: Mapping[str, Any]) -> EvalProtocol:
-        """Return the protocol that `as_dict` described with all its fields."""
+        """Return the protocol that `as_dict` described with all its fields, in this version of lvdm or an earlier one."""
+        said = {**LATER, **{key: value for key, value in said.items() if key not in EARLIER}}
         names = [f.name for f in fields(EvalProtocol)]
         if strange := [key for key in said if key not in names]:
             raise UserError(f"{strange[0]} is no field of a protocol; {hint(strange[0], names)}")
@@ -186,6 +192,12 @@ def _check_pixels(protocol: EvalProtocol) -> None:
         raise UserError(f"{what}; give both, or resolution null and resize none")
     if protocol.resolution is not None and protocol.resolution < 1:
         raise UserError(f"resolution is {protocol.resolution}, expected the side of a square in pixels")
+    if protocol.quantise == "none" and (protocol.uses_real or protocol.resolution is not None):
+        raise UserError("quantise none keeps floats, but real clips and resized frames are levels; give truncate or round")
+    if protocol.long_side != "floor" and not protocol.resize.endswith("crop"):
+        raise UserError(f"long_side {protocol.long_side!r} has no effect on resize {protocol.resize!r}; leave it at 'floor'")
+    if protocol.crop != "round" and protocol.resize == "none":
+        raise UserError(f"crop {protocol.crop!r} has no effect without a resolution; leave it at 'round'")
     if not protocol.antialias and "bilinear" not in protocol.resize:
         raise UserError(f"antialias false has no effect on resize {protocol.resize!r}; leave it out or resize by bilinear")
 

@@ -35,6 +35,8 @@ class RealSource:
     name: str
     fingerprint: str
     manifest_sha256: str
+    split: str | None = None  # part of the data: train, test, train+test or whole folder; None for arrays and earlier results
+    stored: dict[str, Any] | None = None  # sizes, rates and codecs of the measured videos, skipped ones
 
 
 @dataclass(frozen=True)
@@ -44,15 +46,17 @@ class FakeSource:
 
     kind: str
     name: str
-    sha256: str  # of the folder's content, the array's or the model's file, a run's weights
+    sha256: str  # of the folder's files (earlier versions: of names and sizes), the array or the model's file, a run's weights
     sampler: str | None = None
     steps: int | None = None
     eta: float | None = None
     guidance: float | None = None  # w of eps_c + w (eps_c - eps_u); 0 is off
-    is_ema: bool | None = None  # averaged weights; None for a model in memory, of which it is not known
+    is_ema: bool | None = None  # averaged weights; None if that is not known, as of a model in memory
     seed: int | None = None
-    step: int | None = None  # of a run
+    step: int | str | None = None  # of training, of a run or a model file; of two files as "20000 + 15000"
     config_sha256: str | None = None  # of a run's resolved config
+    clips_sha256: str | None = None  # of the measured clips' hashes, in their order
+    stored: dict[str, Any] | None = None  # of videos that exist: as RealSource has it
 
     def __post_init__(self) -> None:
         sampled = [self.sampler, self.steps, self.eta, self.guidance, self.seed]
@@ -60,8 +64,9 @@ class FakeSource:
         is_sampled, is_run = self.kind in ("model", "run"), self.kind == "run"
         assert {value is not None for value in sampled} == {is_sampled}, "a model, and only a model, says how it was sampled"
         assert is_sampled or self.is_ema is None, "a model, and only a model, says whether its weights are averaged"
-        in_run = {value is not None for value in (self.step, self.config_sha256)}
-        assert in_run == {is_run}, "a run, and only a run, says its step and config"
+        assert is_sampled or self.step is None, "a model, and only a model, says its step"
+        assert (self.config_sha256 is not None) == is_run, "a run, and only a run, says its config"
+        assert self.step is not None or not is_run, "a run, and only a run or a model, says its step"
 
     @staticmethod
     def of_model(origin: Origin, solver: Solver, *, guidance: float, seed: int) -> FakeSource:
@@ -71,11 +76,15 @@ class FakeSource:
         if isinstance(origin, WeightsInMemory):
             kind = "model" if origin.step is None else "run"
             return FakeSource(kind=kind, **asdict(origin), **how)
+        infos = [read_info(path) for path in origin]
+        averages = [info.config.get("average") for info in infos]
+        steps = [info.step for info in infos]
         return FakeSource(
             kind="model",
             name=" + ".join(map(short_name, origin)),
             sha256=" + ".join(map(sha256_of, origin)),
-            is_ema=all(read_info(path).config.get("average") != 0 for path in origin),
+            is_ema=None if None in averages else 0 not in averages,
+            step=steps[0] if len(set(steps)) == 1 else " + ".join(map(str, steps)),
             **how,
         )
 

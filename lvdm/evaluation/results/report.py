@@ -83,6 +83,8 @@ def _conditions(a: Result, b: Result) -> list[str]:
     if a.prompts is not None and b.prompts is not None:
         pairs += [("frames", a.prompts.frames, b.prompts.frames), ("prompts_sha256", a.prompts.sha256, b.prompts.sha256)]
     if a.real is not None and b.real is not None:
+        if None not in (a.real.split, b.real.split):
+            pairs.append(("split of the real videos", a.real.split, b.real.split))
         pairs.append(("fingerprint of the real videos", a.real.fingerprint, b.real.fingerprint))
         pairs.append(("pixels of the real clips (manifest)", a.real.manifest_sha256, b.real.manifest_sha256))
     found = [f"{what}: {_short(x)} and {_short(y)}" for what, x, y in pairs if x != y]

@@ -21,11 +21,13 @@ from lvdm.evaluation.protocols.protocol import EvalProtocol, differences
 from lvdm.evaluation.reconstruction import LEAST_SIDE
 from lvdm.evaluation.results.provenance import ExtractorFacts, FakeSource, Prompts, RealSource, now, package_versions
 from lvdm.evaluation.results.records import read_whole, record, write_content
+from lvdm.evaluation.sources.splits import WHOLE
 from lvdm.types import UserError
 
 FORMAT = 1
 NOT_COMPARABLE = "not comparable"
 PLAIN = ("num_real", "num_fake", "networks", "video_frames", "machine", "packages", "date")  # fields that a file has as they are
+LATER = ("scoring",)  # those that files of earlier versions lack
 SUFFIX = re.compile(r"_(n\d+|real\d+_fake\d+)$")
 
 
@@ -68,7 +70,9 @@ class Result:
     packages: dict[str, str] = field(default_factory=package_versions)
     date: str = field(default_factory=now)
     prompts: Prompts | None = None
+    scoring: dict[str, Any] = field(default_factory=dict)  # settings of intervals and of extrapolation
     manifest: Manifest | None = field(default=None, compare=False, repr=False)  # of the real clips; a file of its own
+    generated: Manifest | None = field(default=None, compare=False, repr=False)  # of the generated clips, likewise
 
     def __post_init__(self) -> None:
         assert (self.protocol is None) == (self.prompts is not None), "clips have a protocol, videos of prompts have prompts"
@@ -127,6 +131,8 @@ class Result:
         if base is not None and base.name != self.protocol.name:
             changes = differences(base, replace(self.protocol, name=base.name))
             found.append(f"custom protocol, which differs from {base.name} in {'; '.join(changes)}")
+        if self.real is not None and self.real.split == WHOLE:
+            found.append(f"the real videos are a {WHOLE}, which does not say whether it is a train or a test part")
         if self.has_fewer_clips:
             made = "reconstructed" if is_reconstruction else "generated"
             wanted = f"{self.protocol.num_real} real and {self.protocol.num_fake} {made}"
@@ -150,7 +156,7 @@ class Result:
             "extractor": asdict(self.extractor),
             "real": None if self.real is None else asdict(self.real),
             "fake": asdict(self.fake),
-            **{key: getattr(self, key) for key in PLAIN},
+            **{key: getattr(self, key) for key in (*PLAIN, *LATER)},
         }
 
     def _as_text_result(self, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -163,13 +169,14 @@ class Result:
             "frames": self.prompts.frames,
             "prompts_sha256": self.prompts.sha256,
             "fake": asdict(self.fake),
-            **{key: getattr(self, key) for key in ("machine", "packages", "date")},
+            **{key: getattr(self, key) for key in ("machine", "packages", "date", *LATER)},
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the result as JSON and, next to it, the manifest of its real clips."""
-        if self.manifest is not None:  # first: a result that is there is complete
-            write_manifest(Path(path).with_suffix(".manifest.jsonl"), self.manifest)
+        """Write the result as JSON and, next to it, the manifest of its real clips and that of its generated ones."""
+        for manifest, suffix in ((self.manifest, ".manifest.jsonl"), (self.generated, ".generated.jsonl")):
+            if manifest is not None:  # first: a result that is there is complete
+                write_manifest(Path(path).with_suffix(suffix), manifest)
         write_content(path, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
 
 
@@ -200,6 +207,7 @@ def _of_clips(content: dict[str, Any], path: str) -> Result:
         "fake": record(FakeSource, content["fake"], f"{path}: fake"),
         "real": None if content["real"] is None else record(RealSource, content["real"], f"{path}: real"),
         **{key: content[key] for key in PLAIN},
+        **{key: content[key] for key in LATER if key in content},
     }
     return Result(values=_values(content, path, Result(values={}, **parts).suffix), **parts)
 
@@ -214,6 +222,7 @@ def _of_prompts(content: dict[str, Any], path: str) -> Result:
         fake=record(FakeSource, content["fake"], f"{path}: fake"),
         prompts=Prompts(content["prompts_sha256"], tuple(content["frames"])),
         **{key: content[key] for key in ("machine", "packages", "date")},
+        **{key: content[key] for key in LATER if key in content},
     )
 
 

@@ -26,12 +26,12 @@ from lvdm.data.probing.usable import UsableVideos, find_usable
 from lvdm.data.reading.locations import Location, image_files, stamp
 from lvdm.data.reading.options import ReadingOptions
 from lvdm.evaluation.protocols.pixels import to_levels
+from lvdm.evaluation.sources.splits import PARTS, WHOLE, check_split, parts_below, split_of
 from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
 MAX_BROKEN = 0.2
-PARTS = {"train": ("train",), "test": ("test",), "train+test": ("train", "test")}  # folders of a split
 ANY = "a folder of videos, an npy or npz file, or the YAML of a data set; only generated videos may come from a model file"
 SHAPE = "uint8 (n, t, h, w, 3)"
 DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, MemoryError, OverflowError)  # of what numpy reads
@@ -66,6 +66,7 @@ class VideoSource:
     name: str
     parts: tuple[UsableVideos, ...]
     roots: tuple[str, ...]  # name of each part within the whole, "" for one
+    split: str = WHOLE  # what part of a data set these are
 
     kind = "videos"
 
@@ -108,7 +109,7 @@ def _stamp(location: Location) -> list[int]:
 
 @dataclass(frozen=True)
 class ArraySource:
-    """uint8 (n, t, h, w, 3), in memory or of an npy or npz file."""
+    """Levels (n, t, h, w, 3), in memory or of an npy or npz file: uint8, or float32 if the protocol does not round."""
 
     videos: np.ndarray
     path: Path | None = None
@@ -145,14 +146,19 @@ class ArraySource:
 
 
 def array_source(videos: np.ndarray | Tensor, *, quantise: str) -> ArraySource:
-    """Return the source of videos in memory: uint8 (n, t, h, w, 3), or floats in [-1, 1] (n, 3, t, h, w), which become levels."""
+    """Return the source of videos in memory: uint8 (n, t, h, w, 3), or floats in [-1, 1] (n, 3, t, h, w), which become levels.
+
+    Floats without one below 0 are refused, because they are almost surely in [0, 1].
+    """
     found = np.asarray(videos.detach().float().cpu() if isinstance(videos, Tensor) and videos.is_floating_point() else videos)
     if np.issubdtype(found.dtype, np.floating) and found.ndim == 5 and found.shape[1] == 3 and found.size:
         low, high = float(found.min()), float(found.max())
         if not -1.01 <= low <= high <= 1.01:  # NaN fails too
             raise UserError(f"videos are floats from {low:g} to {high:g}; expected -1 to 1")
+        if low >= 0 and high <= 1.01:
+            raise UserError(f"videos are floats from {low:g} to {high:g}, as in [0, 1]; expected [-1, 1]: give 2 * videos - 1")
         levels = to_levels(torch.from_numpy(np.array(found, np.float32)), quantise)
-        found = levels.permute(0, 2, 3, 4, 1).numpy()
+        return ArraySource(levels.permute(0, 2, 3, 4, 1).numpy())
     if found.dtype != np.uint8 or found.ndim != 5 or found.shape[-1] != 3 or 0 in found.shape:
         raise UserError(f"videos are {found.dtype} {found.shape}; expected {SHAPE}, or floats in [-1, 1] (n, 3, t, h, w)")
     return ArraySource(found)
@@ -163,13 +169,14 @@ def open_source(
 ) -> Source:
     """Return the source of an array, a folder of videos or of folders of images, an npy or npz file, or the YAML of a data set.
 
-    A folder that holds `train` or `test` is read by its split; any other one is read whole.
+    A folder that holds train and test parts is read by the split (see `parts_below`); any other one is read whole.
 
     Args:
-        split: the protocol's.
+        split: train, test or train+test.
         quantise: how floats become levels, the protocol's.
         allow: packages of the user's whose classes a YAML may name.
     """
+    check_split(split)
     if not isinstance(videos, str | Path):
         return array_source(videos, quantise=quantise)
     path = Path(videos)
@@ -181,12 +188,14 @@ def open_source(
         raise UserError(f"there is no {path}; give {ANY}")
     if not path.is_dir():
         raise UserError(f"{path} is no source; give {ANY}")
-    if not any((path / part).is_dir() for part in PARTS["train+test"]):
-        return VideoSource(path.name, (_found(path),), ("",))
-    missing = [part for part in PARTS[split] if not (path / part).is_dir()]
+    below = parts_below(path)
+    if not below:
+        return VideoSource(path.name, (_found(path),), ("",), split_of(path))
+    missing = [part for part in PARTS[split] if part not in below]
     if missing:
-        raise UserError(f"{path} has no {missing[0]}, and the protocol reads {split}; add that folder, or change the split")
-    return VideoSource(f"{path.name} ({split})", tuple(_found(path / part) for part in PARTS[split]), PARTS[split])
+        raise UserError(f"{path} has no {missing[0]}, and the split is {split}; add that folder, or change the split")
+    parts = tuple(_found(below[part]) for part in PARTS[split])
+    return VideoSource(f"{path.name} ({split})", parts, PARTS[split], split)
 
 
 def _found(root: Path) -> UsableVideos:
@@ -213,9 +222,9 @@ def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
 
 
 def videos_of(name: str, parts: Mapping[str, VideoFolder]) -> VideoSource:
-    """Return the videos of data sets, whole and as they are on disk, whatever clips the data sets cut from them."""
+    """Return the videos of the parts of a data set, whole and as they are on disk, whatever clips are cut from them."""
     found = tuple(_usable(videos) for videos in parts.values())
-    return VideoSource(name, found, tuple(parts) if len(parts) > 1 else ("",))
+    return VideoSource(name, found, tuple(parts) if len(parts) > 1 else ("",), "+".join(parts))
 
 
 @dataclass

@@ -39,7 +39,7 @@ class Extractor(Protocol):
     weights: str | None  # names of the files, with " + " between
     sha256: str | None  # their hashes, in the same order
 
-    def __call__(self, clips: Tensor) -> Tensor: ...  # uint8 (b, t, h, w, 3), any device -> float32 (b, dim)
+    def __call__(self, clips: Tensor) -> Tensor: ...  # levels (b, t, h, w, 3), uint8 or not rounded -> float32 (b, dim)
 
 
 class FrozenFeatures:
@@ -78,7 +78,7 @@ class FrozenFeatures:
 
     @torch.no_grad()
     def __call__(self, clips: Tensor) -> Tensor:
-        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype != torch.uint8:
+        if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype not in (torch.uint8, torch.float32):
             got = f"{str(clips.dtype).removeprefix('torch.')} {tuple(clips.shape)}"
             raise UserError(f"{self.name} takes clips as uint8 (b, t, h, w, 3), not {got}")
         check_frames(self, clips.shape[1])
