@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from lvdm.config.keys import hint
 from lvdm.jobs.load import load
@@ -85,7 +84,7 @@ def sample(
     require(integer(1), num=num)
     require(integer(0), seed=seed)
     out = _opened(out, settings.fps, seed)
-    context = _encode_prompts(model, prompts)
+    context = model.encode_prompts(prompts) if prompts else None
     size = auto_batch(2 * math.prod(settings.latent_shape), model.device) if batch_size is None else batch_size
     numbers = range(num * max(1, len(prompts))) if videos is None else videos
 
@@ -159,14 +158,6 @@ def _opened(out: Output | str | Path | None, fps: float | None, seed: int) -> Ou
     if out is not None:
         out.folder.mkdir(parents=True, exist_ok=True)
     return out
-
-
-def _encode_prompts(model: VideoModel, prompts: Sequence[str]) -> Tensor | None:
-    if not prompts:
-        return None
-    if model.text_encoder is None:
-        raise UserError(f"{model.name} has no text encoder to read a prompt; leave it out or take a text-to-video model")
-    return model.text_encoder(list(prompts))
 
 
 def _is_same(a: Model, b: Model) -> bool:
