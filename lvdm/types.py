@@ -131,6 +131,12 @@ def check_inputs(given: Iterable[str], inputs: DenoiserInputs, *, network: str =
         raise UserError(f"{network} {_NOT_TAKEN[refused[0]]}")
 
 
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Refuse classes that a network does not have, such as its embedding could not look up."""
+    if len(labels) and int(labels.max()) >= classes:
+        raise UserError(f"a label is {int(labels.max())}, and the network knows classes 0 to {classes - 1}; raise num_labels")
+
+
 _FILL = {"frames": 0, "mask": 0, "frame_noise": ABSENT, "label": ABSENT, "previous": 0}
 
 

@@ -56,6 +56,7 @@ class ModelInfo:
     scale: float = 1.0  # latent = scale * (z + shift)
     shift: float = 0.0
     sampling: dict[str, Any] = field(default_factory=dict)  # latent_shape [c, t, h, w], key_stride, fps, size, defaults
+    trained: dict[str, Any] | None = None  # tasks, strides, given latents, classes, fps; None: not recorded
     step: int = 0
     config: dict[str, Any] = field(default_factory=dict)  # the run's resolved config
     data_fingerprint: str = ""
@@ -69,6 +70,7 @@ RULES = {
     "scale": number(1e-30, 1e30),
     "shift": number(-1e30, 1e30),
     **dict.fromkeys(("sampling", "config"), MAPPING),
+    "trained": optional(MAPPING),
     "step": integer(0),
     **dict.fromkeys(("data_fingerprint", "version"), TEXT),
 }

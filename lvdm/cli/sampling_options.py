@@ -55,6 +55,9 @@ def add_long_video(parse: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--gap-batch", default="auto", metavar="auto|N", help="gap windows sampled at once (default auto: by memory)"
     )
+    what = group.add_mutually_exclusive_group()
+    what.add_argument("--label", type=int, metavar="L", help="class of the videos, for models trained with classes")
+    what.add_argument("--prompt", metavar="TEXT", help="text of the videos, for models with a text encoder")
     group.add_argument("--lead-in", type=int, metavar="N", help="frames sampled before the first one and left out")
 
 

@@ -29,7 +29,7 @@ from lvdm.data.reading.options import Reader, ReadingOptions
 from lvdm.data.reading.readers import HeldVideo
 from lvdm.rules import integer, require
 from lvdm.seeding import clip_generator
-from lvdm.types import UserError
+from lvdm.types import ABSENT, UserError
 
 AT_ONCE = 128  # frames decoded before they are resized
 
@@ -138,6 +138,16 @@ class VideoFolder(Dataset[dict[str, Any]]):
     def names(self) -> list[str]:
         """The name below root of each usable video; an item's `index` counts here."""
         return [video.name for video in self.usable.videos]
+
+    @property
+    def labels(self) -> list[int]:
+        """The class of each usable video, ABSENT for none."""
+        return [ABSENT if video.description.label is None else video.description.label for video in self.usable.videos]
+
+    @property
+    def rates(self) -> list[float]:
+        """The frames per second of items, of each video that states them."""
+        return [facts.fps / self.stride for facts in self.usable.facts if facts.fps]
 
     def __len__(self) -> int:
         count = len(self.usable.videos)

@@ -110,6 +110,25 @@ def check_cached_latents(data: VideoData, module: Module) -> None:
             _check_source(f"cached latents of {name}", "autoencoder", part.codec_fingerprint, module.codec, "codec_weights")
 
 
+def check_labels(data: VideoData, module: Module) -> None:
+    """Refuse a network with classes without videos of its classes; of a user's own data set each batch is checked."""
+    classes = module.num_labels if isinstance(module, LatentDiffusion) else 0
+    if not classes:
+        return
+    for name, part in _parts(data, LatentClips | VideoFolder):
+        labels = part.labels
+        if all(label < 0 for label in labels):
+            raise UserError(
+                f"the denoiser has num_labels {classes}, but no video of {name} has a class; add labels, see docs/data.md, or "
+                "leave num_labels out"
+            )
+        if max(labels) >= classes:
+            raise UserError(
+                f"the data of {name} has class {max(labels)}, and the denoiser knows 0 to {classes - 1}; "
+                f"set num_labels: {max(labels) + 1}"
+            )
+
+
 def check_text(data: VideoData, module: Any) -> None:
     """Refuse a network that reads text without text of its width and text encoder, and text for any other network."""
     reads = isinstance(module, LatentDiffusion) and module.reads_text
@@ -220,7 +239,7 @@ def _check_tasks(module: LatentDiffusion, clip: Shape, data: str) -> None:
     """Draw once from zeros, so that windows and masks that do not fit raise their errors."""
     zeros = torch.zeros(1, *clip)
     batch = {"latent": zeros, "latent_std": zeros, "index": torch.zeros(1, dtype=torch.long), "fps": torch.ones(1)}
-    batch["context"] = torch.zeros(1, 1, 1)
+    batch |= {"context": torch.zeros(1, 1, 1), "label": torch.zeros(1, dtype=torch.long)}
     for name, task in module.tasks.items():
         with _about(f"the task {name} on the data of {data}"):
             module.draw(batch, [task], generator_for(0))

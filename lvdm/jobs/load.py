@@ -20,6 +20,7 @@ from lvdm.models.codec import DECODE_WINDOW, Codec
 from lvdm.processes import as_device
 from lvdm.rules import PATH, require
 from lvdm.sampling.pipeline import Loaded, SamplingSettings, VideoModel
+from lvdm.sampling.trained import Trained
 from lvdm.types import TextEncoder, UserError, check_autoencoder, check_denoiser
 
 AUTOCAST = (torch.bfloat16, torch.float16)
@@ -61,6 +62,7 @@ def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtyp
         schedule=file.build(info.schedule, "schedule"),
         objective=file.build(info.objective, "objective"),
         settings=settings,
+        trained=file.trained(info),
         text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
         loaded=Loaded(file.path, codec, denoiser),
     )
@@ -94,6 +96,11 @@ class _File:
     def settings(self, info: ModelInfo) -> SamplingSettings:
         with self._named("{} describes its sampling wrongly"):
             return SamplingSettings.read(info.sampling)
+
+    def trained(self, info: ModelInfo) -> Trained | None:
+        """Return what the model was trained to do; files of earlier versions do not say."""
+        with self._named("{} describes its training wrongly"):
+            return None if info.trained is None else Trained.read(info.trained)
 
     def codec(self, info: ModelInfo) -> Codec:
         """The autoencoder with its scale."""

@@ -12,6 +12,7 @@ from torch import nn
 from lvdm.checkpoints.model_file import ModelInfo, load_weights, read_model
 from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings
+from lvdm.sampling.trained import Trained
 from lvdm.types import TextEncoder, UserError
 
 logger = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ def model_info(
     step: int,
     data_fingerprint: str,
     text_encoder: TextEncoder | None = None,
+    trained: Trained | None = None,
 ) -> ModelInfo:
     """Return the description of a model file, with the nodes that build its networks from the resolved config of the run."""
     params = config["model"]["params"]
@@ -39,6 +41,7 @@ def model_info(
         scale=codec.scale,
         shift=codec.shift,
         sampling={"decode_window": codec.decode_window} | ({} if sampling is None else asdict(sampling)),
+        trained=None if trained is None else asdict(trained),
         step=step,
         config=config,
         data_fingerprint=data_fingerprint,

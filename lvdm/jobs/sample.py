@@ -91,7 +91,8 @@ def sample(
     numbers = _numbers(num, prompts, videos)
     loaded = as_model(model, device, dtype, allow, "model")
     settings, solver = loaded.trained_settings(), loaded.solver(how)
-    context, frames = _encode_prompts(loaded, prompts), loaded.codec.frames_of(settings.latent_shape[1])
+    context = loaded.encode_prompts(prompts) if prompts else None
+    frames = loaded.codec.frames_of(settings.latent_shape[1])
     files = None
     if out is not None:
         out = as_output(out)
@@ -164,11 +165,3 @@ def _kept(made: Iterator[tuple[int, np.ndarray]], model: VideoModel, files: Outp
     _, t, h, w = model.trained_settings().latent_shape
     side = model.codec.spatial_factor
     return np.empty((0, model.codec.frames_of(t), h * side, w * side, 3), np.uint8)
-
-
-def _encode_prompts(model: VideoModel, prompts: Sequence[str]) -> Tensor | None:
-    if not prompts:
-        return None
-    if model.text_encoder is None:
-        raise UserError(f"{model.name} has no text encoder to read a prompt; leave it out or take a text-to-video model")
-    return model.text_encoder(list(prompts))

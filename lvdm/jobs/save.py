@@ -66,6 +66,7 @@ def save(
         scale=codec.scale,
         shift=codec.shift,
         sampling={"decode_window": codec.decode_window} | settings,
+        trained=None if model.trained is None else asdict(model.trained),
         step=step,
         config=description.get("config", {}),
         data_fingerprint=description.get("data_fingerprint", ""),

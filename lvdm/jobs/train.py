@@ -15,7 +15,17 @@ from omegaconf import DictConfig
 
 from lvdm.config import instantiate, save_config, to_dict
 from lvdm.data import VideoData
-from lvdm.jobs.checks import SEED, Module, check_cached_latents, check_checkpoint, check_pace, check_run, check_text, clip_shapes
+from lvdm.jobs.checks import (
+    SEED,
+    Module,
+    check_cached_latents,
+    check_checkpoint,
+    check_labels,
+    check_pace,
+    check_run,
+    check_text,
+    clip_shapes,
+)
 from lvdm.jobs.evaluate_in_training import planned
 from lvdm.jobs.load import load
 from lvdm.jobs.lock import only_one
@@ -24,10 +34,12 @@ from lvdm.jobs.resume import check_unchanged, checkpoint_to_resume
 from lvdm.jobs.run_config import read_run_config
 from lvdm.jobs.run_folder import RunFolder
 from lvdm.jobs.settings import Config, Overrides, as_list
+from lvdm.jobs.trained import trained_by
 from lvdm.jobs.trainer import build_callbacks, build_trainer, compile_network, fit, move_stepping, with_own
 from lvdm.rules import require
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.training.checkpointing import SaveCheckpoints
+from lvdm.training.diffusion import LatentDiffusion
 from lvdm.training.signals import SaveOnSignal
 from lvdm.types import UserError
 
@@ -96,6 +108,8 @@ def _train_in(folder: RunFolder, config: DictConfig, resume: str, *, allow_chang
     module = _build_module(config, allow=allow)
     data = instantiate(config.data, allow=allow)
     _check_all(settings, module, data, checkpoint)
+    if isinstance(module, LatentDiffusion):
+        module.trained = trained_by(module, data)
     evaluation = planned(settings, module, data, allow=allow)
     move_stepping(module, trainer_settings := instantiate(settings["trainer"], allow=allow))
     fingerprint = data.train.fingerprint()
@@ -137,6 +151,7 @@ def _check_all(settings: dict[str, Any], module: Module, data: VideoData, checkp
     clips = clip_shapes(data, module, look=True)
     check_cached_latents(data, module)
     check_text(data, module)
+    check_labels(data, module)
     check_run(settings, module, clips)
     check_pace(settings["trainer"], len(data.train_dataloader()))
     if checkpoint is not None:

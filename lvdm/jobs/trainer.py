@@ -72,6 +72,7 @@ def build_callbacks(
         if module.global_rank == 0:
             text = getattr(module, "text_encoder", None)
             facts: dict[str, Any] = {"step": step, "data_fingerprint": data_fingerprint, "text_encoder": text}
+            facts["trained"] = getattr(module, "trained", None)
             save_model(folder.model, tensors, model_info(settings, module.codec, sampling, **facts))
 
     def written() -> int:

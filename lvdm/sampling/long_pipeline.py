@@ -16,13 +16,15 @@ import torch
 from torch import Tensor
 
 from lvdm.rules import integer, require
+from lvdm.sampling.content import Content
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import LongKeywords, LongOptions, SamplingSettings
 from lvdm.sampling.output import OutputFiles
 from lvdm.sampling.pipeline import VideoModel, auto_batch, check_level, to_uint8
+from lvdm.sampling.trained import check_key_stride, check_level_trained, check_pattern, check_rate
 from lvdm.sampling.windows import Plan, plan
-from lvdm.types import UserError, VideoCodec
+from lvdm.types import DenoiserInputs, UserError, VideoCodec, check_inputs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -43,15 +45,16 @@ class LongVideo:
     keys: WindowSampler
     gaps: WindowSampler | None
     start: Tensor  # (1, c, n, h, w)
-    gap_batch: int | str
+    options: LongOptions
     lead_in: int  # the plan's first frames, which are left out
+    infill: VideoModel | None = None
 
     def latents(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
         """Yield latents (v, c, t, h, w) of these videos of a seed, in order, as they are sampled; the lead-in comes first."""
         return long_latents(
             self.plan,
-            keys=self.keys,
-            gaps=self.gaps,
+            keys=_showing(self.predict, self.keys, self.options, seed, videos),
+            gaps=None if self.gaps is None else _showing(self.infill or self.predict, self.gaps, self.options, seed, videos),
             start=self.start.expand(len(videos), -1, -1, -1, -1),
             noise_for=lambda stage, index: VideoNoise(seed, videos, stage=(STAGES[stage], index)),
             gap_batch=self._gaps_at_once(len(videos)),
@@ -101,8 +104,8 @@ class LongVideo:
         }
 
     def _gaps_at_once(self, videos: int) -> int:
-        if self.gaps is None or self.gap_batch != "auto":
-            return 1 if self.gaps is None else int(self.gap_batch)
+        if self.gaps is None or self.options.gap_batch != "auto":
+            return 1 if self.gaps is None else int(self.options.gap_batch)
         assert self.plan.gap_window is not None
         c, _, h, w = self.start.shape[1:]
         passes = 1 if self.gaps.guidance == 0 else 2
@@ -154,13 +157,15 @@ def prepare_long_video(
         start_latents=known.shape[2],
     )
     _check_mask(predict, infill, made)
+    _check_trained(predict, infill, made)
+    _check_content(predict, infill, options)
     _warn(predict, made)
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
-        return LongVideo(made, predict, keys, None, known, options.gap_batch, lead_in)
+        return LongVideo(made, predict, keys, None, known, options, lead_in)
     steps = _or(options.gap_steps, _or(options.steps, filling.gap_steps))
     gaps = _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
-    return LongVideo(made, predict, keys, gaps, known, options.gap_batch, lead_in)
+    return LongVideo(made, predict, keys, gaps, known, options, lead_in, infill)
 
 
 def latents_covering(frames: int, codec: VideoCodec) -> int:
@@ -173,6 +178,10 @@ def _window_sampler(model: VideoModel, options: LongOptions, *, stride: int, lev
     settings = model.trained_settings()
     assert model.schedule is not None and model.denoiser is not None
     check_level(level, model)
+    if model.denoiser.inputs.noise_level is not None:
+        check_level_trained(model.trained, model.name, level)
+    if model.denoiser.inputs.fps:
+        check_rate(model.trained, model.name, settings.fps)
     return WindowSampler(
         predict=model.predictor(),
         schedule=model.schedule,
@@ -230,10 +239,53 @@ def _check_mask(predict: VideoModel, infill: VideoModel | None, made: Plan) -> N
             )
 
 
+def _check_trained(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
+    """Refuse windows that the models were never trained to sample, and warn of some that they were not trained on."""
+    if infill is not None:
+        check_key_stride(predict.trained, predict.name, made.key_stride)
+        if made.num_gap_windows:
+            check_pattern(infill.trained, infill.name, made.gap_window_at(0).given, stride=1)
+    for index in range(min(2, made.num_key_windows)):  # the others are given what the second is
+        check_pattern(predict.trained, predict.name, made.key_window(index).given, stride=made.key_stride)
+
+
+def _check_content(predict: VideoModel, infill: VideoModel | None, options: LongOptions) -> None:
+    """Refuse a class or prompt that no model takes, or that a model does not know."""
+    asked = {"label": options.label, "context": options.prompt}
+    models = [predict] if infill is None or infill is predict else [predict, infill]
+    for part, value in asked.items():
+        if value is not None and not any(_takes(model, part) for model in models):
+            check_inputs([part], _inputs(predict), network=predict.name)
+    for model in models:
+        _content(model, options, options.guidance, 0, [0])
+
+
+def _showing(model: VideoModel, sampler: WindowSampler, options: LongOptions, seed: int, videos: Sequence[int]) -> WindowSampler:
+    return replace(sampler, content=_content(model, options, sampler.guidance, seed, videos))
+
+
+def _content(model: VideoModel, options: LongOptions, guidance: float | None, seed: int, videos: Sequence[int]) -> Content:
+    """Return what the videos show, of what this model takes; the other model may take more."""
+    label = options.label if _takes(model, "label") else None
+    prompt = options.prompt if _takes(model, "context") else None
+    context = None if prompt is None else model.encode_prompts([prompt])
+    return model.content(videos, seed=seed, label=label, context=context, guidance=guidance)
+
+
+def _takes(model: VideoModel, part: str) -> bool:
+    inputs = _inputs(model)
+    return inputs.num_labels > 0 if part == "label" else inputs.context_dim is not None
+
+
+def _inputs(model: VideoModel) -> DenoiserInputs:
+    model.trained_settings()
+    assert model.denoiser is not None
+    return model.denoiser.inputs
+
+
 def _warn(predict: VideoModel, made: Plan) -> None:
     stride = predict.trained_settings().key_stride
-    assert predict.denoiser is not None
-    if made.key_stride == 1 and stride > 1 and not predict.denoiser.inputs.fps:
+    if made.key_stride == 1 and stride > 1 and not _inputs(predict).fps:
         words = "%s was trained on latents %d apart: without an infill model its video runs that much faster"
         logger.warning(words, predict.name, stride)
     if 0 < made.known_keys < made.overlap:

@@ -17,11 +17,12 @@ from lvdm.diffusion.guidance import guided
 from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
+from lvdm.sampling.content import Content
 from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.samplers import OnStep
 from lvdm.sampling.solver import Solver
 from lvdm.sampling.windows import Plan, Window
-from lvdm.types import Condition, DenoiserInputs, Noise, Predictor
+from lvdm.types import Condition, Denoise, DenoiserInputs, Noise, Predictor
 
 NoiseFor = Callable[[str, int], VideoNoise]  # ("key" or "gap", index of the window) -> its noise, from the beginning
 OnLatents = Callable[[float], None]  # called with the latents sampled since the last call, in fractions within a window
@@ -39,6 +40,7 @@ class WindowSampler:
         guidance: weight w against the pass that is given nothing; 0 is one pass.
         fps: frames per second of a window as the network sees it; None if it takes none.
         inputs: what the network takes.
+        content: what the videos show. If it guides, guidance is against the pass without it, and given frames stay.
     """
 
     predict: Predictor
@@ -48,6 +50,7 @@ class WindowSampler:
     guidance: float
     fps: float | None
     inputs: DenoiserInputs = DenoiserInputs(mask=True, noise_level="time", fps=True)
+    content: Content = Content()
 
     @torch.no_grad()
     def __call__(self, frames: Tensor, given: Sequence[int], noise: Noise, on_step: OnStep | None = None) -> Tensor:
@@ -56,11 +59,15 @@ class WindowSampler:
         mask = torch.zeros(len(frames), 1, frames.shape[2], 1, 1, device=frames.device)
         mask[:, :, list(given)] = 1
         if not given:
-            denoise = guided(self.predict, self._condition(frames, mask), scale=0.0)
-            return self.solver(denoise, x, noise=noise, on_step=on_step)
+            return self.solver(self._guided(frames, mask, self.content.guides), x, noise=noise, on_step=on_step)
         written = self._perturbed(frames, noise) * mask
-        denoise = guided(self.predict, self._condition(written, mask), scale=self.guidance)
+        denoise = self._guided(written, mask, True)
         return self.solver(denoise, x, noise=noise, before_step=lambda x: write_frames(x, written, mask), on_step=on_step)
+
+    def _guided(self, frames: Tensor, mask: Tensor, has_other_pass: bool) -> Denoise:
+        cond = self._condition(frames, mask)
+        other = self.content.left_out(cond) if self.content.guides else None
+        return guided(self.predict, cond, other, scale=self.guidance if has_other_pass else 0.0)
 
     def _perturbed(self, frames: Tensor, noise: Noise) -> Tensor:
         if self.level == 0:
@@ -74,12 +81,13 @@ class WindowSampler:
         def per_sample(value: float) -> Tensor:
             return torch.full((len(frames),), value, device=frames.device)
 
-        return Condition(
+        cond = Condition(
             frames=frames,
             mask=mask,
             frame_noise=per_sample(self.level),
             fps=None if self.fps is None else per_sample(float(self.fps)),
-        ).taken_by(self.inputs)
+        )
+        return self.content.given_to(cond, len(frames)).taken_by(self.inputs)
 
 
 @torch.no_grad()

@@ -112,7 +112,9 @@ class SampleOptions:
 
 @dataclass(frozen=True)
 class LongOptions(SampleOptions):
-    """Options of a long video; None takes the model's own setting. Guidance is against the pass that is given no frames.
+    """Options of a long video; None takes the model's own setting.
+
+    Guidance by a label or prompt is against the pass without it. Without either it is against the pass that is given no frames.
 
     Args:
         frames: of the whole video, a start included.
@@ -121,6 +123,7 @@ class LongOptions(SampleOptions):
         overlap: keys that a window is given from the one before.
         key_stride: latents from one key to the next.
         gap_batch: gap windows filled at once, or "auto".
+        label: class of the video. prompt: its text.
         lead_in: frames sampled before the first one and left out, because a video's beginning is its weakest part.
     """
 
@@ -132,6 +135,8 @@ class LongOptions(SampleOptions):
     key_stride: int | None = None
     gap_batch: int | str = "auto"
     lead_in: int | None = None
+    label: int | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

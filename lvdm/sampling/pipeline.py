@@ -7,7 +7,7 @@ eps = eps_c + w (eps_c - eps_u), so that w = 0 is off.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,13 @@ from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.rules import integer, optional, require
+from lvdm.sampling.content import Content, check_texts, choose_labels, has_null_class
 from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
-from lvdm.types import ABSENT, Condition, Denoiser, DenoiserInputs, Predictor, TextEncoder, UserError, VideoCodec, check_inputs
+from lvdm.sampling.trained import Trained, check_rate, short_stride, warn_once
+from lvdm.types import Condition, Denoiser, DenoiserInputs, Predictor, TextEncoder, UserError, VideoCodec, check_inputs
 
 SHORT = 0  # first number of a noise stream's stage: what kind of window it is for
 CPU_ELEMENTS = 20_000  # latent elements in one batch on a CPU: more fall out of its cache and are slower (measured)
@@ -52,6 +54,7 @@ class VideoModel:
         device: where the networks are.
         dtype: the network runs in this type by autocast; None is float32.
         text_encoder: prompts to context, if the model reads text.
+        trained: what it was trained to do, if that is recorded.
         name: its name in messages.
         description: of its model file, if it was loaded from one: how its parts are built, and what they were trained on.
         loaded: the model file, and the networks that were read from it.
@@ -65,6 +68,7 @@ class VideoModel:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype | None = None
     text_encoder: TextEncoder | None = None
+    trained: Trained | None = None
     name: str = "the model"
     description: Mapping[str, Any] = field(default_factory=dict)
     loaded: Loaded | None = None
@@ -106,7 +110,7 @@ class VideoModel:
         Args:
             steps, sampler, eta, guidance: as in `SampleOptions`; None takes the model's own.
             batch_size: videos at once, which changes time and memory only. None: as many as are useful.
-            label: class of all videos, or one for each.
+            label: class of all videos, or one for each; None is `choose_labels`.
             context: text features (n, l, d), or (1, l, d) for all.
             noise: a given start (n, c, t, h, w) instead of the seed's.
             on_progress: called after every step with its share of the work, in videos.
@@ -115,8 +119,13 @@ class VideoModel:
         require(VIDEO_NUMBER, first=first)
         solver = self.solver(SampleOptions(sampler, steps, eta))
         shape = self._window_shape(num, noise)
-        cond, uncond = self._conditions(num, label, context, guidance)
-        scale = 0.0 if uncond is None else self._guidance(guidance)
+        content = self.content(range(first, first + num), seed=seed, label=label, context=context, guidance=guidance)
+        if guidance and not content.guides:
+            why = "without a label or text there is nothing to guide by"
+            why = why if content.label is None else f"{self.name} has no null class, because its label_dropout was 0"
+            raise UserError(f"guidance is {guidance}, but {why}; leave it out")
+        cond, scale = self._condition(num, content), self._guidance(guidance) if content.guides else 0.0
+        uncond = content.left_out(cond) if scale else None
         require(optional(integer(1)), batch_size=batch_size)
         size = batch_size or auto_batch(int(np.prod(shape)) * (1 if scale == 0 else 2), self.device)
         made = []
@@ -155,29 +164,58 @@ class VideoModel:
             )
         return self.settings
 
-    def _conditions(
-        self, num: int, label: int | Sequence[int] | None, context: Tensor | None, guidance: float | None
-    ) -> tuple[Condition, Condition | None]:
-        """Return the condition of the videos, and that of the unconditional pass if it differs."""
-        settings = self.trained_settings()
+    def content(
+        self,
+        videos: Sequence[int],
+        *,
+        seed: int,
+        label: int | Sequence[int] | None,
+        context: Tensor | None,
+        guidance: float | None,
+    ) -> Content:
+        """Return what these videos of a seed show: see `choose_labels`. The context is (1, l, d) for all or (n, l, d)."""
+        self.trained_settings()
+        assert self.denoiser is not None
+        inputs = self.denoiser.inputs
+        known: dict[str, Any] = {"classes": inputs.num_labels, "trained": self.trained, "name": self.name}
+        labels = choose_labels(label, videos, seed=seed, **known)
+        empty = None
+        if context is not None:
+            check_inputs(["context"], inputs, network=self.name)
+            context = check_texts(len(videos), context).to(self.device)
+            empty = self._empty_prompt() if self._guidance(guidance) else None
+        return Content(
+            label=None if labels is None else torch.tensor(labels, device=self.device),
+            context=context,
+            empty=empty,
+            guides=context is not None or (labels is not None and has_null_class(self.trained)),
+        )
+
+    def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
+        """Return the text features (n, l, d) of prompts."""
+        if self.text_encoder is None:
+            raise UserError(f"{self.name} has no text encoder to read a prompt; leave it out or take a text-to-video model")
+        return self.text_encoder(list(prompts))
+
+    def _empty_prompt(self) -> Tensor:
+        if self.text_encoder is None:
+            raise UserError(f"{self.name} has no text encoder to make the empty prompt that guidance needs; give guidance 0")
+        if self.trained is not None and self.trained.empty_caption == 0:
+            warn_once(f"{self.name} was never trained on the empty caption, which guidance compares with: expect poor videos")
+        return self.text_encoder([""])
+
+    def _condition(self, num: int, content: Content) -> Condition:
+        """Return the condition of short clips, at the frame rate of the task that samples them."""
+        settings, stride = self.trained_settings(), short_stride(self.trained, self.name)
+        assert self.denoiser is not None
+        inputs = self.denoiser.inputs
+        if inputs.fps:
+            check_rate(self.trained, self.name, settings.fps)
         cond = Condition(
-            label=None if label is None else self._labels(num, label),
-            context=None if context is None else self._texts(num, context),
-            fps=None if settings.fps is None else torch.full((num,), float(settings.fps), device=self.device),
+            fps=None if settings.fps is None else torch.full((num,), float(settings.fps) / stride, device=self.device),
             frame_noise=self._level_without_frames(num, settings),
         )
-        assert self.denoiser is not None
-        check_inputs(cond.given, self.denoiser.inputs, network=self.name)
-        cond = cond.taken_by(self.denoiser.inputs)
-        if label is None and context is None:
-            if guidance:
-                raise UserError(f"guidance is {guidance}, but without a label or text there is nothing to guide by; leave it out")
-            return cond, None
-        if context is not None and self._guidance(guidance):
-            if self.text_encoder is None:
-                raise UserError(f"{self.name} has no text encoder to make the empty prompt that guidance needs; give guidance 0")
-            context = self._texts(num, self.text_encoder([""]))
-        return cond, replace(cond, label=None if cond.label is None else torch.full_like(cond.label, ABSENT), context=context)
+        return content.given_to(cond, num).taken_by(inputs)
 
     def _level_without_frames(self, num: int, settings: SamplingSettings) -> Tensor | None:
         """Return a level for networks that embed it: in training they got one for every sample, with given frames or without."""
@@ -196,22 +234,6 @@ class VideoModel:
 
     def _guidance(self, guidance: float | None) -> float:
         return self.trained_settings().guidance if guidance is None else guidance
-
-    def _texts(self, num: int, context: Tensor) -> Tensor:
-        if context.ndim != 3 or len(context) not in (1, num):
-            raise UserError(f"the context has shape {tuple(context.shape)}; {num} videos need (1, l, d) or ({num}, l, d)")
-        return context.to(self.device).expand(num, -1, -1)
-
-    def _labels(self, num: int, label: int | Sequence[int]) -> Tensor:
-        labels = torch.as_tensor(label, dtype=torch.long, device=self.device).reshape(-1)
-        assert self.denoiser is not None
-        classes = self.denoiser.inputs.num_labels
-        if len(labels) not in (1, num):
-            raise UserError(f"{len(labels)} labels came for {num} videos; give one, or one for each")
-        if not all(0 <= number < classes for number in labels.tolist()):
-            known = f"classes 0 to {classes - 1}" if classes else "no classes"
-            raise UserError(f"the label is {label}, and {self.name} knows {known}")
-        return labels.expand(num).contiguous()
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,12 @@ from lvdm.diffusion.process import q_sample
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.diffusion.training_times import TrainingTimes, UniformTimes, draw_levels
 from lvdm.models.codec import Codec
-from lvdm.rules import integer, require
+from lvdm.rules import integer, number, require
+from lvdm.sampling.trained import Trained
 from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.seeding import ALONE, Share, generator_for, sample_noise
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
-from lvdm.types import Batch, Condition, TextEncoder, UserError, check_denoiser, check_inputs
+from lvdm.types import ABSENT, Batch, Condition, TextEncoder, UserError, check_denoiser, check_inputs, check_labels
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class LatentDiffusion(SteppedModule):
         sample_posterior: train on samples of the autoencoder's posterior, as published, not on its mean.
         text_encoder: the frozen encoder of captions, and of the empty caption, for a denoiser that reads text.
         empty_caption: probability of replacing a caption by the empty one, for guidance (.1 is usual).
+        label_dropout: probability of leaving a class out, which trains the null class that guidance by class needs.
         optimizer, learning_rate: the optimizer and the schedule of its rate.
         seed: all random numbers are functions of (seed, step, sample).
     """
@@ -107,6 +109,7 @@ class LatentDiffusion(SteppedModule):
         sample_posterior: bool = False,
         text_encoder: TextEncoder | None = None,
         empty_caption: float = 0.0,
+        label_dropout: float = 0.0,
         optimizer: OptimizerSettings | None = None,
         learning_rate: LearningRate | None = None,
         seed: int = 0,
@@ -123,11 +126,15 @@ class LatentDiffusion(SteppedModule):
         self.elementwise_loss, self.weight = loss or L2Loss(), weight or UniformWeight()
         self.times = times or UniformTimes()
         self.given, self.sample_posterior, self.seed = given or GivenFrames(), sample_posterior, seed
-        self.text_encoder, self.empty_caption = text_encoder, empty_caption
+        self.text_encoder, self.empty_caption, self.label_dropout = text_encoder, empty_caption, label_dropout
+        self.trained: Trained | None = None  # what the run trains, for its previews and model file
         self._new_fractions: list[float] = []  # of the batches accumulated so far, if given frames do not count in the loss
         self._empty: Tensor | None = None  # the features of the empty caption, once they were needed
         self._check_given(is_set=given is not None)
         self._check_text()
+        require(number(0, 1), label_dropout=label_dropout)
+        if label_dropout and not self.num_labels:
+            raise UserError("label_dropout has no effect on a denoiser without classes; leave it out, or set its num_labels")
 
     def _check_given(self, *, is_set: bool) -> None:
         """Refuse given frames that the network does not take, and levels that do not exist."""
@@ -144,6 +151,10 @@ class LatentDiffusion(SteppedModule):
                 f"given.max_level is {self.given.max_level}, but there are {levels} levels: steps of the schedule, or the "
                 "denoiser's num_noise_levels; lower it or raise those"
             )
+
+    @property
+    def num_labels(self) -> int:
+        return self.denoiser.inputs.num_labels
 
     @property
     def reads_text(self) -> bool:
@@ -196,6 +207,7 @@ class LatentDiffusion(SteppedModule):
         generator, share = generator_for(self.seed, self.global_step, batch_idx), self.share
         tasks = draw_tasks(self.tasks, len(batch["index"]) * share.processes, generator)
         draw = self.without_some_captions(self.draw(batch, tasks, generator, share), generator, share)
+        draw = self.without_some_labels(draw, generator, share)
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + share.rank)  # of dropout, which takes no generator
         loss = self.loss(draw).loss
         self.log("train/loss", loss, prog_bar=True, batch_size=len(draw.t))
@@ -211,6 +223,17 @@ class LatentDiffusion(SteppedModule):
             fraction = sum(self._new_fractions) / len(self._new_fractions)
             torch._foreach_div_([p.grad for p in self.trained_parameters() if p.grad is not None], fraction)
             self._new_fractions.clear()
+
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Check the classes of a batch where that costs no synchronisation."""
+        if self.num_labels:
+            if "label" not in batch:
+                raise UserError(
+                    f"the denoiser has num_labels {self.num_labels}, but the data has no classes; give every item a label "
+                    "(-1 for none), or leave num_labels out"
+                )
+            check_labels(batch["label"], self.num_labels)
+        return batch
 
     # Text ------------------------------------------------------------------------------------------------------------
 
@@ -233,6 +256,14 @@ class LatentDiffusion(SteppedModule):
         context = draw.cond.context
         chosen = torch.where(is_empty[:, None, None].to(context.device), self.empty_context().to(context), context)
         return replace(draw, cond=replace(draw.cond, context=chosen))
+
+    def without_some_labels(self, draw: LossInputs, generator: torch.Generator, share: Share = ALONE) -> LossInputs:
+        """Return the draw without class for a fraction of the samples; `generator` is the same in each process."""
+        if draw.cond.label is None or self.label_dropout == 0:
+            return draw
+        is_left_out = share.of(torch.rand(len(draw.t) * share.processes, generator=generator) < self.label_dropout)
+        label = draw.cond.label.masked_fill(is_left_out.to(draw.cond.label.device), ABSENT)
+        return replace(draw, cond=replace(draw.cond, label=label))
 
     def empty_context(self) -> Tensor:
         """(1, n, d) of the empty caption."""

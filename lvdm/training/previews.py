@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import logging
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -103,7 +104,8 @@ class Previews(Callback):
 def video_model(module: LatentDiffusion, settings: SamplingSettings) -> VideoModel:
     """Return the model in training, to sample from with its current weights."""
     network = (module.denoiser, module.schedule, module.objective)
-    return VideoModel(module.codec, *network, settings, device=module.device, text_encoder=module.text_encoder)
+    parts: dict[str, Any] = {"text_encoder": module.text_encoder, "trained": module.trained}
+    return VideoModel(module.codec, *network, settings, device=module.device, **parts)
 
 
 def _first_batch(trainer: pl.Trainer) -> Batch:

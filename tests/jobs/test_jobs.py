@@ -49,6 +49,10 @@ def test_python_and_the_command_train_the_same_weights(made: Path, tmp_path: Pat
     report = json.loads((tmp_path / "x.json").read_text())
     assert (report["steps"], report["metrics"], report["model"]) == (run.steps, run.metrics, str(run.model_file))
     assert run.folder.path == tmp_path / "a" / "joint"
+    tasks = {"predict": {"stride": 2, "given": [[0], [0, 1]]}, "short": {"stride": 1, "given": [[]]}}
+    rest = {"fps": [8, 8], "max_level": 250, "labels": [], "label_dropout": 0, "empty_caption": 0}
+    assert read_info(run.model_file).trained == {"tasks": tasks, **rest}
+    assert read_info(save(run.model, tmp_path / "again.safetensors")).trained == {"tasks": tasks, **rest}
     assert torch.equal(run.model.denoiser.state_dict()["out.2.weight"], load_file(kept)["denoiser.out.2.weight"])
 
 

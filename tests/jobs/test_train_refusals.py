@@ -126,6 +126,8 @@ JOINT: dict[str, tuple[str, Break]] = {
         "cannot scale sharded gradients; take bf16-mixed",
         lambda config, at: config["trainer"].update(strategy="fsdp", precision="16-mixed"),
     ),
+    "classes without labels": ("num_labels 3, but no video of train has a class", set_(f"{P}.denoiser.params.num_labels", 3)),
+    "no class to leave out": ("label_dropout has no effect on a denoiser without classes", set_(f"{P}.label_dropout", 0.1)),
     "lead-in": ("sampling.lead_in is -1", set_("sampling.lead_in", -1)),
     "overlap": ("sampling.overlap is 4, expected less than the 4 latents", set_("sampling.overlap", 4)),
     "short val": ("on the data of val: a window of 4 latents at stride 2 spans 7", set_("data.params.val.params.num_latents", 6)),

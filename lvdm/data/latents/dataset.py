@@ -28,7 +28,7 @@ from lvdm.data.loading import Draw, as_draw
 from lvdm.files import is_verifying
 from lvdm.rules import integer, require
 from lvdm.seeding import clip_generator
-from lvdm.types import UserError, clip_span
+from lvdm.types import ABSENT, UserError, clip_span
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,16 @@ class LatentClips(Dataset[dict[str, Any]]):
     def has_captions(self) -> bool:
         """Return whether items have a `caption`."""
         return any(entry.caption is not None for entry in self._prepared().entries)
+
+    @property
+    def labels(self) -> list[int]:
+        """The class of each video, ABSENT for none."""
+        return [ABSENT if entry.label is None else entry.label for entry in self._prepared().entries]
+
+    @property
+    def rates(self) -> list[float]:
+        """The frames per second of items, of each video."""
+        return [entry.fps / self.stride for entry in self._prepared().entries]
 
     @property
     def temporal_factor(self) -> int:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lvdm.models.layers.embeddings import INDEX_PERIOD, NumberEmbedding, OptionalEmbedding, sinusoidal_features
 from lvdm.rules import CHANNELS, integer, optional, require
-from lvdm.types import Condition, DenoiserInputs, UserError, check_inputs
+from lvdm.types import Condition, DenoiserInputs, UserError, check_inputs, check_labels
 
 
 class ConditionedDenoiser(nn.Module):
@@ -54,6 +54,8 @@ class ConditionedDenoiser(nn.Module):
             raise UserError("this network takes text and got none; give a prompt (the empty one for no text)")
         if self.inputs.fps and cond.fps is None:
             raise UserError("this network takes the frames per second and got none; give cond.fps, one number per sample")
+        if cond.label is not None and cond.label.device.type == "cpu":  # elsewhere it would wait for the device
+            check_labels(cond.label, self.inputs.num_labels)
         return cond
 
     def embed(self, t: Tensor, cond: Condition, *, frames: int) -> Tensor:
