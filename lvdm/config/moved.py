@@ -37,6 +37,7 @@ MOVED = {  # a module or a class in version 0.1 -> its path today
     "lvdm.diffusion.objective": "lvdm.diffusion.objectives",
     "lvdm.diffusion.schedule": "lvdm.diffusion.schedules",
     "lvdm.diffusion.weights": "lvdm.diffusion.loss_weights",
+    "lvdm.training.diffusion.GivenFrames": "lvdm.training.given_frames.GivenFrames",
     **{f"lvdm.training.{name}": "lvdm.training.LatentDiffusion" for name in STAGES},
     **{f"lvdm.training.stages.{name}": "lvdm.training.LatentDiffusion" for name in STAGES},
 }

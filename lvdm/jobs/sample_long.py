@@ -130,7 +130,7 @@ def sample_long(
         on_progress: called with the frames' worth of work done so far, and with that of all.
         device, dtype, allow: of model files, as `load` takes them.
         options: frames, sampler, steps, eta, guidance, condition_noise, gap_noise, overlap, key_stride, gap_steps, gap_batch and
-            lead_in, as in `LongOptions`.
+            lead_in, label and prompt, as in `LongOptions`.
     """
     of_files = {"num": num != 1, "videos": videos, "batch_size": batch_size, "on_progress": on_progress}
     of_frames = {"video": video != 0, "on_latents": on_latents}

@@ -168,3 +168,5 @@ class LongKeywords(TypedDict, total=False):
     key_stride: int | None
     gap_batch: int | str
     lead_in: int | None
+    label: int | None
+    prompt: str | None

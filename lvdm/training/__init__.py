@@ -6,7 +6,8 @@ Imports lvdm.types, models, diffusion and sampling (previews); no config, no com
 from lvdm.training.adversary import Adversary
 from lvdm.training.autoencoder import AutoencoderTraining
 from lvdm.training.averaging import ExponentialAverage
-from lvdm.training.diffusion import GivenFrames, LatentDiffusion
+from lvdm.training.diffusion import LatentDiffusion
+from lvdm.training.given_frames import GivenFrames
 from lvdm.training.optimizers import AdamW, Constant, Cosine, LearningRate, Muon, OptimizerSettings
 from lvdm.training.reconstruction import ReconstructionLoss, ReconstructionParts
 from lvdm.training.tasks import Task
@@ -31,8 +32,8 @@ __all__ = [
 BUILDABLE = (  # classes that a config may name
     "adversary.Adversary",
     "autoencoder.AutoencoderTraining",
-    "diffusion.GivenFrames",
     "diffusion.LatentDiffusion",
+    "given_frames.GivenFrames",
     "optimizers.AdamW",
     "optimizers.Muon",
     "optimizers.Constant",
