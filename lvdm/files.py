@@ -45,10 +45,21 @@ def is_verifying() -> bool:
     return os.environ.get("LVDM_VERIFY") != "0"
 
 
+def bytes_of(tensor: Tensor) -> memoryview:
+    """Return the bytes of a tensor's values."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def add_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Add names, types, shapes and values to a hash, in the order of the names."""
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(bytes_of(tensor))
+
+
 def hash_tensor(name: str, tensor: Tensor) -> str:
     """Return the hash of a tensor's name, type, shape and values."""
-    digest = xxh3_128(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-    digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    add_tensors(digest := xxh3_128(), {name: tensor})
     return digest.hexdigest()
 
 

@@ -34,6 +34,11 @@ class UserError(ValueError):
     """A mistake that the user can correct: commands print its message and exit with status 2."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of a library's error, whose other lines are advice to programmers."""
+    return str(error).strip().partition("\n")[0]
+
+
 @dataclass(frozen=True)
 class DenoiserInputs:
     """The inputs of a network besides the noisy latent and the time. By default there are none."""

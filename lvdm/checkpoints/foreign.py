@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from lvdm.checkpoints.pickles import FOREIGN, PickleReader, StorageId
 from lvdm.files import LimitedFile
-from lvdm.types import UserError
+from lvdm.types import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -45,16 +45,13 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except UserError:
         raise
     except DAMAGE as error:
+        why = (first_line(error) or type(error).__name__)[:200]
         raise UserError(
-            f"{path} is truncated or damaged, or not a PyTorch checkpoint ({_reason(error)}); copy or download it again"
+            f"{path} is truncated or damaged, or not a PyTorch checkpoint ({why}); copy or download it again"
         ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path} holds a {type(content).__name__}, and a checkpoint is a dictionary of weights")
     return content
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().split("\n")[0] or type(error).__name__)[:200]
 
 
 def _read(path: Path) -> Any:

@@ -17,7 +17,7 @@ import torch
 from lvdm.config.targets import ALLOW
 from lvdm.files import why_not_written, write_whole
 from lvdm.processes import machine
-from lvdm.types import UserError
+from lvdm.types import UserError, first_line
 from lvdm.version import __version__
 
 Report = dict[str, Any]  # what a command did and measured
@@ -97,7 +97,7 @@ LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken
 
 def explained(error: BaseException) -> str | None:
     """Return one sentence for an error of the machine: too little memory, or another process that ended; else None."""
-    reason = str(error).strip().partition("\n")[0]
+    reason = first_line(error)
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return f"there is too little memory ({reason or 'MemoryError'}); lower the batch size, or close other programs"
     is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()

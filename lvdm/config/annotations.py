@@ -211,11 +211,8 @@ def is_protocol(base: type) -> bool:
 
 
 def _methods_of(protocol: type) -> list[str]:
-    return [name for name, member in vars(protocol).items() if inspect.isfunction(member) and _is_public(name)]
-
-
-def _is_public(name: str) -> bool:
-    return name == "__call__" or not name.startswith("_")
+    functions = [name for name, member in vars(protocol).items() if inspect.isfunction(member)]
+    return [name for name in functions if name == "__call__" or not name.startswith("_")]
 
 
 # Descriptions for messages

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping, Sequence
-from types import FrameType
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -81,12 +80,9 @@ def _construct(node: Mapping[str, Any], key: str, allow: Sequence[str], provided
 def _where(error: BaseException, allow: Sequence[str]) -> str:
     """Return the line of the user's own code that raised an error, so that a mistake there is found."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    own = [frame for frame in frames if any(_is_of(frame, package) for package in allow)]
+    packages = tuple(f"{package}." for package in allow)
+    own = [frame for frame in frames if f"{frame.f_globals.get('__name__', '')}.".startswith(packages)]
     return f", {own[-1].f_code.co_filename}:{own[-1].f_lineno}" if own else ""
-
-
-def _is_of(frame: FrameType, package: str) -> bool:
-    return f"{frame.f_globals.get('__name__', '')}.".startswith(f"{package}.")
 
 
 def _key_of(node: Any) -> str:

@@ -20,7 +20,7 @@ from lvdm.config.interpolations import DEFINE, check_defined, refuse_explosion, 
 from lvdm.config.keys import items, join, nearest, show, walk
 from lvdm.config.targets import is_same_class
 from lvdm.files import why_not_written, write_whole
-from lvdm.types import UserError
+from lvdm.types import UserError, first_line
 
 MISSING = "???"  # OmegaConf's mark for a value that must be given later
 UNREADABLE = (  # what OmegaConf raises, and PyYAML for a tag that does not fit its value, such as !!int ''
@@ -102,7 +102,7 @@ def _read(path: str | Path | Mapping[str, Any]) -> DictConfig:
     except RecursionError as error:
         raise UserError(f"{path} is nested too deeply for a config; correct the file") from error
     except UNREADABLE as error:
-        raise UserError(f"{path}: {_first_line(error)}; correct the file") from error
+        raise UserError(f"{path}: {first_line(error)}; correct the file") from error
 
 
 def _checked_yaml(path: Path) -> str:
@@ -139,7 +139,7 @@ def _merge(base: DictConfig, new: DictConfig, path: object) -> DictConfig:
         return merged
     except (TypeError, OmegaConfBaseException) as error:
         clash = _clash(ours, theirs)
-        what = f"{clash} is a list in one and a mapping in the other" if clash else _first_line(error)
+        what = f"{clash} is a list in one and a mapping in the other" if clash else first_line(error)
         raise UserError(f"{path} cannot be merged with the files before it: {what}; make them agree") from error
 
 
@@ -210,7 +210,7 @@ def _parse(text: str, override: str) -> Any:
         raise UserError(f"the value in {_quoted(override)} is nested too deeply; shorten it") from error
     except UNREADABLE as error:
         raise UserError(
-            f"the value in {_quoted(override)} cannot be used: {_first_line(error)}; quote it if it is text"
+            f"the value in {_quoted(override)} cannot be used: {first_line(error)}; quote it if it is text"
         ) from error
 
 
@@ -259,12 +259,8 @@ def _plain(tree: Any, escape: bool = False) -> Any:
 # What the libraries' errors say, in one line
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
 def _problem(error: yaml.YAMLError) -> str:
-    return getattr(error, "problem", None) or _first_line(error)
+    return getattr(error, "problem", None) or first_line(error)
 
 
 def _line(error: yaml.YAMLError) -> str:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lvdm.config.keys import dotted, hint, items, join, nearest, show, walk
-from lvdm.types import UserError
+from lvdm.types import UserError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def _absolute(key: str, dots: str, name: str) -> str:
 def unresolved(error: OmegaConfBaseException, config: DictConfig | ListConfig) -> str:
     """Return the message for an interpolation that has no value."""
     key = dotted(error.full_key)
-    reason = str(error).partition("\n")[0]
+    reason = first_line(error)
     if variable := re.search(r"Environment variable '(.+)' not found", reason):
         return f"{key} needs the environment variable {variable[1]}, which is not set; export it or write {key}=VALUE"
     if unknown := re.search(r"Interpolation key '(.+)' not found", reason):

@@ -74,6 +74,7 @@ def flip_half(frames: Tensor, rng: torch.Generator) -> Tensor:
 
 
 def is_flipped(rng: torch.Generator) -> bool:
+    """Draw whether a clip is mirrored, with probability 1/2."""
     return bool(torch.rand((), generator=rng) < 0.5)
 
 

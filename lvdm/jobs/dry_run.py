@@ -16,7 +16,7 @@ from lvdm.jobs.memory import training_gib
 from lvdm.jobs.run_config import read_run_config
 from lvdm.jobs.settings import Config, Overrides
 from lvdm.jobs.trainer import num_processes
-from lvdm.types import UserError
+from lvdm.types import UserError, first_line
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,8 @@ def _memory(module: Module, data: VideoData, settings: dict[str, Any]) -> float 
     try:
         return round(training_gib(module, shape, **sizes), 1)
     except RuntimeError as error:  # the step runs on tensors without content
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"a training step of this config does not run ({reason}); make the sizes of networks and data fit"
-        ) from error
+        why = f"a training step of this config does not run ({first_line(error)})"
+        raise UserError(f"{why}; make the sizes of networks and data fit") from error
 
 
 def _count(network: nn.Module) -> int:

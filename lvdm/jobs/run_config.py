@@ -17,12 +17,16 @@ from lvdm.training import AutoencoderTraining, LatentDiffusion
 
 @dataclass
 class Checkpoints:
+    """The checkpoints of a run."""
+
     every_steps: int = 1000  # last.ckpt is written this often, and at the end
     keep: int = 0  # how many step=... checkpoints are kept next to last.ckpt; -1 keeps all
 
 
 @dataclass
 class Previews:
+    """The videos that are sampled or coded at validations."""
+
     num: int = 2  # videos per validation; 0 writes none
     steps: int | None = None  # sampling steps; None takes sampling.steps
 

@@ -31,7 +31,7 @@ from lvdm.training.previews import Previews
 from lvdm.training.resuming import ResumingTrainer
 from lvdm.training.sharding import Sharded, full_state
 from lvdm.training.tensorboard import Tensorboard
-from lvdm.types import UserError
+from lvdm.types import UserError, first_line
 
 HARMLESS = (".*does not have many workers.*", ".*in eval mode at the start of training.*", ".*LeafSpec.*", ".*is not empty.*")
 
@@ -51,7 +51,7 @@ def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[C
             plugins=[CheckedIO(), *slurm],
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
-        raise UserError(f"trainer: {_first_line(error)}; correct the keys below `trainer`") from error
+        raise UserError(f"trainer: {first_line(error).rstrip('.')}; correct the keys below `trainer`") from error
 
 
 def with_own(own: Callback | list[Callback], ours: list[Callback]) -> list[Callback]:
@@ -135,13 +135,9 @@ def fit(trainer: pl.Trainer, module: Module, data: VideoData, checkpoint: Path |
         try:
             trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         except MisconfigurationException as error:
-            raise UserError(f"trainer: {_first_line(error)}") from error
+            raise UserError(f"trainer: {first_line(error).rstrip('.')}") from error
         except SystemExit as error:
             if trainer.interrupted:  # Lightning's answer to Ctrl-C
                 signal.signal(signal.SIGINT, before)
                 raise KeyboardInterrupt from error
             raise
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lvdm.files import add_tensors
 from lvdm.models.autoencoders.posterior import check_video_shape
 from lvdm.rules import integer, require
 from lvdm.types import UserError, VideoAutoencoder, check_autoencoder
@@ -158,9 +159,7 @@ class Codec(nn.Module):
 
     def _hash(self, description: str) -> str:
         digest = hashlib.sha256(f"{description} {self.scale!r} {self.shift!r}".encode())
-        for name, weight in sorted(self.autoencoder.state_dict().items()):
-            digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-            digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        add_tensors(digest, self.autoencoder.state_dict())
         return digest.hexdigest()[:32]
 
     def get_extra_state(self) -> Tensor:

@@ -42,16 +42,14 @@ class Kinetics:
     def _labels_of_list(self, file: Path, names: Sequence[str]) -> dict[str, int | None]:
         """Return the labels of the videos that the list has for this part; the others of the list are counted as missing."""
         rows = list(read_rows(file))
-        listed = {_clip_of_row(row, f"line {number} of {file}"): row for number, row in rows if self._is_mine(row)}
+        mine = [each for each in rows if str(each[1].get("split", self.part)).startswith(self.part)]  # some write validate
+        listed = {_clip_of_row(row, f"line {number} of {file}"): row for number, row in mine}
         classes = sorted({row["label"] for _, row in rows if row.get("label")})
         labels = {label: number for number, label in enumerate(classes)}
         present = {name: clip for name in names if (clip := _clip_of_file(name)) in listed}
         if len(present) < len(listed):
             logger.warning("%d of %d videos of %s are missing", len(listed) - len(present), len(listed), file)
         return {name: labels.get(listed[clip].get("label")) for name, clip in present.items()}
-
-    def _is_mine(self, row: Row) -> bool:
-        return str(row.get("split", self.part)).startswith(self.part)  # some lists write validate
 
 
 def _labels_of_folders(root: Path, names: Sequence[str]) -> dict[str, int]:

@@ -38,7 +38,8 @@ class VideoTable:
         videos: dict[str, Video] = {}
         for number, row in read_rows(self.file):
             where = f"line {number} of {self.file}"
-            name, description = Path(self._filled_pattern(row, where)).as_posix(), self._describe(row, where)
+            filled = re.sub(COLUMN, lambda column: str(_cell(row, column[1], where)), self.pattern)  # noqa: B023 (called here)
+            name, description = Path(filled).as_posix(), self._describe(row, where)
             if as_text(name) in videos:
                 raise UserError(f"{where} gives {printable(name)} a second time; keep one of the lines")
             if problem := description.problem or path_problem(root, name):
@@ -53,9 +54,6 @@ class VideoTable:
         if not videos:
             raise UserError(f"{self.file} lists no videos; expected a line for each, below the names of the columns in CSV")
         return list(videos.values())
-
-    def _filled_pattern(self, row: Row, where: str) -> str:
-        return re.sub(COLUMN, lambda column: str(_cell(row, column[1], where)), self.pattern)
 
     def _describe(self, row: Row, where: str) -> Description:
         """Return caption and class, if the table has a column for them: an empty caption is "", an empty class is ABSENT."""

@@ -73,6 +73,7 @@ def naming(location: Location, *errors: type[Exception]) -> Iterator[None]:
 
 
 def suffix_of(location: FileLocation) -> str:
+    """Return the ending of a file's name, in lower case."""
     return os.path.splitext(location.name)[1].lower()
 
 
@@ -98,8 +99,10 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 
 
 def is_image(name: str) -> bool:
+    """Return whether a file of this name is an image; hidden ones are not."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith(".")
 
 
 def is_video(name: str) -> bool:
+    """Return whether a file of this name is a video; hidden ones are not."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.evaluation.results.provenance import Origin, WeightsInMemory
+from lvdm.files import add_tensors
 from lvdm.models.codec import Codec
 from lvdm.processes import Process, gather
 from lvdm.sampling.pipeline import VideoModel, auto_batch
@@ -58,7 +59,5 @@ def _weights_sha256(model: VideoModel) -> str:
 def weights_sha256(codec: Codec, denoiser: Mapping[str, Tensor]) -> str:
     """Return the hash of a codec and of a denoiser's tensors: equal for a model in training and for its model file."""
     digest = hashlib.sha256(codec.fingerprint().encode())
-    for name, weight in sorted(denoiser.items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    add_tensors(digest, denoiser)
     return digest.hexdigest()

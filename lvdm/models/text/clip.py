@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lvdm.files import bytes_of
 from lvdm.models.build_limits import no_larger_than
 from lvdm.models.features.weights import weights_folder
 from lvdm.types import UserError
@@ -103,7 +104,7 @@ class ClipText:
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for name, weight in sorted((name.removeprefix(PREFIX), weight) for name, weight in network.named_parameters()):
             digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(bytes_of(weight))
         return digest.hexdigest()[:32]
 
     @cached_property
