@@ -4,7 +4,7 @@
 #   VIDEOS=/path/to/sky_timelapse bash shellscripts/train_autoencoder.sh
 #
 # Hardware  GPUs with 12.7 GiB each, as --dry-run estimates (docs/autoencoder.md); torchvision's VGG16 file is downloaded once
-# Time      200,000 steps of 2 clips for each GPU; the time with LPIPS and the adversary is not measured here
+# Time      1,000 epochs, as published; the time with LPIPS and the adversary is not measured (trainer.max_steps=N ends it earlier)
 # Result    runs/autoencoder_sky: model.safetensors; val/psnr of reconstruction in metrics.csv
 #
 # NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.

@@ -4,7 +4,7 @@
 #   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_infill.sh
 #
 # Hardware  GPUs; their memory is not measured here (--dry-run estimates it)
-# Time      200,000 steps of 4 clips for each GPU; the time is not measured here
+# Time      2,000 epochs, as published; the time is not measured here (trainer.max_steps=N ends it earlier)
 # Result    runs/infill_sky: model.safetensors for sample_long.sh, previews, val losses in metrics.csv
 #
 # NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.

@@ -26,6 +26,7 @@ from lvdm.models.codec import Codec
 from lvdm.rules import integer, number, require
 from lvdm.sampling.trained import Trained
 from lvdm.training.given_frames import GivenFrames
+from lvdm.training.lightning_internals import has_trainer
 from lvdm.training.optimizers import LearningRate, OptimizerSettings, SteppedModule
 from lvdm.training.seeding import ALONE, Share, generator_for, sample_noise
 from lvdm.training.tasks import Task, cut_windows, draw_tasks
@@ -195,7 +196,7 @@ class LatentDiffusion(SteppedModule):
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)) + share.rank)  # of dropout, which takes no generator
         loss = self.loss(draw).loss
         self.log("train/loss", loss, prog_bar=True, batch_size=len(draw.t))
-        if self.given.loss == "all" or self.trainer.accumulate_grad_batches == 1:
+        if self.given.loss == "all" or not has_trainer(self) or self.trainer.accumulate_grad_batches == 1:
             return loss
         assert draw.new_fraction is not None
         self._new_fractions.append(max(draw.new_fraction, 1e-9))
