@@ -189,7 +189,7 @@ def without_mask(config: Config, at: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Config, Path], Any]]] = {
-    "unknown protocol": ("evaluation: there is no protocol 'lvdm-fvd204'; did you mean lvdm-fvd2048?", ask(protocol="lvdm-fvd204")),
+    "unknown protocol": ("evaluation: there is no protocol 'lvdm-fvd20'; did you mean lvdm-fvd2048?", ask(protocol="lvdm-fvd20")),
     "unknown field": ("evaluation: frame is nothing that can be changed in a protocol", ask(set={"frame": 8})),
     "unknown key": ("evaluation.protocl is not a setting; did you mean evaluation.protocol?", ask(protocl="tats")),
     "missing weights": ("i3d_pretrained_400.pt is not there and LVDM_OFFLINE=1 forbids", ask(features=None, feature_width=1.0)),

@@ -45,6 +45,10 @@ class Source(Protocol):
         """Return "videos" or "array", as results call it."""
 
     @property
+    def split(self) -> str | None:
+        """Return the part of a data set that these are, or None for arrays."""
+
+    @property
     def name(self) -> str:
         """Return what results call the whole."""
 
@@ -128,6 +132,7 @@ class ArraySource:
     path: Path | None = None
 
     kind = "array"
+    split = None
 
     @property
     def name(self) -> str:
