@@ -90,8 +90,7 @@ def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, set
     if settings.replay is not None:
         _check_replay(read_manifest(settings.replay), manifest)
     measured_videos = [clip.video for clips in runs for clip in clips]
-    split = getattr(real, "split", None)
-    source = RealSource(real.name, real.fingerprint(), manifest.sha256(), split, stored_as(real, measured_videos))
+    source = RealSource(real.name, real.fingerprint(), manifest.sha256(), real.split, stored_as(real, measured_videos))
     return RealSide(source, manifest, [one.features for one in found], count)
 
 

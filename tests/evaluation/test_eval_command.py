@@ -183,7 +183,7 @@ def test_fewer_clips_are_an_error_unless_allowed_and_then_rename_the_metric(fake
 def test_what_is_set_is_called_custom_everywhere_and_takes_no_result_s_place(real: str, fake: str, capsys) -> None:
     assert main(["--real", real, "--fake", fake, "--protocol", "tats", *NARROW, "--allow-fewer", "2", *SHORT]) == 0
     told = capsys.readouterr().out
-    assert "| custom (from tats) v1 |" in told and "& custom (from tats) v1 &" in told
+    assert "| custom (from tats) v2 |" in told and "& custom (from tats) v2 &" in told
     assert "result: results/fake-tats-custom.json" in told
     said = json.loads(Path("results/fake-tats-custom.json").read_text())
     assert said["protocol"]["name"] == "custom (from tats)"

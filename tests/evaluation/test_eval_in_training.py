@@ -159,9 +159,9 @@ def test_real_videos_left_out_are_those_of_validation_which_are_the_test_part(ma
     config |= {"data": data_of(videos, {**videos, "params": {**videos["params"], "random_clip": False}}), "average": 0}
     assert train.main([write_config(tmp_path / "joint.yaml", config)]) == 0
     found = results(tmp_path / "joint")[2]
-    assert found.protocol.split == "test" and found.protocol.name == "custom (from lvdm-fvd2048)" and not found.fake.is_ema
+    assert found.protocol.name == "custom (from lvdm-fvd2048)" and not found.fake.is_ema
     theirs = open_source(tmp_path / "joint" / "config.yaml", split="test")
-    assert found.real is not None and found.real.fingerprint == theirs.fingerprint()
+    assert (found.real.split, found.real.fingerprint) == ("test", theirs.fingerprint())
 
 
 def test_what_goes_wrong_in_an_evaluation_is_told_and_training_goes_on(made, tmp_path, monkeypatch, caplog) -> None:
@@ -189,7 +189,7 @@ def without_mask(config: Config, at: Path) -> None:
 
 
 REFUSED: dict[str, tuple[str, Callable[[Config, Path], Any]]] = {
-    "unknown protocol": ("evaluation: there is no protocol 'lvdm-fvd'; did you mean lvdm-fvd2048?", ask(protocol="lvdm-fvd")),
+    "unknown protocol": ("evaluation: there is no protocol 'lvdm-fvd20'; did you mean lvdm-fvd2048?", ask(protocol="lvdm-fvd20")),
     "unknown field": ("evaluation: frame is nothing that can be changed in a protocol", ask(set={"frame": 8})),
     "unknown key": ("evaluation.protocl is not a setting; did you mean evaluation.protocol?", ask(protocl="tats")),
     "missing weights": ("i3d_pretrained_400.pt is not there and LVDM_OFFLINE=1 forbids", ask(features=None, feature_width=1.0)),

@@ -100,6 +100,7 @@ class DistanceOverTime:
         return {name: _to(np.repeat(values, self.chunk), frames) for name, values in found.items()}
 
     def titles(self) -> dict[str, str]:
+        """Return what a chart calls each distance."""
         return {name: f"{name} of {self.chunk} frames{self.about}" for name in self.runs}
 
 

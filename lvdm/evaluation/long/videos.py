@@ -58,15 +58,20 @@ class LongSource(Protocol):
     """Long videos 0, 1, ...: how long each is, and this process's part of them as pieces, each video's in order."""
 
     @property
-    def lengths(self) -> Sequence[int]: ...
+    def lengths(self) -> Sequence[int]:
+        """Return the number of frames of each video."""
 
-    def facts(self) -> FakeSource: ...
+    def facts(self) -> FakeSource:
+        """Return what a result says of the videos; all processes must call it."""
 
-    def plan(self) -> dict[str, Any] | None: ...  # how a model made them
+    def plan(self) -> dict[str, Any] | None:
+        """Return how a model made them."""
 
-    def name_of(self, video: int) -> str: ...
+    def name_of(self, video: int) -> str:
+        """Return the name of a video."""
 
-    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]: ...
+    def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """Yield the pieces of this process's videos."""
 
 
 def watch(source: LongSource, looked_at: Sequence[VideoClips], extractors: Sequence[Extractor]) -> dict[str, Watched]:
@@ -114,12 +119,15 @@ class FileVideos:
     workers: int = 0
 
     def facts(self) -> FakeSource:
+        """Return what a result says of the files."""
         return fake_files(self.source, range(len(self.lengths)))
 
     def plan(self) -> None:
+        """Return nothing, because it is not known how files were made."""
         return None
 
     def name_of(self, video: int) -> str:
+        """Return the name of a video in its source."""
         return self.source.names[video]
 
     def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
@@ -187,19 +195,24 @@ class ModelVideos:
 
     @property
     def lengths(self) -> list[int]:
+        """Return the number of frames, which all videos share."""
         return [self.frames] * self.count
 
     def facts(self) -> FakeSource:
+        """Return what a result says of the model and of its sampling."""
         keys = self.made.keys
         return FakeSource.of_model(self.origin, keys.solver, guidance=keys.guidance, seed=self.seed)
 
     def plan(self) -> dict[str, Any]:
+        """Return how the long videos are put together."""
         return self.made.describe()
 
     def name_of(self, video: int) -> str:
+        """Return a name of the seed and the number of a video."""
         return f"seed{self.seed}-{video:05d}"
 
     def pieces(self, looked_at: Sequence[VideoClips]) -> Iterator[Piece]:
+        """Yield the pieces of this process's videos while they are sampled."""
         elements = 2 * int(np.prod(self.made.predict.trained_settings().latent_shape))  # twice, for guidance
         size = group_size(self.at_once, self.count, elements, self.made.predict.device)
         for videos in groups(self.count, size):

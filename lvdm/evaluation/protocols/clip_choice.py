@@ -31,6 +31,7 @@ class Clip:
 
 
 def stride_of(protocol: EvalProtocol, of: Side) -> int:
+    """Return the frames from one frame of a clip to the next."""
     return protocol.stride if of == "real" else protocol.fake_stride
 
 

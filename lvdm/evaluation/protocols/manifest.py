@@ -36,6 +36,7 @@ class ManifestClip:
     run: int = 0
 
     def frame_numbers(self) -> range:
+        """Return the frames of its video."""
         return range(self.start, self.start + self.frames * self.stride, self.stride)
 
 
@@ -48,6 +49,7 @@ class Manifest:
     clips: tuple[ManifestClip, ...]
 
     def of_run(self, run: int) -> list[ManifestClip]:
+        """Return the clips of a run, in their order."""
         return [clip for clip in self.clips if clip.run == run]
 
     def sha256(self) -> str:
@@ -55,6 +57,7 @@ class Manifest:
         return hashlib.sha256(self._lines().encode()).hexdigest()
 
     def text(self) -> str:
+        """Return the content of its file."""
         header = {"lvdm_manifest": FORMAT, "clips": len(self.clips), "data": self.data, "protocol": self.protocol.as_dict()}
         return f"{json.dumps(header, ensure_ascii=False)}\n{self._lines()}"
 

@@ -45,7 +45,7 @@ def stored_as(source: Source, videos: Iterable[int]) -> dict[str, Any]:
     skipped = [name for part in source.parts for name in part.broken.reasons]
     return {
         "sizes": _counted(f"{facts[number].width}x{facts[number].height}" for number in numbers),
-        "fps": _counted(f"{rate:g}" for number in numbers if (rate := facts[number].fps) is not None),
+        "fps": _counted(f"{facts[number].fps:g}" for number in numbers if _states_rate(source.videos[number].location)),
         "codecs": _counted(codecs),
         "num_skipped": len(skipped),
         "skipped": skipped[:NAMED],
@@ -60,6 +60,11 @@ def _files(location: Location) -> Sequence[Path | TarMember]:
     if isinstance(location, tuple):
         return location
     return image_files(location) if isinstance(location, Path) and location.is_dir() else [location]
+
+
+def _states_rate(location: Location) -> bool:
+    """Return whether this is a video file; images have the rate that they are read at."""
+    return isinstance(location, TarMember) or (isinstance(location, Path) and location.is_file())
 
 
 def _sha256(location: Location) -> str:

@@ -38,25 +38,36 @@ DAMAGE = (OSError, ValueError, EOFError, BadZipFile, zlib.error, RuntimeError, M
 
 
 class Source(Protocol):
-    """Videos, each by its number. `names` are relative; `fingerprint` is of their content, as far as names and sizes show it."""
+    """Videos, each by its number."""
 
     @property
-    def kind(self) -> str: ...  # "videos" or "array", as results call it
+    def kind(self) -> str:
+        """Return "videos" or "array", as results call it."""
 
     @property
-    def name(self) -> str: ...
+    def split(self) -> str | None:
+        """Return the part of a data set that these are, or None for arrays."""
 
     @property
-    def names(self) -> Sequence[str]: ...
+    def name(self) -> str:
+        """Return what results call the whole."""
 
     @property
-    def lengths(self) -> Sequence[int]: ...
+    def names(self) -> Sequence[str]:
+        """Return the name of each video, relative to the whole."""
 
-    def read(self, video: int, frames: range) -> np.ndarray: ...  # uint8 (t, h, w, 3)
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Return the number of frames of each video."""
 
-    def fingerprint(self) -> str: ...
+    def read(self, video: int, frames: range) -> np.ndarray:
+        """Return frames of a video, uint8 (t, h, w, 3)."""
 
-    def stamps(self) -> str: ...  # changes when a file is written again: its cached features are stale then
+    def fingerprint(self) -> str:
+        """Return a hash of the videos' content, as far as names and sizes show it."""
+
+    def stamps(self) -> str:
+        """Return what changes when a file is written again: its cached features are stale then."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +83,30 @@ class VideoSource:
 
     @cached_property
     def videos(self) -> list[Video]:
+        """Return the usable videos of all parts."""
         return [video for part in self.parts for video in part.videos]
 
     @cached_property
     def names(self) -> list[str]:
+        """Return the videos' paths below the folder, behind the name of their part."""
         named = zip(self.roots, self.parts, strict=True)
         return [f"{root}/{video.name}" if root else video.name for root, part in named for video in part.videos]
 
     @cached_property
     def lengths(self) -> list[int]:
+        """Return the number of frames of each video, as its probe found it."""
         return [facts.num_frames for part in self.parts for facts in part.facts]
 
     def read(self, video: int, frames: range) -> np.ndarray:
+        """Return frames of a video, uint8 (t, h, w, 3)."""
         return self.videos[video].open().read(frames)
 
     def fingerprint(self) -> str:
+        """Return the hash of all names, sizes and reading options."""
         return fingerprint(self.videos, self.names)
 
     def stamps(self) -> str:
+        """Return the hash of the sizes and times of all files."""
         stamps = repr([(name, _stamps(video.location)) for name, video in zip(self.names, self.videos, strict=True)])
         return hashlib.sha256(stamps.encode()).hexdigest()
 
@@ -115,23 +132,29 @@ class ArraySource:
     path: Path | None = None
 
     kind = "array"
+    split = None
 
     @property
     def name(self) -> str:
+        """Return the name of the file, if there is one."""
         return "array" if self.path is None else self.path.name
 
     @property
     def names(self) -> list[str]:
+        """Return the name and number of each video."""
         return [f"{self.name}[{video}]" for video in range(len(self.videos))]
 
     @property
     def lengths(self) -> list[int]:
+        """Return the number of frames, which all videos share."""
         return [self.videos.shape[1]] * len(self.videos)
 
     def read(self, video: int, frames: range) -> np.ndarray:
+        """Return a copy of frames of a video, (t, h, w, 3)."""
         return np.array(self.videos[video, frames.start : frames.stop : frames.step])
 
     def fingerprint(self) -> str:
+        """Return the hash of the file, or of the array in memory."""
         return self._sha256 if self.path is None else sha256_of(self.path)
 
     @cached_property
@@ -142,6 +165,7 @@ class ArraySource:
         return digest.hexdigest()
 
     def stamps(self) -> str:
+        """Return the hash of the content: an array is read whole anyway."""
         return self.fingerprint()
 
 
