@@ -41,7 +41,7 @@ class EncodeSettings:
     clips: bool = False  # encode each clip of the data set by itself, as training on pixels would; False: whole videos
     std: bool = False  # store the posterior's standard deviation too, for stages with sample_posterior
     flips: bool = False  # store the mirrored videos too, for LatentClips with flip=True
-    dtype: str = "float16"  # as stored: float16 or float32
+    dtype: str = "float16"  # of stored latents: float16 or float32; the features of captions are float32
     precision: str = "float32"  # of the encoder: float32 or bfloat16
     shard_size: int = 64  # videos in a shard
     frames_at_once: int = 256  # longer videos are encoded in pieces ...
@@ -161,6 +161,7 @@ def encode_folder(
     check_pieces(settings, codec)
     videos.prepare()
     _check_draws(videos, settings, out.name)
+    _warn_of_seams(videos, settings, codec)
     if text is not None and all(not video.description.caption for video in videos.usable.videos):
         logger.warning("no video of data.%s has a caption: each gets the features of the empty one", out.name)
     process, device = Process.this(), next(codec.parameters()).device
@@ -226,6 +227,19 @@ def _check_draws(videos: VideoFolder, settings: EncodeSettings, name: str) -> No
         raise UserError(
             f"data.{name} mirrors clips at random: set its flip: false, flips: true here, which stores both, and flip: true "
             "in the LatentClips of training"
+        )
+
+
+def _warn_of_seams(videos: VideoFolder, settings: EncodeSettings, codec: Codec) -> None:
+    """Warn if videos are encoded in pieces by an autoencoder whose latents depend on the whole clip."""
+    lengths = [facts.num_frames // videos.stride for facts in videos.usable.facts]
+    longest = videos.num_frames if settings.clips else max(lengths)
+    if codec.autoencoder.decode_halo is None and longest > settings.frames_at_once:
+        logger.warning(
+            "videos of up to %d frames are encoded %d at once, and the norms of this autoencoder see the whole clip: latents "
+            "near the seams differ by a tenth of their spread and more; encode clips (clips: true), or raise frames_at_once "
+            "and context_frames",
+            *(longest, settings.frames_at_once),
         )
 
 

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from lvdm.training.callbacks import is_last_step
 from lvdm.training.diffusion import LatentDiffusion
 from lvdm.training.previews import video_model
 from lvdm.training.sharding import full_state
+from lvdm.training.signals import SaveOnSignal
 from lvdm.types import UserError
 
 logger = logging.getLogger(__name__)
@@ -92,7 +94,7 @@ class EvaluateInTraining(Callback):
             return
         self._prepare(trainer, pl_module)
         try:
-            result = self._measure(pl_module, trainer.global_step)  # what fails for one process fails for all
+            result = self._measure(pl_module, trainer)  # what fails for one process fails for all
             for name, value in result.metrics.items():
                 pl_module.log(f"eval/{name}", value.value, sync_dist=True)
             if trainer.is_global_zero:
@@ -101,19 +103,22 @@ class EvaluateInTraining(Callback):
             logger.error("cannot evaluate step %d (%s): training continues", trainer.global_step, error)
 
     @isolate_rng()
-    def _measure(self, module: pl.LightningModule, step: int) -> Result:
+    def _measure(self, module: pl.LightningModule, trainer: pl.Trainer) -> Result:
         assert isinstance(module, LatentDiffusion), "check_evaluation lets no other through"
         its = self.planned
         whole = full_state(module.denoiser.state_dict())  # of a denoiser in parts by all, for the first process
         weights = weights_sha256(module.codec, whole) if module.global_rank == 0 else ""
         running = WeightsInMemory(
             name=self.folder.path.name,
-            step=step,
+            step=trainer.global_step,
             sha256=gather(weights)[0],
             config_sha256=hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest(),
             is_ema=self.config["average"] != 0,
         )
         fake = _source(running, module, self.config, its.sampling)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # a connector sets it
+        for signals in (each for each in callbacks if isinstance(each, SaveOnSignal)):
+            fake = replace(fake, before_group=partial(signals.leave_validation, trainer))
         return measure_fake(its.protocol, self._real, fake, its.extractor, ScoreOptions(its.protocol.metrics), its.settings)
 
 

@@ -75,6 +75,32 @@ KINDS = {
 CONTRACTS = {"autoencoder": check_autoencoder, "denoiser": check_denoiser}
 
 
+@dataclass
+class RecordedText:
+    """The text encoder of a model file. Its weights are read at the first prompt, and must be those of training."""
+
+    encoder: TextEncoder
+    recorded: str  # the fingerprint in the model file
+    path: Path
+    is_checked: bool = False
+
+    def __call__(self, captions: list[str]) -> Tensor:
+        if not self.is_checked and (found := self.encoder.fingerprint()) != self.recorded:
+            raise UserError(
+                f"{self.path} was trained with another text encoder ({self.recorded[:8]}) than lies here ({found[:8]}); "
+                "put the files there that it was trained with"
+            )
+        self.is_checked = True
+        return self.encoder(captions)
+
+    def fingerprint(self) -> str:
+        return self.recorded
+
+    def to(self, device: torch.device | str) -> RecordedText:
+        self.encoder = self.encoder.to(device)
+        return self
+
+
 @dataclass(frozen=True)
 class _File:
     """A model file's tensors, and how to build what they belong to."""
@@ -109,14 +135,8 @@ class _File:
             return Codec(network, scale=info.scale, shift=info.shift, decode_window=window)
 
     def text_encoder(self, info: ModelInfo) -> TextEncoder:
-        """Return the text encoder with the weights on this machine, which must be those of training."""
-        encoder = self.build(info.text_encoder, "text_encoder")
-        if (found := encoder.fingerprint()) != info.text_fingerprint:
-            raise UserError(
-                f"{self.path} was trained with another text encoder ({str(info.text_fingerprint)[:8]}) than lies here "
-                f"({found[:8]}); put the files there that it was trained with"
-            )
-        return encoder
+        """Return the text encoder; its own files may be absent until there is a prompt."""
+        return RecordedText(self.build(info.text_encoder, "text_encoder"), str(info.text_fingerprint), self.path)
 
     def network(self, node: dict[str, Any] | None, prefix: str) -> nn.Module:
         """Return the network with the file's weights. It is built without memory first, because its own weights are replaced."""

@@ -114,7 +114,11 @@ def _train_in(folder: RunFolder, config: DictConfig, resume: str, *, allow_chang
     move_stepping(module, trainer_settings := instantiate(settings["trainer"], allow=allow))
     fingerprint = data.train.fingerprint()
     checkpoints = SaveCheckpoints(folder.checkpoints, **settings["checkpoints"])
-    ours = [*build_callbacks(settings, folder, fingerprint, evaluation), checkpoints, SaveOnSignal(checkpoints)]
+    ours = [
+        *build_callbacks(settings, folder, fingerprint, evaluation),
+        checkpoints,
+        SaveOnSignal(checkpoints, validates_long=evaluation is not None),
+    ]
     callbacks = with_own(trainer_settings.pop("callbacks", None) or [], ours)
     trainer = build_trainer(trainer_settings, folder, callbacks, resume=checkpoint is not None)
     facts = {"data": fingerprint, "samples of a batch of all processes": data.batch_size * trainer.world_size}

@@ -33,7 +33,13 @@ from lvdm.training.sharding import Sharded, full_state
 from lvdm.training.tensorboard import Tensorboard
 from lvdm.types import UserError, first_line
 
-HARMLESS = (".*does not have many workers.*", ".*in eval mode at the start of training.*", ".*LeafSpec.*", ".*is not empty.*")
+HARMLESS = (
+    ".*does not have many workers.*",
+    ".*in eval mode at the start of training.*",
+    ".*LeafSpec.*",
+    ".*is not empty.*",
+    ".*on_before_batch_transfer.*",
+)
 
 
 def build_trainer(settings: dict[str, Any], folder: RunFolder, callbacks: list[Callback], *, resume: bool) -> pl.Trainer:

@@ -65,6 +65,7 @@ class SaveCheckpoints(Callback):
         checkpoint["at_save"] = asdict(AtSave(is_validation_due(trainer), trainer.should_stop))
 
     def on_load_checkpoint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.saved_step = checkpoint["global_step"]
         if "at_save" in checkpoint:  # earlier versions did not write it
             self.at_save = AtSave(**checkpoint["at_save"])
 

@@ -13,6 +13,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from lvdm.training.checkpointing import SaveCheckpoints
+from lvdm.training.lightning_internals import is_validation_due
 from lvdm.types import Batch
 
 logger = logging.getLogger(__name__)
@@ -35,10 +36,11 @@ class SaveOnSignal(Callback):
 
     Args:
         checkpoints: the callback that saves.
+        validates_long: validation is so long that it may have to be left; a checkpoint is then written before each.
     """
 
-    def __init__(self, checkpoints: SaveCheckpoints) -> None:
-        self.checkpoints = checkpoints
+    def __init__(self, checkpoints: SaveCheckpoints, *, validates_long: bool = False) -> None:
+        self.checkpoints, self.validates_long = checkpoints, validates_long
         self._received = 0
         self._step = 0
 
@@ -60,9 +62,21 @@ class SaveOnSignal(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         is_between_steps, self._step = trainer.global_step > self._step, trainer.global_step
-        if not is_between_steps or not trainer.strategy.reduce_boolean_decision(self._received > 0, all=False):
-            return
-        self.checkpoints.save_now(trainer, is_last=True)
+        if is_between_steps and self._has_come(trainer):
+            self.checkpoints.save_now(trainer, is_last=True)
+            self._stop(trainer)
+        if is_between_steps and self.validates_long and is_validation_due(trainer):
+            self.checkpoints.save_now(trainer, is_last=False)
+
+    def leave_validation(self, trainer: pl.Trainer) -> None:
+        """End training within a validation if a signal came; a resumed run repeats the validation. All processes call it."""
+        if self.checkpoints.saved_step == trainer.global_step and self._has_come(trainer):
+            self._stop(trainer)
+
+    def _has_come(self, trainer: pl.Trainer) -> bool:
+        return trainer.strategy.reduce_boolean_decision(self._received > 0, all=False)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
         number = self._received or signal.SIGTERM
         if number == signal.SIGUSR1 and trainer.is_global_zero:
             requeue()

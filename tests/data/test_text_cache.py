@@ -37,15 +37,15 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
-def test_each_caption_is_stored_and_none_is_the_empty_one(dtype, tolerance, made, videos, clip, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_each_caption_is_stored_and_none_is_the_empty_one(dtype, made, videos, clip, tmp_path):
     assert run(encode_config(made, videos, clip, tmp_path / "out", dtype=dtype, clips=False), tmp_path) == 0
     folder, encoder = tmp_path / "out" / "train", ClipText(clip)
     stored = load_file(folder / "latents-00000.safetensors")
     for name in ("0.mp4", "1.mp4", "2.mp4", "3.mp4"):
         kept = stored[f"{name}.context"]
-        assert kept.shape == (TOKENS, WIDTH) and str(kept.dtype) == f"torch.{dtype}"
-        torch.testing.assert_close(kept.float(), encoder([CAPTIONS.get(name, "")])[0], atol=tolerance, rtol=tolerance)
+        assert kept.shape == (TOKENS, WIDTH) and kept.dtype == torch.float32, "whatever the latents are"
+        torch.testing.assert_close(kept, encoder([CAPTIONS.get(name, "")])[0], atol=1e-6, rtol=1e-6)
     held, read = (instantiate(cached(folder, in_memory=in_memory)) for in_memory in (True, False))
     assert held.text_fingerprint == encoder.fingerprint()
     for one, other in zip(map(held.__getitem__, range(4)), map(read.__getitem__, range(4)), strict=True):

@@ -15,11 +15,15 @@ from tiny_training import AUTOENCODER, CODEC, Config, latent_set, video_set, wri
 
 from lvdm.checkpoints.model_file import ModelInfo, read_model, save_model
 from lvdm.cli import encode
-from lvdm.config import instantiate
+from lvdm.config import instantiate, with_defaults
 from lvdm.data import LatentClips, VideoFolder
 from lvdm.jobs import encode as encode_job
+from lvdm.jobs.encode import EncodeConfig, EncodeSettings, encode_pieces
+from lvdm.jobs.settings import read_settings
+from lvdm.models.autoencoders import VAE3D
 from lvdm.models.codec import Codec
 
+SHIPPED = Path(__file__).resolve().parents[2] / "configs" / "lvdm"
 HALO = 12  # frames on each side that can reach into a latent of this autoencoder, and more
 
 
@@ -100,6 +104,27 @@ def test_latents_are_those_of_the_whole_videos_whatever_the_pieces(pieces, made,
     assert found.keys() == expected.keys() and found["long.mp4"].shape[1] == 10, "43 frames are ten latents"
     for name, latent in expected.items():
         torch.testing.assert_close(found[name], latent, atol=1e-5, rtol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize(("norm", "clips", "warns"), [("clip", False, True), ("frame", False, False), ("clip", True, False)])
+def test_pieces_of_a_clip_whose_norms_see_it_all_are_warned_of(norm, clips, warns, made, tmp_path, caplog):
+    codec = Codec(VAE3D(channels=32, downsample=(2, 2, 2), latent_channels=2, norm=norm))
+    videos = VideoFolder(made / "videos", num_frames=8, size=16, random_clip=False, clips_per_video="all")
+    encode_job._warn_of_seams(videos, EncodeSettings(clips=clips, frames_at_once=16), codec)
+    assert ("43 frames are encoded 16 at once" in caplog.text) == warns
+    video = torch.randn(3, 64, 16, 16, generator=torch.Generator().manual_seed(0))
+    whole, _ = encode_pieces(video, codec, 64, 64)
+    pieces, _ = encode_pieces(video, codec, 16, 16)
+    assert ((pieces - whole).norm() > 0.01 * whole.norm()) == (norm == "clip"), "the seams that the warning is about"
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("encode_*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_configs_encode_without_seams(path):
+    """An autoencoder whose norms see the clip gets each clip whole, as in training on videos."""
+    settings = with_defaults(read_settings(path, schema=EncodeConfig), EncodeConfig)
+    clips = [instantiate(node).num_frames for node in settings.data.values()]
+    if instantiate(settings.codec).autoencoder.decode_halo is None:
+        assert settings.clips and max(clips) <= settings.frames_at_once
 
 
 @pytest.mark.parametrize(("settings", "tolerance"), [({"dtype": "float16"}, 1e-3), ({"precision": "bfloat16"}, 3e-2)])

@@ -316,7 +316,7 @@ def test_a_model_file_names_its_text_encoder_and_holds_none_of_its_weights(train
 
 
 @pytest.mark.parametrize(("seed", "words"), [(1, "was trained with another text encoder"), (None, "there is no folder")])
-def test_other_weights_or_none_are_refused_when_the_model_is_loaded(seed, words, trained, clip, monkeypatch, tmp_path, capsys):
+def test_other_weights_or_none_are_refused_at_the_first_prompt(seed, words, trained, clip, monkeypatch, tmp_path, capsys):
     """The folder of training is not on this machine; one of its name is where LVDM_WEIGHTS says, or is not."""
     monkeypatch.setenv("LVDM_WEIGHTS", str(tmp_path / "weights"))
     if seed is not None:
@@ -324,6 +324,10 @@ def test_other_weights_or_none_are_refused_when_the_model_is_loaded(seed, words,
     clip.rename(clip.with_name("away"))
     try:
         path = str(trained / "text" / "model.safetensors")
+        model = lvdm.load(path)
+        assert model.codec.decode(torch.zeros(1, 2, 4, 2, 2)).shape == (1, 3, 16, 16, 16), "decoding needs no text encoder"
+        assert read_info(lvdm.save(model, tmp_path / "copy.safetensors")).text_fingerprint == read_info(path).text_fingerprint
+        pytest.raises(UserError, model.encode_prompts, ["red"]).match(words)
         assert sample_short.main([path, "--prompt", "red", "--out", str(tmp_path / "out")]) == 2
     finally:
         clip.with_name("away").rename(clip)

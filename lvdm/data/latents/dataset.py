@@ -209,7 +209,7 @@ class LatentClips(Dataset[dict[str, Any]]):
         suffixes = self._suffixes(facts)
         latents = sum(torch.Size(entry.shape).numel() for entry in entries) * sum(suffix != CONTEXT for suffix in suffixes)
         texts = len(entries) * self._context_size(files[0], entries[0]) if self.context else 0
-        require_memory((latents + texts) * DTYPES[facts.dtype].itemsize, f"the latents of {self.root}")
+        require_memory(latents * DTYPES[facts.dtype].itemsize + texts * torch.float32.itemsize, f"the latents of {self.root}")
         tensors: list[dict[str, Tensor]] = []
         for file, videos in groupby(zip(files, entries, strict=True), key=lambda video: video[0]):
             with open_shard(file) as shard:

@@ -67,7 +67,7 @@ class CacheFacts:
     codec_fingerprint: str  # of the autoencoder, scale and shift
     data_fingerprint: str  # of the videos they were made from
     temporal_factor: int  # frames of one latent
-    dtype: str  # as stored
+    dtype: str  # of the stored latents; text features are float32, and have this type in caches of earlier versions
     shard_size: int  # videos, or clips, of a shard
     clip_frames: int | None = None  # of clips that were encoded one by one; None for whole videos
     has_std: bool = False  # whether the posterior's standard deviation is stored too

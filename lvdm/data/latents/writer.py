@@ -122,10 +122,11 @@ class LatentWriter:
         self._entries.append(Entry(name, (c, t, h, w), float(fps), caption, label))
 
     def _stored(self, name: str, suffix: str, tensor: Tensor) -> Tensor:
-        stored = tensor.detach().to("cpu", DTYPES[self.facts.dtype], memory_format=torch.contiguous_format)
+        dtype = "float32" if suffix == CONTEXT else self.facts.dtype  # text features stay the numbers of the text encoder
+        stored = tensor.detach().to("cpu", DTYPES[dtype], memory_format=torch.contiguous_format)
         if not stored.isfinite().all():
             what, network = ("caption", "text encoder") if suffix == CONTEXT else ("latent", "autoencoder")
-            raise UserError(f"the {what} of {name} is not finite in {self.facts.dtype}; try float32, or mend the {network}")
+            raise UserError(f"the {what} of {name} is not finite in {dtype}; try float32, or mend the {network}")
         return stored.clone() if stored.data_ptr() == tensor.data_ptr() else stored
 
     def _check_shape(self, name: str, shape: tuple[int, ...]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +49,7 @@ class ModelSource:
     model: VideoModel
     sampling: Sampling
     infill: VideoModel | None = None
+    before_group: Callable[[], None] = lambda: None  # called by every process before it samples a group, to stop there
 
     def lengths(self, count: int, protocol: EvalProtocol) -> list[int]:
         """Return the lengths of so many videos, each long enough for one clip and no longer."""
@@ -86,6 +87,7 @@ class ModelSource:
 
         def pixels() -> Iterator[Tensor]:
             for rows in mine:
+                self.before_group()
                 made = self._videos([clips[0].video + row for row in rows], span, protocol.quantise)
                 cut = [_cut(video, protocol) for row, video in zip(rows, made, strict=True) if row < count]
                 hashes.extend(pixels_sha256(clip.numpy()) for clip in cut)
