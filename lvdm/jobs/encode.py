@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -179,7 +179,7 @@ def encode_folder(
         text_fingerprint=None if text is None else text.fingerprint(),
     )
     count, unit = (len(videos), "clip") if settings.clips else (len(videos.names), "video")
-    cast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
+    cast = _computing_in(settings.precision, codec, device)
     with only_alike(out, asdict(facts)), LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
         videos.record_skipped(out / "skipped_files.txt")
         bar = {"total": sum(map(len, writer.missing())), "unit": unit, "disable": process.rank > 0}
@@ -206,6 +206,17 @@ def encode_folder(
             )
             added += 1
     return EncodeReport(out, added, f"{unit}s", time.perf_counter() - start, facts.codec_fingerprint, facts.text_fingerprint)
+
+
+@contextmanager
+def _computing_in(precision: str, codec: Codec, device: torch.device) -> Iterator[None]:
+    """Compute latents in the precision that is recorded with them, whatever the model was loaded with."""
+    loaded, codec.compute_dtype = codec.compute_dtype, None
+    try:
+        with torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
+            yield
+    finally:
+        codec.compute_dtype = loaded
 
 
 def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
