@@ -208,7 +208,7 @@ class Codec(nn.Module):
 
 def _as_floats(video: Tensor | np.ndarray, device: torch.device) -> Tensor:
     """Return a video (b, 3, t, h, w) in [-1, 1]: floats as they are, uint8 frames (t, h, w, 3) or (b, t, h, w, 3) converted."""
-    if isinstance(video, np.ndarray):
+    if isinstance(video, np.ndarray) and video.dtype in (np.uint8, np.float16, np.float32, np.float64):
         video = torch.from_numpy(np.ascontiguousarray(video)).to(device)
     is_frames = isinstance(video, Tensor) and video.dtype == torch.uint8 and video.ndim in (4, 5) and video.shape[-1] == 3
     if is_frames:
