@@ -11,6 +11,8 @@ from test_long_video import latents_of, tiny_model
 from torch import Tensor, nn
 
 from lvdm.batching import Batches, fitting
+from lvdm.jobs import encode_batches
+from lvdm.jobs.encode_batches import encode_pieces, groups
 from lvdm.models import codec as codec_module
 from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import VideoModel, auto_batch
@@ -150,3 +152,38 @@ def test_long_videos_are_decoded_as_many_at_once_as_memory_is_free(monkeypatch: 
     assert all(rows * latents <= 12 for rows, latents in counted.sizes) and not counted.refused
     assert {rows for rows, _ in counted.sizes} >= {1, 2}
     assert (made - model.codec.decode(latent)).abs().max() < 1e-5
+
+
+# Encoding -------------------------------------------------------------------------------------------------------------------
+
+
+class LimitedEncoder(LimitedDecoder):
+    """An autoencoder that encodes `most` clips at once."""
+
+    def encode(self, video: Tensor) -> Any:
+        if len(video) > self.most:
+            self.refused.append(len(video))
+            raise torch.OutOfMemoryError("no more")
+        self.sizes.append((len(video), video.shape[2]))
+        return self.inner.encode(video)
+
+
+def test_pieces_of_videos_are_encoded_in_batches_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two videos of 60 frames in pieces of 8 with 4 around: the inner pieces have one length and go together, in any batch."""
+    codec = tiny_model().codec
+    videos = list(torch.rand(2, 3, 60, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    one_by_one = encode_pieces(videos, codec, 8, 4)
+    small = LimitedEncoder(codec.autoencoder, most=2)
+    monkeypatch.setattr(encode_batches, "fitting", lambda pixels, device, **limits: 5)
+    together = encode_pieces(videos, Codec(small, scale=codec.scale), 8, 4)
+    assert small.refused == [5, 3] and (2, 16) in small.sizes
+    for ours, theirs in zip(together, one_by_one, strict=True):
+        assert all((a - b).abs().max() < 1e-5 for a, b in zip(ours, theirs, strict=True))
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory with 12 frames at once; lower frames_at_once"):
+        encode_pieces(videos, Codec(LimitedEncoder(codec.autoencoder, most=0)), 8, 4)
+
+
+def test_groups_of_clips_stay_in_one_shard() -> None:
+    assert list(groups(range(10), size=3, shard_size=4, count=10)) == [[0, 1, 2], [3], [4, 5, 6], [7], [8, 9]]
+    assert list(groups([4, 5, 6, 7, 8], size=8, shard_size=4, count=9)) == [[4, 5, 6, 7], [8]]
+    assert list(groups(range(3), size=1, shard_size=4, count=3)) == [[0], [1], [2]]

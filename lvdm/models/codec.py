@@ -208,18 +208,17 @@ class Codec(nn.Module):
 
 def _as_floats(video: Tensor | np.ndarray, device: torch.device) -> Tensor:
     """Return a video (b, 3, t, h, w) in [-1, 1]: floats as they are, uint8 frames (t, h, w, 3) or (b, t, h, w, 3) converted."""
+    came = f"{video.dtype} {tuple(video.shape)}" if isinstance(video, Tensor | np.ndarray) else f"{video!r:.99}"
     if isinstance(video, np.ndarray) and video.dtype in (np.uint8, np.float16, np.float32, np.float64):
         video = torch.from_numpy(np.ascontiguousarray(video)).to(device)
-    is_frames = isinstance(video, Tensor) and video.dtype == torch.uint8 and video.ndim in (4, 5) and video.shape[-1] == 3
-    if is_frames:
+    if isinstance(video, Tensor) and video.is_floating_point():
+        return video
+    if isinstance(video, Tensor) and video.dtype == torch.uint8 and video.ndim in (4, 5) and video.shape[-1] == 3:
         frames = video.to(device) if video.ndim == 5 else video.to(device)[None]
         return frames.movedim(-1, 1).float() / 127.5 - 1
-    if not isinstance(video, Tensor) or not video.is_floating_point():
-        came = f"{video.dtype} {tuple(video.shape)}" if isinstance(video, Tensor) else f"{video!r:.99}"
-        raise UserError(
-            f"a codec encodes floats in [-1, 1] (b, 3, t, h, w), or uint8 frames (t, h, w, 3) or (b, t, h, w, 3), not {came}"
-        )
-    return video
+    raise UserError(
+        f"a codec encodes floats in [-1, 1] (b, 3, t, h, w), or uint8 frames (t, h, w, 3) or (b, t, h, w, 3), not {came}"
+    )
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

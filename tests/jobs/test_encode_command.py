@@ -11,13 +11,16 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_training import AUTOENCODER, CODEC, Config, latent_set, video_set, write_config, write_videos
 
+import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, read_model, save_model
 from lvdm.cli import encode
 from lvdm.config import instantiate
 from lvdm.data import LatentClips, VideoFolder
 from lvdm.jobs import encode as encode_job
+from lvdm.jobs import encode_batches
 from lvdm.models.codec import Codec
 
 HALO = 12  # frames on each side that can reach into a latent of this autoencoder, and more
@@ -217,3 +220,30 @@ def test_a_full_disk_leaves_whole_shards_only(made, tmp_path, capsys, monkeypatc
     assert files(tmp_path / "out").keys() == {"train/latents-00000.safetensors", "train/latents-00001.safetensors"}
     assert run(tmp_path, config(made, tmp_path / "out", shard_size=1)) == 0
     assert len(latents(tmp_path / "out" / "train")) == 4
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_clips_that_are_encoded_together_have_the_same_latents(clips, made, tmp_path, monkeypatch):
+    """As many at once as a GPU has memory for; on a CPU one by one."""
+    settings = {"clips": clips, "flips": True, "std": True, "shard_size": 3}
+    data = video_set(made / "videos")
+    settings["data"] = {"train": {**data, "params": {**data["params"], "random_clip": False}}}
+    assert run(tmp_path, config(made, tmp_path / "one", **settings)) == 0
+    monkeypatch.setattr(encode_batches, "fitting", lambda pixels, device, **limits: 3)
+    assert run(tmp_path, config(made, tmp_path / "three", **settings)) == 0
+    one, three = (
+        {path.name: load_file(path) for path in sorted((tmp_path / out).rglob("*.safetensors"))} for out in ("one", "three")
+    )
+    assert one.keys() == three.keys() and len(one) == 2
+    for shard, tensors in one.items():
+        assert tensors.keys() == three[shard].keys()
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(three[shard][name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_are_in_the_recorded_precision_whatever_the_model_was_loaded_with(made, tmp_path):
+    for name, dtype in (("exact", None), ("rough", torch.bfloat16)):
+        model = lvdm.load(made / "model.safetensors", dtype=dtype)
+        lvdm.encode(model, made / "videos", tmp_path / name, size=16, settings=lvdm.EncodeSettings(dtype="float32"))
+        assert model.codec.compute_dtype == dtype
+    assert files(tmp_path / "exact") == files(tmp_path / "rough")
