@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "files", "processes", "seeding", "version")
+SHARED = ("types", "rules", "files", "processes", "batching", "seeding", "version")
 ROOMS = ("config", "data", "models", "diffusion", "checkpoints", "sampling", "training", "evaluation", "toys")
 ARROWS = {
     "version": (),
@@ -20,6 +20,7 @@ ARROWS = {
     "rules": ("types",),
     "files": ("types",),
     "processes": ("types",),
+    "batching": (),
     "seeding": (),
     "config": SHARED,
     "data": SHARED,

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from tqdm import tqdm
 from lvdm.config import check_node, instantiate, with_defaults
 from lvdm.data import CacheFacts, LatentWriter, VideoFolder
 from lvdm.data.latents.format import CONTEXT
+from lvdm.jobs.encode_batches import clips_at_once, encode_pieces, groups
 from lvdm.jobs.load import load
 from lvdm.jobs.lock import only_alike
 from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
@@ -180,33 +181,47 @@ def encode_folder(
         text_fingerprint=None if text is None else text.fingerprint(),
     )
     count, unit = (len(videos), "clip") if settings.clips else (len(videos.names), "video")
-    cast = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bfloat16" else nullcontext()
+    cast = _computing_in(settings.precision, codec, device)
     with only_alike(out, asdict(facts)), LatentWriter(out, facts, count, share=(process.rank, process.count)) as writer, cast:
         videos.record_skipped(out / "skipped_files.txt")
         bar = {"total": sum(map(len, writer.missing())), "unit": unit, "disable": process.rank > 0}
         added = 0
-        for number in tqdm(writer.todo(), desc=out.name, mininterval=1.0, **bar):
+        numbers = tqdm(writer.todo(), desc=out.name, mininterval=1.0, **bar)
+        at_once = clips_at_once(videos, device) if settings.clips else 1
+        for group in groups(numbers, at_once, facts.shard_size, count):
             try:
-                item = videos[number] if settings.clips else videos.read(number)
-                tensors = _encode_video(item["video"], codec, facts, settings)
+                items = [videos[number] if settings.clips else videos.read(number) for number in group]
+                encoded = _encode_videos([item["video"] for item in items], codec, facts, settings)
             except UserError as error:
                 if settings.clips:
                     raise
-                videos.report_broken(number, error)
+                videos.report_broken(group[0], error)
                 continue
-            if text is not None:
-                tensors[CONTEXT] = text([item.get("caption", "")])[0]
-            name = videos.names[item["index"]]
-            writer.add(
-                f"{number}: {name}" if settings.clips else name,
-                tensors.pop(""),
-                further=tensors,
-                fps=float(item["fps"]),
-                caption=item.get("caption"),
-                label=None if item.get("label") is None else int(item["label"]),
-            )
-            added += 1
+            for number, item, tensors in zip(group, items, encoded, strict=True):
+                if text is not None:
+                    tensors[CONTEXT] = text([item.get("caption", "")])[0]
+                name = videos.names[item["index"]]
+                writer.add(
+                    f"{number}: {name}" if settings.clips else name,
+                    tensors.pop(""),
+                    further=tensors,
+                    fps=float(item["fps"]),
+                    caption=item.get("caption"),
+                    label=None if item.get("label") is None else int(item["label"]),
+                )
+                added += 1
     return EncodeReport(out, added, f"{unit}s", time.perf_counter() - start, facts.codec_fingerprint, facts.text_fingerprint)
+
+
+@contextmanager
+def _computing_in(precision: str, codec: Codec, device: torch.device) -> Iterator[None]:
+    """Compute latents in the precision that is recorded with them, whatever the model was loaded with."""
+    loaded, codec.compute_dtype = codec.compute_dtype, None
+    try:
+        with torch.autocast(device.type, torch.bfloat16) if precision == "bfloat16" else nullcontext():
+            yield
+    finally:
+        codec.compute_dtype = loaded
 
 
 def check_pieces(settings: EncodeSettings, codec: Codec) -> None:
@@ -243,28 +258,14 @@ def _warn_of_seams(videos: VideoFolder, settings: EncodeSettings, codec: Codec) 
         )
 
 
-def _encode_video(video: Tensor, codec: Codec, facts: CacheFacts, settings: EncodeSettings) -> dict[str, Tensor]:
-    """Return all latents that the facts promise of a video, by suffix."""
-    sides = [video, video.flip(-1)] if facts.has_flips else [video]
-    moments = [encode_pieces(side, codec, settings.frames_at_once, settings.context_frames) for side in sides]
-    tensors = (tensor for mean_and_std in moments for tensor in mean_and_std[: 2 if facts.has_std else 1])
-    return dict(zip(facts.latent_suffixes(), tensors, strict=True))
-
-
-def encode_pieces(video: Tensor, codec: Codec, at_once: int, context: int) -> tuple[Tensor, Tensor]:
-    """Return mean and std (c, n, h, w) of a video (3, t, h, w), piece by piece. Frames that do not fill a latent are left out.
-
-    A piece begins on the last frame of a latent if the codec takes its first frame alone. That latent is part of the context.
-    """
-    factor, latents, device = codec.temporal_factor, codec.latents_of(video.shape[1]), next(codec.parameters()).device
-    if latents == 0:
-        raise UserError(f"a video of {video.shape[1]} frames is shorter than one latent ({factor} frames)")
-    at_once, before, after = at_once // factor, max(context // factor, codec.first_frame_alone), context // factor
-    pieces = []
-    for start in range(0, latents, at_once):
-        stop = min(start + at_once, latents)
-        first, last = max(0, start - before), min(latents, stop + after)
-        moments = codec.moments(video[None, :, first * factor : codec.frames_of(last)].to(device))
-        pieces.append([each[0].float().cpu()[:, start - first : stop - first] for each in moments])
-    mean, std = (torch.cat(each, dim=1) for each in zip(*pieces, strict=True))
-    return mean, std
+def _encode_videos(
+    videos: Sequence[Tensor], codec: Codec, facts: CacheFacts, settings: EncodeSettings
+) -> list[dict[str, Tensor]]:
+    """Return all latents that the facts promise of each video, by suffix."""
+    sides = [videos, [video.flip(-1) for video in videos]] if facts.has_flips else [videos]
+    of_sides = [encode_pieces(side, codec, settings.frames_at_once, settings.context_frames) for side in sides]
+    count = 2 if facts.has_std else 1
+    tensors = (
+        (tensor for mean_and_std in of_video for tensor in mean_and_std[:count]) for of_video in zip(*of_sides, strict=True)
+    )
+    return [dict(zip(facts.latent_suffixes(), each, strict=True)) for each in tensors]

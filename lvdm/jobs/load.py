@@ -33,7 +33,7 @@ def load(
 
     Args:
         device: cpu, cuda, cuda:N, or auto, which is this process's GPU if there is one.
-        dtype: bfloat16 or float16 run the denoiser by autocast; None and float32 change nothing.
+        dtype: bfloat16 or float16 run denoiser and codec by autocast; None and float32 change nothing.
         allow: your packages whose classes the file may name.
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
@@ -46,9 +46,11 @@ def load(
 
 def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtype | None) -> VideoModel:
     settings = None if info.kind == "autoencoder" else file.settings(info)
+    dtype = dtype if dtype in AUTOCAST else None
     codec = file.codec(info).to(device)
+    codec.compute_dtype = dtype
     named: dict[str, Any] = {"name": str(file.path), "description": asdict(info)}
-    model = VideoModel(codec, device=device, dtype=dtype if dtype in AUTOCAST else None, **named)
+    model = VideoModel(codec, device=device, dtype=dtype, **named)
     if settings is None:
         return replace(model, loaded=Loaded(file.path, codec, None))
     if settings.latent_shape[0] != codec.latent_channels:

@@ -12,12 +12,15 @@ import json
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lvdm.batching import Batches, fitting
 from lvdm.files import add_tensors
 from lvdm.models.autoencoders.posterior import check_video_shape
 from lvdm.rules import integer, require
@@ -26,11 +29,15 @@ from lvdm.types import UserError, VideoAutoencoder, check_autoencoder
 logger = logging.getLogger(__name__)
 
 DECODE_WINDOW = 16  # latents
+DECODE_BYTES = 2 << 10  # memory for a pixel of a decoded frame in VAE3D, with room to spare (1.4 KiB in float32)
+DECODE_PIXELS = 2**22  # pixels decoded at once on a CPU, if they are of several videos
 DEFAULT_HALO = 8  # latents on each side if no number is exact: enough for convolutions, norms still differ
 
 
 class Codec(nn.Module):
-    """A frozen autoencoder with its scale and shift. Inputs and outputs have the dtype of its parameters.
+    """A frozen autoencoder with its scale and shift. Latents and decoded videos have the dtype of its parameters.
+
+    With a `compute_dtype` its matrix products run in that type, by autocast.
 
     Args:
         autoencoder: VAE3D, PatchVAE3D, DiffusersVAE, or any module that keeps the contract `lvdm.types.VideoAutoencoder`.
@@ -47,6 +54,8 @@ class Codec(nn.Module):
         self.autoencoder: Any = autoencoder.eval().requires_grad_(False)
         self.set_scale(scale, shift)
         self.decode_window = decode_window
+        self.compute_dtype: torch.dtype | None = None
+        self._decoded = Batches()
         self._has_warned = False
 
     @property
@@ -109,15 +118,20 @@ class Codec(nn.Module):
         return super().train(False)
 
     @torch.no_grad()
-    def encode(self, video: Tensor) -> Tensor:
-        """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, n, h/f_s, w/f_s)."""
+    def encode(self, video: Tensor | np.ndarray) -> Tensor:
+        """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, n, h/f_s, w/f_s).
+
+        uint8 frames, (t, h, w, 3) or (b, t, h, w, 3), are videos too. They are converted, and moved to the codec's device.
+        """
         return self.moments(video)[0]
 
     @torch.no_grad()
-    def moments(self, video: Tensor) -> tuple[Tensor, Tensor]:
+    def moments(self, video: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of the normalised latent's posterior; `encode` returns the mean."""
+        video = _as_floats(video, next(self.autoencoder.parameters()).device)
         self._check(video.shape)
-        posterior = self.autoencoder.encode(video.to(self.dtype))
+        with self._computing(video.device):
+            posterior = self.autoencoder.encode(video.to(self.dtype))
         mean = self.scale * (_at_least_float32(posterior.mode()) + self.shift)
         if (shape := tuple(mean.shape[1:])) != (expected := self.latent_shape(*video.shape[2:])):
             name = type(self.autoencoder).__name__
@@ -129,7 +143,8 @@ class Codec(nn.Module):
     def decode(self, latent: Tensor) -> Tensor:
         """Normalised latent -> video, whole; not clamped to [-1, 1]."""
         z = _at_least_float32(latent) / self.scale - self.shift
-        return self.autoencoder.decode(z.to(self.dtype)).to(self.dtype)
+        with self._computing(latent.device):
+            return self.autoencoder.decode(z.to(self.dtype)).to(self.dtype)
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decode chunks of latents (b, c, n, h, w), n free, in windows. Memory does not grow with the length of the video.
@@ -144,7 +159,18 @@ class Codec(nn.Module):
         for window in _windows(latents, size=self.decode_window, halo=context):
             if halo is None and not window.is_whole:
                 self._warn_once(context)
-            yield self.decode(window.latent)[:, :, self.frames_of(window.start) : self.frames_of(window.stop)]
+            yield self._decode_window(window)
+
+    def _decode_window(self, window: _Window) -> Tensor:
+        """Return the frames of a window, of as many videos at once as fit the memory."""
+        latent, own = window.latent, slice(self.frames_of(window.start), self.frames_of(window.stop))
+        pixels = self.frames_of(latent.shape[2]) * latent[0, 0, 0].numel() * self.spatial_factor**2
+        most = fitting(pixels, latent.device, bytes_per_unit=DECODE_BYTES, units_on_cpu=DECODE_PIXELS)
+        decoded = list(self._decoded.over(len(latent), lambda rows: self.decode(latent[rows])[:, :, own], most))
+        return decoded[0] if len(decoded) == 1 else torch.cat(decoded)
+
+    def _computing(self, device: torch.device) -> AbstractContextManager[object]:
+        return nullcontext() if self.compute_dtype is None else torch.autocast(device.type, self.compute_dtype)
 
     # Identity ----------------------------------------------------------------------------------------------------------
 
@@ -177,6 +203,21 @@ class Codec(nn.Module):
                 context,
             )
             self._has_warned = True
+
+
+def _as_floats(video: Tensor | np.ndarray, device: torch.device) -> Tensor:
+    """Return a video (b, 3, t, h, w) in [-1, 1]: floats as they are, uint8 frames (t, h, w, 3) or (b, t, h, w, 3) converted."""
+    came = f"{video.dtype} {tuple(video.shape)}" if isinstance(video, Tensor | np.ndarray) else f"{video!r:.99}"
+    if isinstance(video, np.ndarray) and video.dtype in (np.uint8, np.float16, np.float32, np.float64):
+        video = torch.from_numpy(np.ascontiguousarray(video)).to(device)
+    if isinstance(video, Tensor) and video.is_floating_point():
+        return video
+    if isinstance(video, Tensor) and video.dtype == torch.uint8 and video.ndim in (4, 5) and video.shape[-1] == 3:
+        frames = video.to(device) if video.ndim == 5 else video.to(device)[None]
+        return frames.movedim(-1, 1).float() / 127.5 - 1
+    raise UserError(
+        f"a codec encodes floats in [-1, 1] (b, 3, t, h, w), or uint8 frames (t, h, w, 3) or (b, t, h, w, 3), not {came}"
+    )
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -59,6 +59,7 @@ class LongVideo:
             noise_for=lambda stage, index: VideoNoise(seed, videos, stage=(STAGES[stage], index)),
             gap_batch=self._gaps_at_once(len(videos)),
             on_latents=on_latents,
+            shrinks=self.predict.batches.shrinks,
         )
 
     def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:

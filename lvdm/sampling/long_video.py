@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from lvdm.batching import Batches
 from lvdm.diffusion.guidance import guided
 from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.process import q_sample
@@ -100,15 +102,18 @@ def long_latents(
     noise_for: NoiseFor,
     gap_batch: int = 1,
     on_latents: OnLatents | None = None,
+    shrinks: bool = True,
 ) -> Iterator[Tensor]:
     """Yield latents (v, c, n, h, w) of the whole video in order, with any n; only those still needed are held.
 
     Args:
         start: (v, c, plan.start_latents, h, w), known latents; without a start there are none, but in the right shape.
-        gap_batch: gap windows filled at once (for all videos); halved if the GPU runs out of memory.
+        gap_batch: gap windows filled at once (for all videos).
+        shrinks: whether a batch that does not fit the memory runs again in halves.
     """
     line = _Line(start, plan.latents)
-    maker = _Maker(plan, keys, gaps, line, noise_for, on_latents)
+    batches = {stage: Batches(shrinks=shrinks) for stage in ("key", "gap")}
+    maker = _Maker(plan, keys, gaps, line, noise_for, on_latents, batches)
     yield from line.ready()
     waiting: list[tuple[int, Window]] = []
     next_key = 0
@@ -119,12 +124,12 @@ def long_latents(
         else:
             waiting.append((index, window))
             if len(waiting) == gap_batch:
-                gap_batch = maker.fill(waiting, gap_batch)
+                maker.make("gap", waiting)
                 waiting = []
         yield from line.ready()
         line.forget_before(_first_needed(plan, next_key, waiting[0][0] if waiting else maker.gaps_done))
     if waiting:
-        maker.fill(waiting, gap_batch)
+        maker.make("gap", waiting)
         yield from line.ready()
 
 
@@ -185,36 +190,28 @@ class _Maker:
     line: _Line
     noise_for: NoiseFor
     on_latents: OnLatents | None
+    batches: dict[str, Batches]
     gaps_done: int = 0
 
     def make(self, stage: str, numbered: Sequence[tuple[int, Window]]) -> None:
-        """Sample these windows in one batch, with the noise that belongs to each."""
+        """Sample these windows together, with the noise that belongs to each, in as many batches as the memory needs."""
         sampler = self.keys if stage == "key" else self.gaps
         assert sampler is not None, "a plan with gaps needs an infill model"
         windows = [window for _, window in numbered]
-        noise = VideoNoise.join([self.noise_for(stage, index) for index, _ in numbered])
-        on_step = self._report(windows, len(sampler.solver.grid))
-        self.line.keep(windows, sampler(self.line.gather(windows), windows[0].given, noise, on_step))
+        frames, on_step = self.line.gather(windows), self._report(windows, len(sampler.solver.grid))
 
-    def fill(self, numbered: Sequence[tuple[int, Window]], gap_batch: int) -> int:
-        """Fill gaps, at most `gap_batch` windows at once, and return how many at once fitted the memory."""
-        done = 0
-        while done < len(numbered):
-            try:
-                batch = numbered[done : done + gap_batch]
-                self.make("gap", batch)
-                done += len(batch)
-                self.gaps_done += len(batch)
-            except torch.OutOfMemoryError:
-                if gap_batch == 1:
-                    raise
-                gap_batch = (gap_batch + 1) // 2
-                torch.cuda.empty_cache()
-        return gap_batch
+        def sample(rows: slice) -> Tensor:
+            noise = VideoNoise.join([self.noise_for(stage, index) for index, _ in numbered], rows)
+            return sampler(frames[rows], windows[0].given, noise, None if on_step is None else partial(on_step, len(noise)))
 
-    def _report(self, windows: Sequence[Window], steps: int) -> OnStep | None:
+        made = [*self.batches[stage].over(len(frames), sample)]
+        self.line.keep(windows, torch.cat(made))
+        self.gaps_done += len(windows) if stage == "gap" else 0
+
+    def _report(self, windows: Sequence[Window], steps: int) -> Callable[[int, int], None] | None:
+        """Return what is called after a step, with the rows of the batch and the steps done."""
         if (on_latents := self.on_latents) is None:
             return None
         new = sum(window.positions[slot] < self.plan.latents for window in windows for slot in window.new)
-        share = new * len(self.line.like) / steps
-        return lambda step: on_latents(share)
+        share = new / len(windows) / steps
+        return lambda rows, step: on_latents(share * rows)

@@ -34,8 +34,8 @@ class VideoNoise:
         return torch.from_numpy(np.stack(rows))
 
     @staticmethod
-    def join(parts: Sequence[VideoNoise]) -> VideoNoise:
-        """Return the rows of all parts as one batch, for gaps filled together; the streams are shared, not copied."""
+    def join(parts: Sequence[VideoNoise], rows: slice = slice(None)) -> VideoNoise:  # noqa: B008
+        """Return these rows of all parts as one batch, for gaps filled together; the streams are shared, not copied."""
         joined = VideoNoise(0, [])
-        joined._streams = [stream for part in parts for stream in part._streams]
+        joined._streams = [stream for part in parts for stream in part._streams][rows]
         return joined

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.batching import Batches, fitting
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
@@ -52,12 +53,13 @@ class VideoModel:
         codec: video <-> normalised latent.
         denoiser, schedule, objective, settings: the diffusion model; all None for an autoencoder alone.
         device: where the networks are.
-        dtype: the network runs in this type by autocast; None is float32.
+        dtype: the denoiser runs in this type by autocast; None is float32. A codec has its own `compute_dtype`.
         text_encoder: prompts to context, if the model reads text.
         trained: what it was trained to do, if that is recorded.
         name: its name in messages.
         description: of its model file, if it was loaded from one: how its parts are built, and what they were trained on.
         loaded: the model file, and the networks that were read from it.
+        batches: the largest batch of videos that has fitted the memory.
     """
 
     codec: VideoCodec
@@ -72,6 +74,7 @@ class VideoModel:
     name: str = "the model"
     description: Mapping[str, Any] = field(default_factory=dict)
     loaded: Loaded | None = None
+    batches: Batches = field(default_factory=Batches, repr=False, compare=False)
 
     @property
     def path(self) -> Path | None:
@@ -109,7 +112,8 @@ class VideoModel:
 
         Args:
             steps, sampler, eta, guidance: as in `SampleOptions`; None takes the model's own.
-            batch_size: videos at once, which changes time and memory only. None: as many as are useful.
+            batch_size: videos at once, which changes time and memory only. None: as many as are useful. What does not fit the
+                memory runs again in halves.
             label: class of all videos, or one for each; None is `choose_labels`.
             context: text features (n, l, d), or (1, l, d) for all.
             noise: a given start (n, c, t, h, w) instead of the seed's.
@@ -128,14 +132,14 @@ class VideoModel:
         uncond = content.left_out(cond) if scale else None
         require(optional(integer(1)), batch_size=batch_size)
         size = batch_size or auto_batch(int(np.prod(shape)) * (1 if scale == 0 else 2), self.device)
-        made = []
-        for start in range(0, num, size):
-            rows = slice(start, min(start + size, num))
+
+        def sample(rows: slice) -> Tensor:
             streams = VideoNoise(seed, range(first + rows.start, first + rows.stop), stage=(SHORT,))
             x = (streams((len(streams), *shape)) if noise is None else noise[rows].float()).to(self.device)
             denoise = guided(self.predictor(), _rows(cond, rows), None if uncond is None else _rows(uncond, rows), scale=scale)
-            made.append(solver(denoise, x, noise=streams, on_step=_report(on_progress, len(streams) / len(solver.grid))))
-        return torch.cat(made)
+            return solver(denoise, x, noise=streams, on_step=_report(on_progress, len(streams) / len(solver.grid)))
+
+        return torch.cat([*self.batches.over(num, sample, size)])
 
     def solver(self, options: SampleOptions = MODELS_OWN) -> Solver:
         """Return the solver with these options, and the model's own sampler, steps and eta for what they leave open."""
@@ -259,10 +263,7 @@ def auto_batch(elements: int, device: torch.device) -> int:
     On a CPU that is 20,000 elements, because larger batches gain no speed there; on a GPU what fits its free memory at 16 KiB
     an element.
     """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return max(1, free // (CUDA_BYTES * elements))
-    return max(1, CPU_ELEMENTS // elements)
+    return fitting(elements, device, bytes_per_unit=CUDA_BYTES, units_on_cpu=CPU_ELEMENTS)
 
 
 def check_level(level: int, model: VideoModel) -> None:

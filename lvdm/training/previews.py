@@ -16,7 +16,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.distributed.tensor import DTensor
 
+from lvdm.batching import Batches
 from lvdm.files import why_not_written
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel, auto_batch, to_uint8
 from lvdm.sampling.writers import Mp4Writer, VideoFiles
@@ -104,8 +106,9 @@ class Previews(Callback):
 def video_model(module: LatentDiffusion, settings: SamplingSettings) -> VideoModel:
     """Return the model in training, to sample from with its current weights."""
     network = (module.denoiser, module.schedule, module.objective)
-    parts: dict[str, Any] = {"text_encoder": module.text_encoder, "trained": module.trained}
-    return VideoModel(module.codec, *network, settings, device=module.device, **parts)
+    is_sharded = any(isinstance(weight, DTensor) for weight in module.denoiser.parameters())
+    named: dict[str, Any] = {"device": module.device, "text_encoder": module.text_encoder, "trained": module.trained}
+    return VideoModel(module.codec, *network, settings, **named, batches=Batches(shrinks=not is_sharded))
 
 
 def _first_batch(trainer: pl.Trainer) -> Batch:

@@ -11,14 +11,18 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_training import AUTOENCODER, CODEC, Config, latent_set, video_set, write_config, write_videos
 
+import lvdm
 from lvdm.checkpoints.model_file import ModelInfo, read_model, save_model
 from lvdm.cli import encode
 from lvdm.config import instantiate, with_defaults
 from lvdm.data import LatentClips, VideoFolder
 from lvdm.jobs import encode as encode_job
-from lvdm.jobs.encode import EncodeConfig, EncodeSettings, encode_pieces
+from lvdm.jobs import encode_batches
+from lvdm.jobs.encode import EncodeConfig, EncodeSettings
+from lvdm.jobs.encode_batches import encode_pieces
 from lvdm.jobs.settings import read_settings
 from lvdm.models.autoencoders import VAE3D
 from lvdm.models.codec import Codec
@@ -113,8 +117,8 @@ def test_pieces_of_a_clip_whose_norms_see_it_all_are_warned_of(norm, clips, warn
     encode_job._warn_of_seams(videos, EncodeSettings(clips=clips, frames_at_once=16), codec)
     assert ("43 frames are encoded 16 at once" in caplog.text) == warns
     video = torch.randn(3, 64, 16, 16, generator=torch.Generator().manual_seed(0))
-    whole, _ = encode_pieces(video, codec, 64, 64)
-    pieces, _ = encode_pieces(video, codec, 16, 16)
+    ((whole, _),) = encode_pieces([video], codec, 64, 64)
+    ((pieces, _),) = encode_pieces([video], codec, 16, 16)
     assert ((pieces - whole).norm() > 0.01 * whole.norm()) == (norm == "clip"), "the seams that the warning is about"
 
 
@@ -242,3 +246,30 @@ def test_a_full_disk_leaves_whole_shards_only(made, tmp_path, capsys, monkeypatc
     assert files(tmp_path / "out").keys() == {"train/latents-00000.safetensors", "train/latents-00001.safetensors"}
     assert run(tmp_path, config(made, tmp_path / "out", shard_size=1)) == 0
     assert len(latents(tmp_path / "out" / "train")) == 4
+
+
+@pytest.mark.parametrize("clips", [True, False])
+def test_clips_that_are_encoded_together_have_the_same_latents(clips, made, tmp_path, monkeypatch):
+    """As many at once as a GPU has memory for; on a CPU one by one."""
+    settings = {"clips": clips, "flips": True, "std": True, "shard_size": 3}
+    data = video_set(made / "videos")
+    settings["data"] = {"train": {**data, "params": {**data["params"], "random_clip": False}}}
+    assert run(tmp_path, config(made, tmp_path / "one", **settings)) == 0
+    monkeypatch.setattr(encode_batches, "fitting", lambda pixels, device, **limits: 3)
+    assert run(tmp_path, config(made, tmp_path / "three", **settings)) == 0
+    one, three = (
+        {path.name: load_file(path) for path in sorted((tmp_path / out).rglob("*.safetensors"))} for out in ("one", "three")
+    )
+    assert one.keys() == three.keys() and len(one) == 2
+    for shard, tensors in one.items():
+        assert tensors.keys() == three[shard].keys()
+        for name, tensor in tensors.items():
+            torch.testing.assert_close(three[shard][name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_latents_are_in_the_recorded_precision_whatever_the_model_was_loaded_with(made, tmp_path):
+    for name, dtype in (("exact", None), ("rough", torch.bfloat16)):
+        model = lvdm.load(made / "model.safetensors", dtype=dtype)
+        lvdm.encode(model, made / "videos", tmp_path / name, size=16, settings=lvdm.EncodeSettings(dtype="float32"))
+        assert model.codec.compute_dtype == dtype
+    assert files(tmp_path / "exact") == files(tmp_path / "rough")

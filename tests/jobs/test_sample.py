@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from test_sample_commands import at, names, video, write_model  # noqa: F401  (`at` is a fixture)
+from torch import nn
 
 import lvdm
 from lvdm.cli import sample_long, sample_short
@@ -205,3 +206,25 @@ def test_the_argument_that_is_wrong_is_named(joint: Path) -> None:
         lvdm.sample_long(joint, stepz=3)
     with pytest.raises(UserError, match="video has no effect with out"):
         lvdm.sample_long(joint, out="folder", video=2)
+
+
+def types_seen(network: nn.Module) -> set[torch.dtype]:
+    """Return the set that collects the types in which the network's matrix products run."""
+    seen: set[torch.dtype] = set()
+    for module in network.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d | nn.Conv3d):
+            module.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, None])
+def test_every_network_runs_in_the_requested_type(dtype: torch.dtype | None, joint: Path) -> None:
+    """The encoder of the start, the denoiser and the decoder; what comes out is float32 and nearly the same."""
+    model, start = lvdm.load(joint, dtype=dtype), np.full((8, 16, 16, 3), 90, np.uint8)
+    seen = {name: types_seen(network) for name, network in (("codec", model.codec), ("denoiser", model.denoiser))}
+    made = np.stack(list(lvdm.sample_long(model, model, frames=30, steps=2, start=start)))
+    assert seen == {"codec": {dtype or torch.float32}, "denoiser": {dtype or torch.float32}}
+    assert model.codec.encode(start).dtype == torch.float32 and model.codec.dtype == torch.float32
+    exact = lvdm.load(joint)
+    assert model.codec.fingerprint() == exact.codec.fingerprint()
+    assert np.abs(made.astype(float) - np.stack(list(lvdm.sample_long(exact, exact, frames=30, steps=2, start=start)))).mean() < 8

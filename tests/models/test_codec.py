@@ -2,6 +2,7 @@
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -191,3 +192,28 @@ def test_a_scale_that_cannot_be_measured_is_an_error():
         LatentMoments().add(torch.full((4,), 3.0)).latent_scale()
     with pytest.raises(UserError, match="must be finite"):
         patch_codec(scale=float("nan"))
+
+
+# What is encoded ---------------------------------------------------------------------------------------------------------
+
+
+def test_uint8_frames_are_videos() -> None:
+    """The answer is that of the same video as floats: level 0 is -1, level 255 is 1."""
+    levels = np.random.default_rng(0).integers(0, 256, (2, 8, 4, 4, 3)).astype(np.uint8)
+    floats = torch.from_numpy(levels.transpose(0, 4, 1, 2, 3).astype(np.float32) / np.float32(127.5) - 1)
+    for video in (levels, torch.from_numpy(levels)):
+        assert torch.equal(CODEC.encode(video), CODEC.encode(floats))
+        assert torch.equal(CODEC.encode(video[0]), CODEC.encode(floats[:1]))
+    assert torch.equal(CODEC.encode(floats.numpy()), CODEC.encode(floats))
+
+
+@pytest.mark.parametrize("video", [
+    *(torch.zeros(shape, dtype=torch.uint8) for shape in [(1, 3, 8, 4, 4), (3, 8, 4, 4), (8, 4, 4), (8, 4, 4, 1)]),
+    *(np.zeros((1, 3, 8, 4, 4), np.uint8), torch.zeros(1, 3, 8, 4, 4, dtype=torch.long), np.zeros((8, 4, 4, 3), bool)),
+    *(torch.zeros(3, 8, 4, 4), torch.zeros(8, 4, 4, 3), np.zeros((8, 4, 4, 3), np.float32)),
+    *(None, 3, [[1, 2]], "clip.mp4", np.array(["a"])),
+], ids=lambda video: f"{type(video).__name__} {getattr(video, 'dtype', '')} {tuple(getattr(video, 'shape', ()))}")  # fmt: skip
+def test_what_is_no_video_is_refused_in_a_sentence(video: object) -> None:
+    with pytest.raises(UserError, match="shaped|floats in") as refused:
+        CODEC.encode(video)
+    assert len(str(refused.value)) < 300

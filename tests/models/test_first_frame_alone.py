@@ -15,7 +15,7 @@ from tiny_training import UNET, diffusion_config, video_set, write_config, write
 import lvdm
 from lvdm.cli import encode, sample_long, sample_short, train
 from lvdm.data import LatentClips
-from lvdm.jobs.encode import encode_pieces
+from lvdm.jobs.encode_batches import encode_pieces
 from lvdm.models.codec import Codec
 from lvdm.sampling.long_pipeline import latents_covering
 from lvdm.sampling.pipeline import to_uint8
@@ -61,7 +61,7 @@ def test_streamed_decoding_equals_whole_decoding(window: int, chunks: list[int])
 @pytest.mark.parametrize(("at_once", "context"), [(2, 0), (4, 2), (8, 4), (100, 0)])
 def test_a_video_encoded_in_pieces_is_the_video_encoded_whole(at_once: int, context: int) -> None:
     codec = Codec(FirstAlone())
-    mean, _ = encode_pieces(video(22)[0], codec, at_once, context)
+    ((mean, _),) = encode_pieces([video(22)[0]], codec, at_once, context)
     assert torch.equal(mean, codec.encode(video(22)[:, :, :21])[0]), "the last of 22 frames fills no latent"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lvdm.batching import Batches
 from lvdm.config import instantiate, to_dict
 from lvdm.data import LatentClips, VideoData, VideoFolder
 from lvdm.jobs.benchmark.random_text import RandomText
@@ -116,7 +117,8 @@ class Subject:
         module, settings = self.module, SamplingSettings(**self.settings["sampling"])
         dtype = None if self.dtype == torch.float32 else self.dtype
         parts = (module.codec, module.denoiser, module.schedule, module.objective)
-        return VideoModel(*parts, settings, self.device, dtype, module.text_encoder)
+        batches = Batches(shrinks=False)  # the batch is what is measured
+        return VideoModel(*parts, settings, self.device, dtype, module.text_encoder, batches=batches)
 
     def stepping(self) -> Callable[[Batch], None]:
         """Return the module's own training step: forward, backward, clipping and optimizer step."""
