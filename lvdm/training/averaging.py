@@ -51,12 +51,13 @@ class ExponentialAverage(WeightAveraging):
     @torch.no_grad()
     def _update(self, module: pl.LightningModule) -> None:
         averaged = average_model(self)
-        pairs = list(zip(averaged.module.parameters(), module.parameters(), strict=True))
+        both = zip(averaged.module.parameters(), module.parameters(), strict=True)
+        pairs = [(average.detach(), weight.detach().to(average.dtype)) for average, weight in both if average.is_floating_point()]
         num_updates = int(averaged.n_averaged)  # on the CPU
-        weight = 1.0 if num_updates == 0 else 1 - warmed_up_decay(self.decay, num_updates)
-        for kind in {type(a.data) for a, _ in pairs}:  # foreach cannot mix sharded and full tensors
-            chosen = [(a.data, c.data.to(a.dtype)) for a, c in pairs if type(a.data) is kind and a.is_floating_point()]
-            torch._foreach_lerp_([a for a, _ in chosen], [c for _, c in chosen], weight)
+        share = 1.0 if num_updates == 0 else 1 - warmed_up_decay(self.decay, num_updates)
+        for kind in {type(average) for average, _ in pairs}:  # foreach cannot mix sharded and full tensors
+            chosen = [pair for pair in pairs if type(pair[0]) is kind]
+            torch._foreach_lerp_([average for average, _ in chosen], [weight for _, weight in chosen], share)
         for a, c in zip(averaged.module.buffers(), module.buffers(), strict=True):
             a.copy_(c)
         averaged.n_averaged += 1

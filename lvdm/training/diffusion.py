@@ -206,7 +206,9 @@ class LatentDiffusion(SteppedModule):
         """Divide accumulated gradients by the fraction of new frames, so that the step is that of one batch of all samples."""
         if self._new_fractions:
             fraction = sum(self._new_fractions) / len(self._new_fractions)
-            torch._foreach_div_([p.grad for p in self.trained_parameters() if p.grad is not None], fraction)
+            for parameter in self.trained_parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= fraction
             self._new_fractions.clear()
 
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
+import yaml
 from test_train_command import same
 from tiny_training import checkpoint, write_videos
 
 from lvdm.cli import train
+from lvdm.config import to_dict
+from lvdm.jobs import resume
+from lvdm.jobs.run_config import read_run_config
+from lvdm.types import UserError
+
+CONFIG = Path(__file__).resolve().parents[2] / "configs" / "lvdm" / "joint_toy.yaml"
 
 
 def test_a_run_goes_on_with_other_lengths_and_workers_but_names_what_decides_the_weights(configs, tmp_path, capsys, caplog):
@@ -26,6 +34,17 @@ def test_a_run_goes_on_with_other_lengths_and_workers_but_names_what_decides_the
     assert "trainer.gradient_clip_val (absent then, 0.5 now)" in caplog.text
     assert train.main([configs["joint"], *changes, "trainer.max_steps=5", "data.params.batch_size=1"]) == 2
     assert "samples of a batch of all processes (2 then, 1 now)" in capsys.readouterr().err
+
+
+def test_a_key_that_the_run_did_not_know_is_compared_as_its_default(monkeypatch, tmp_path):
+    monkeypatch.setattr(resume, "read_run_checkpoint", lambda path: {})
+    settings = to_dict(read_run_config(CONFIG))
+    older = {name: value for name, value in settings.items() if name != "average_each_batch"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older))
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    resume.check_unchanged(path, settings, {}, allow_changes=False)
+    with pytest.raises(UserError, match=r"average_each_batch \(False then, True now\)"):
+        resume.check_unchanged(path, {**settings, "average_each_batch": True}, {}, allow_changes=False)
 
 
 @pytest.mark.parametrize("stops", [(4, 8), (3, 4), (1, 5)])

@@ -79,6 +79,8 @@ def test_the_state_that_is_read_is_there(tmp_path: Path) -> None:
     assert internals.has_trainer(module)
     assert seen == ["before", (0, False), (1, False), (2, True)]
     assert int(internals.average_model(averaging).n_averaged) == 3
+    assert not internals.is_unaveraged(averaging, 3) and internals.is_unaveraged(averaging, 4)
+    assert averaging.state_dict() == {"latest_update_step": 4} and internals.grad_scaler(module) is None
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
     assert [list(counts) for counts in progress.values()] == [["ready", "completed", "started", "processed"]] * 2
