@@ -96,8 +96,9 @@ def as_device(name: str | torch.device) -> torch.device:
         name = f"cuda:{Process.this().on_machine}" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except (RuntimeError, TypeError) as error:
-        raise UserError(f"there is no device {name}; give cpu, cuda or cuda:N") from error
+        torch.empty(0, device="cpu" if device.type == "cuda" else device)  # an mps, say, that torch cannot use
+    except (RuntimeError, TypeError, NotImplementedError, AssertionError) as error:
+        raise UserError(f"there is no device {name} here; give auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{name} was requested, but torch sees no GPU here; give cpu")
     if device.type == "cuda" and (device.index or 0) >= (gpus := torch.cuda.device_count()):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lvdm.diffusion.objectives import Objective, check_compatible
 from lvdm.diffusion.schedules import NoiseSchedule
-from lvdm.types import Condition, Denoise, Denoiser, Predictor
+from lvdm.types import Condition, Denoise, Denoiser, Predictor, UserError
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +25,9 @@ def predict_x0(denoiser: Denoiser, objective: Objective, schedule: NoiseSchedule
 
     def predict(x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = denoiser(x_t, t, cond)
+        if output.shape != x_t.shape:  # which might broadcast
+            shapes = f"{tuple(output.shape)} for a latent of shape {tuple(x_t.shape)}"
+            raise UserError(f"{type(denoiser).__name__} returned {shapes}; a denoiser returns the shape that it is given")
         time = cond.frame_times(t) if cond is not None and denoiser.inputs.noise_level == "time" else t
         return objective.x0(output, x_t, time, schedule)
 

@@ -114,7 +114,9 @@ class _File:
     def build(self, node: dict[str, Any] | None, part: str) -> Any:
         if node is None:
             raise UserError(f"{self.path} does not say how to build its {part}; make the file again")
-        with self._named("the config in {} does not fit this version of lvdm"):
+        is_ours = str(node.get("target")).partition(".")[0] == "lvdm"
+        why = "does not fit this version of lvdm" if is_ours else "cannot be built"
+        with self._named(f"the config in {{}} {why}"):
             check_node(node, key=part, kind=KINDS[part], allow=self.allow)
             built = instantiate(node, allow=self.allow)
             if part in CONTRACTS:

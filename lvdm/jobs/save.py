@@ -12,7 +12,7 @@ from torch import nn
 
 from lvdm.checkpoints.model_file import CODEC, DENOISER, ModelInfo, check_weights, save_model
 from lvdm.config import check_node, instantiate
-from lvdm.jobs.load import KINDS
+from lvdm.jobs.load import KINDS, RecordedText
 from lvdm.jobs.model_info import model_tensors
 from lvdm.models.codec import Codec
 from lvdm.rules import integer, require
@@ -28,6 +28,7 @@ def save(
     *,
     nodes: Mapping[str, Mapping[str, Any]] | None = None,
     step: int | None = None,
+    overwrite: bool = False,
     allow: Sequence[str] = (),
 ) -> Path:
     """Write the model file of a model, from which `load` returns the same model.
@@ -39,9 +40,12 @@ def save(
 
     Args:
         nodes: by part (autoencoder, denoiser, schedule, objective, text_encoder): target is the class, params its arguments.
+        overwrite: replace a file that exists.
         step: of training; None keeps that of the file from which the model was loaded.
         allow: your packages that the nodes name classes of.
     """
+    if Path(path).exists() and not overwrite:
+        raise UserError(f"{path} exists and is kept; choose another name, or give overwrite=True")
     codec, description = model.codec, dict(model.description)
     if not isinstance(codec, Codec):
         raise UserError(f"a model file holds an lvdm.models.codec.Codec, not a {type(codec).__name__}; wrap its autoencoder")
@@ -76,12 +80,13 @@ def save(
 
 
 def _check_plain_parts(built: Mapping[str, Any], named: Mapping[str, Any], allow: Sequence[str]) -> None:
-    """Refuse nodes of schedule and objective that build something else than the model has."""
-    for name in ("schedule", "objective"):
+    """Refuse nodes of schedule, objective and text encoder that build something else than the model has."""
+    for name in ("schedule", "objective", "text_encoder"):
         if name not in named:
             continue
         check_node(named[name], key=name, kind=KINDS[name], allow=allow)
         again, part = instantiate(named[name], allow=allow), built[name]
+        part = part.encoder if isinstance(part, RecordedText) else part
         is_same = type(again) is type(part)
         if is_same and name == "schedule":
             times = torch.linspace(0, part.num_steps - 1, 9).long()
@@ -95,6 +100,9 @@ def _check_plain_parts(built: Mapping[str, Any], named: Mapping[str, Any], allow
 def _check_named(model: VideoModel, built: Mapping[str, Any], named: Mapping[str, Any], nodes: Mapping[str, Any]) -> None:
     if model.denoiser is not None and None in (model.schedule, model.objective, model.settings):
         raise UserError(f"{model.name} samples by a schedule, an objective and settings; give the VideoModel all three")
+    if model.settings is not None and model.settings.latent_shape[0] != model.codec.latent_channels:
+        channels = f"{model.settings.latent_shape[0]} channels, and the codec's latents have {model.codec.latent_channels}"
+        raise UserError(f"settings.latent_shape of {model.name} has {channels}; correct it")
     if unknown := sorted(nodes.keys() - built.keys()):
         raise UserError(f"a model has no {unknown[0]}; nodes are those of {', '.join(PARTS)}")
     if missing := [name for name, node in named.items() if node is None]:

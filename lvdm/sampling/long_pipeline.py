@@ -21,7 +21,7 @@ from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import LongKeywords, LongOptions, SamplingSettings
 from lvdm.sampling.output import OutputFiles
-from lvdm.sampling.pipeline import VideoModel, auto_batch, check_level, to_uint8
+from lvdm.sampling.pipeline import VideoModel, auto_batch, check_finite, check_level, to_uint8
 from lvdm.sampling.trained import check_key_stride, check_level_trained, check_pattern, check_rate
 from lvdm.sampling.windows import Plan, plan
 from lvdm.types import DenoiserInputs, UserError, VideoCodec, check_inputs
@@ -51,7 +51,7 @@ class LongVideo:
 
     def latents(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
         """Yield latents (v, c, t, h, w) of these videos of a seed, in order, as they are sampled; the lead-in comes first."""
-        return long_latents(
+        sampled = long_latents(
             self.plan,
             keys=_showing(self.predict, self.keys, self.options, seed, videos),
             gaps=None if self.gaps is None else _showing(self.infill or self.predict, self.gaps, self.options, seed, videos),
@@ -61,6 +61,7 @@ class LongVideo:
             on_latents=on_latents,
             shrinks=self.predict.batches.shrinks,
         )
+        return (check_finite(latents, self.predict.name) for latents in sampled)
 
     def frames(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[np.ndarray]:
         """Yield uint8 (v, t, h, w, 3) with any t, exactly the requested frames in all."""

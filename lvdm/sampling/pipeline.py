@@ -26,7 +26,17 @@ from lvdm.sampling.options import SampleOptions, SamplingSettings
 from lvdm.sampling.samplers import SAMPLERS, OnStep
 from lvdm.sampling.solver import Solver, make_solver
 from lvdm.sampling.trained import Trained, check_rate, short_stride, warn_once
-from lvdm.types import Condition, Denoiser, DenoiserInputs, Predictor, TextEncoder, UserError, VideoCodec, check_inputs
+from lvdm.types import (
+    Condition,
+    Denoiser,
+    DenoiserInputs,
+    Predictor,
+    TextEncoder,
+    UserError,
+    VideoCodec,
+    check_denoiser,
+    check_inputs,
+)
 
 SHORT = 0  # first number of a noise stream's stage: what kind of window it is for
 CPU_ELEMENTS = 20_000  # latent elements in one batch on a CPU: more fall out of its cache and are slower (measured)
@@ -89,7 +99,8 @@ class VideoModel:
 
     def sample(self, num: int = 1, **options: Any) -> np.ndarray:
         """Return short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
-        return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in self.sample_latents(num, **options).split(1)])
+        latents = check_finite(self.sample_latents(num, **options), self.name)
+        return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in latents.split(1)])
 
     @torch.no_grad()
     def sample_latents(
@@ -166,6 +177,9 @@ class VideoModel:
             raise UserError(
                 f"{self.name} is an autoencoder alone: it encodes videos but cannot sample any; give a diffusion model"
             )
+        if self.schedule is None or self.objective is None:
+            raise UserError(f"{self.name} has a denoiser, but no schedule or no objective; give the VideoModel both")
+        check_denoiser(self.denoiser)
         return self.settings
 
     def content(
@@ -272,6 +286,13 @@ def check_level(level: int, model: VideoModel) -> None:
     levels = min(model.schedule.num_steps, model.denoiser.inputs.num_noise_levels or model.schedule.num_steps)
     if not 0 <= level < levels:
         raise UserError(f"the noise level of given frames is {level}, and {model.name} knows 0 (clean) to {levels - 1}")
+
+
+def check_finite(latents: Tensor, name: str) -> Tensor:
+    """Return sampled latents; refuse NaN and infinity, which would become a video like any other."""
+    if not bool(latents.isfinite().all()):
+        raise UserError(f"{name} sampled latents that are not finite; try float32, another sampler, or another checkpoint")
+    return latents
 
 
 def to_uint8(video: Tensor) -> np.ndarray:

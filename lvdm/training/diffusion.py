@@ -179,6 +179,9 @@ class LatentDiffusion(SteppedModule):
         x_in = q_sample(draw.x0, draw.eps, times, self.schedule)
         prediction = self.denoiser(x_in, draw.t, draw.cond.taken_by(self.denoiser.inputs))
         target = self.objective.target(draw.x0, draw.eps, times, self.schedule)
+        if prediction.shape != target.shape:  # which might broadcast
+            shapes = f"shape {tuple(prediction.shape)}, expected that of the latent, {tuple(target.shape)}"
+            raise UserError(f"{type(self.denoiser).__name__} returned {shapes}; correct its channels")
         error = self.elementwise_loss(prediction.float(), target)
         if error.shape != target.shape:
             shapes = f"shape {tuple(error.shape)}, expected {tuple(target.shape)}"

@@ -95,7 +95,13 @@ class Previews(Callback):
         size = int(all_gather(module, torch.tensor(most, device=module.device)).min())
         options = {"steps": self.steps, "sampler": self.settings.sampler, "context": context}
         # the same size in all processes, because each may hold a shard of the weights and all must run in step
-        return model.sample(num, first=trainer.global_rank * num, batch_size=size, **options)
+        try:
+            return model.sample(num, first=trainer.global_rank * num, batch_size=size, **options)
+        except UserError as error:
+            logger.error("cannot sample the preview of step %d (%s); training continues", trainer.global_step, error)
+        _, t, h, w = self.settings.latent_shape
+        side = model.codec.spatial_factor
+        return np.zeros((num, model.codec.frames_of(t), h * side, w * side, 3), np.uint8)
 
     def _gather(self, videos: np.ndarray, module: pl.LightningModule) -> np.ndarray:
         """Return the videos of all processes, one process after the other."""

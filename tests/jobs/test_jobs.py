@@ -126,8 +126,10 @@ def test_what_is_saved_is_what_was_loaded(made: Path, tmp_path: Path) -> None:
     config = diffusion_config(made / "latents", tmp_path, made / "autoencoder" / "model.safetensors")
     run = train(config, name="joint")
     for file in (run.model_file, made / "autoencoder" / "model.safetensors"):
-        assert same_model(file, save(load(file), tmp_path / "again.safetensors"))
-    assert read_info(save(run.model, tmp_path / "again.safetensors", step=9)).step == 9
+        assert same_model(file, save(load(file), tmp_path / "again.safetensors", overwrite=True))
+    with pytest.raises(UserError, match="again.safetensors exists and is kept"):
+        save(run.model, tmp_path / "again.safetensors")
+    assert read_info(save(run.model, tmp_path / "again.safetensors", step=9, overwrite=True)).step == 9
 
 
 def test_a_model_built_by_hand_is_saved_with_the_nodes_of_its_parts(made: Path, tmp_path: Path) -> None:
@@ -156,6 +158,10 @@ def test_a_model_built_by_hand_is_saved_with_the_nodes_of_its_parts(made: Path, 
     for broken, options in ((replace(model, settings=None), {}), (model, {"step": -1})):
         with pytest.raises(UserError):
             save(broken, tmp_path / "other.safetensors", nodes=nodes, allow=[__name__], **options)
+    with pytest.raises(UserError, match="has 3 channels, and the codec's latents have 2"):
+        save(replace(again, settings=SamplingSettings([3, 4, 2, 2])), tmp_path / "other.safetensors", allow=[__name__])
+    with pytest.raises(UserError, match=r"cannot be built: denoiser.target is test_jobs.Doubling.*--allow-module"):
+        load(tmp_path / "mine.safetensors")
     other = replace(again, denoiser=Doubling(2))
     with pytest.raises(UserError, match="do not fit the Doubling"):
         save(other, tmp_path / "other.safetensors", allow=[__name__])
