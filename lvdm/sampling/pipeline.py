@@ -58,7 +58,7 @@ class VideoModel:
     text_encoder: TextEncoder | None = None
     name: str = "the model"
     description: Mapping[str, Any] = field(default_factory=dict)
-    batches: Batches = field(default_factory=Batches, repr=False, compare=False)
+    batches: Batches = field(default_factory=lambda: Batches("videos"), repr=False, compare=False)
 
     @property
     def dtype_name(self) -> str:
