@@ -31,10 +31,12 @@ class Batches:
     """The largest batch that has fitted so far.
 
     Args:
+        what: the items, for the log.
         size: items at once; None is any number. When memory runs out it becomes half of the batch that did not fit.
         shrinks: whether to go on with half; False where several processes must run in step.
     """
 
+    what: str = "items"
     size: int | None = None
     shrinks: bool = True
 
@@ -49,7 +51,7 @@ class Batches:
                 yield made.pop()
                 continue
             self.size = (size + 1) // 2
-            logger.warning("a batch of %d does not fit the memory; going on with %d at once", size, self.size)
+            logger.warning("%d %s at once do not fit the memory; continuing with %d", size, self.what, self.size)
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

@@ -82,7 +82,7 @@ def test_every_item_comes_once_in_order_and_the_size_is_kept(count: int, most: i
 def test_one_item_that_does_not_fit_is_an_error_and_so_is_a_batch_that_must_not_shrink(caplog: Any) -> None:
     with caplog.at_level(logging.WARNING), pytest.raises(torch.OutOfMemoryError):
         list(Batches().over(4, limited(0)))
-    assert "a batch of 4 does not fit the memory; going on with 2 at once" in caplog.text
+    assert "4 items at once do not fit the memory; continuing with 2" in caplog.text
     with pytest.raises(torch.OutOfMemoryError):
         list(Batches(shrinks=False).over(4, limited(3)))
 
@@ -140,6 +140,32 @@ def test_long_videos_are_decoded_in_parts_when_memory_runs_out() -> None:
     whole = model.codec.decode(latent)
     assert (decoded(model, small, latent) - whole).abs().max() < 1e-5
     assert small.refused == [5, 3] and {rows for rows, _ in small.sizes} == {2, 1}, "2 fits and is kept"
+
+
+@pytest.mark.parametrize("latents", [1, 3, 4, 20])
+def test_a_window_is_decoded_in_parts_when_memory_runs_out_for_one_video(latents: int) -> None:
+    """A latent of this autoencoder sees two on each side, so one to decode takes five; there is memory for more."""
+    autoencoder = tiny_model().codec.autoencoder
+    assert autoencoder.decode_halo == 2
+
+    class Small(LimitedDecoder):
+        def decode(self, latent: Tensor) -> Tensor:
+            if len(latent) * latent.shape[2] > 4 + latents:
+                raise torch.OutOfMemoryError("no more")
+            return super().decode(latent)
+
+    codec = Codec(Small(autoencoder, most=9), decode_window=8)
+    latent = torch.randn(2, 2, 21, 2, 2, generator=torch.Generator().manual_seed(0))
+    made = torch.cat(list(codec.decode_stream(latent.split(2, dim=2))), dim=2)
+    assert (made - Codec(autoencoder).decode(latent)).abs().max() < 1e-5
+
+
+def test_a_window_that_only_the_whole_video_makes_exact_is_never_cut() -> None:
+    autoencoder = LimitedDecoder(tiny_model().codec.autoencoder, most=0)
+    autoencoder.decode_halo = None
+    with pytest.raises(torch.OutOfMemoryError):
+        list(Codec(autoencoder).decode_stream([torch.zeros(2, 2, 8, 2, 2)]))
+    assert autoencoder.refused == [2, 1], "fewer videos, never fewer latents"
 
 
 def test_long_videos_are_decoded_as_many_at_once_as_memory_is_free(monkeypatch: pytest.MonkeyPatch) -> None:

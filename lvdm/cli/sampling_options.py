@@ -84,7 +84,7 @@ def add_machine(parse: argparse.ArgumentParser) -> None:
     group = parse.add_argument_group("machine")
     group.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default auto)")
     group.add_argument(
-        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of all networks (default float32)"
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="precision of denoiser and codec (default float32)"
     )
     command.add_allow_module(group)
 

@@ -62,7 +62,7 @@ def encode_pieces(videos: Sequence[Tensor], codec: Codec, at_once: int, context:
 
 def _moments(clips: Sequence[Tensor], codec: Codec) -> list[tuple[Tensor, Tensor]]:
     """Return mean and std of each clip (3, t, h, w) on the CPU; clips of one shape in batches that fit the memory."""
-    device, batches = next(codec.parameters()).device, Batches()
+    device, batches = next(codec.parameters()).device, Batches("clips")
     made: list[tuple[Tensor, Tensor]] = []
     for _, alike in groupby(clips, key=lambda clip: clip.shape):
         group = list(alike)

@@ -14,6 +14,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from lvdm.batching import Batches, fitting
 from lvdm.files import add_tensors
 from lvdm.models.autoencoders.posterior import check_video_shape
+from lvdm.models.decode_windows import Window, cut_windows
 from lvdm.rules import integer, require
 from lvdm.types import UserError, VideoAutoencoder, check_autoencoder
 
@@ -55,7 +57,7 @@ class Codec(nn.Module):
         self.set_scale(scale, shift)
         self.decode_window = decode_window
         self.compute_dtype: torch.dtype | None = None
-        self._decoded = Batches()
+        self._videos, self._latents = Batches("videos"), Batches("latents")  # decoded at once
         self._has_warned = False
 
     @property
@@ -156,17 +158,23 @@ class Codec(nn.Module):
         context = DEFAULT_HALO if halo is None else halo
         if self.first_frame_alone:
             context = max(context, 1)  # the first latent of a window decodes to one frame, so it must not be one of its own
-        for window in _windows(latents, size=self.decode_window, halo=context):
+        for window in cut_windows(latents, size=self.decode_window, halo=context):
             if halo is None and not window.is_whole:
                 self._warn_once(context)
-            yield self._decode_window(window)
+            self._latents.shrinks = halo is not None  # else smaller windows would change the video
+            yield from self._latents.over(window.stop - window.start, partial(self._decode_part, window, context))
 
-    def _decode_window(self, window: _Window) -> Tensor:
-        """Return the frames of a window, of as many videos at once as fit the memory."""
-        latent, own = window.latent, slice(self.frames_of(window.start), self.frames_of(window.stop))
+    def _decode_part(self, window: Window, context: int, part: slice) -> Tensor:
+        """Return the frames of a part of a window's own latents, of as many videos at once as fit the memory."""
+        start, stop = window.start + part.start, window.start + part.stop
+        first = max(0, start - context)
+        latent, own = (
+            window.latent[:, :, first : stop + context],
+            slice(self.frames_of(start - first), self.frames_of(stop - first)),
+        )
         pixels = self.frames_of(latent.shape[2]) * latent[0, 0, 0].numel() * self.spatial_factor**2
         most = fitting(pixels, latent.device, bytes_per_unit=DECODE_BYTES, units_on_cpu=DECODE_PIXELS)
-        decoded = list(self._decoded.over(len(latent), lambda rows: self.decode(latent[rows])[:, :, own], most))
+        decoded = list(self._videos.over(len(latent), lambda rows: self.decode(latent[rows])[:, :, own], most))
         return decoded[0] if len(decoded) == 1 else torch.cat(decoded)
 
     def _computing(self, device: torch.device) -> AbstractContextManager[object]:
@@ -222,53 +230,6 @@ def _as_floats(video: Tensor | np.ndarray, device: torch.device) -> Tensor:
 
 def _at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-@dataclass(frozen=True)
-class _Window:
-    latent: Tensor  # (b, c, halo + n + halo, h, w), less at the ends of the video
-    start: int  # its own latents, without the halo: [start, stop) of `latent`
-    stop: int
-    is_whole: bool  # nothing of the video lies outside
-
-
-class _Buffer:
-    """Latents [first, end) of a stream, read when they are needed."""
-
-    def __init__(self, chunks: Iterable[Tensor]) -> None:
-        self._chunks = iter(chunks)
-        self._held: list[Tensor] = []
-        self.first = self.end = 0
-        self.has_ended = False
-
-    def read_to(self, position: int) -> None:
-        """Read until the buffer reaches this latent or the stream ends."""
-        while self.end < position and not self.has_ended:
-            chunk = next(self._chunks, None)
-            self.has_ended = chunk is None
-            if chunk is not None:
-                self._held.append(chunk)
-                self.end += chunk.shape[2]
-
-    def take(self, start: int, stop: int) -> Tensor:
-        """Return the latents [start, stop) and forget those before."""
-        whole = torch.cat(self._held, dim=2)[:, :, start - self.first :]
-        self._held, self.first = [whole], start
-        return whole[:, :, : stop - start]
-
-
-def _windows(latents: Iterable[Tensor], *, size: int, halo: int) -> Iterator[_Window]:
-    """Cut a stream into windows of `size` latents, each with up to `halo` neighbours on each side."""
-    buffer, done = _Buffer(latents), 0
-    while True:
-        buffer.read_to(done + size + halo + 1)  # one more than needed, to know whether this window is the last
-        stop = min(done + size, buffer.end)
-        if stop == done:
-            return
-        start, reach = max(done - halo, 0), min(stop + halo, buffer.end)
-        is_whole = start == 0 and buffer.has_ended and reach == buffer.end
-        yield _Window(buffer.take(start, reach), done - start, stop - start, is_whole)
-        done = stop
 
 
 class LatentScale(NamedTuple):

@@ -112,7 +112,7 @@ def long_latents(
         shrinks: whether a batch that does not fit the memory runs again in halves.
     """
     line = _Line(start, plan.latents)
-    batches = {stage: Batches(shrinks=shrinks) for stage in ("key", "gap")}
+    batches = {stage: Batches("windows", shrinks=shrinks) for stage in ("key", "gap")}
     maker = _Maker(plan, keys, gaps, line, noise_for, on_latents, batches)
     yield from line.ready()
     waiting: list[tuple[int, Window]] = []

@@ -84,7 +84,7 @@ class VideoModel:
     name: str = "the model"
     description: Mapping[str, Any] = field(default_factory=dict)
     loaded: Loaded | None = None
-    batches: Batches = field(default_factory=Batches, repr=False, compare=False)
+    batches: Batches = field(default_factory=lambda: Batches("videos"), repr=False, compare=False)
 
     @property
     def path(self) -> Path | None:
