@@ -85,7 +85,8 @@ def _check_plain_parts(built: Mapping[str, Any], named: Mapping[str, Any], allow
         if name not in named:
             continue
         check_node(named[name], key=name, kind=KINDS[name], allow=allow)
-        again, part = instantiate(named[name], allow=allow), built[name]
+        again: Any = instantiate(named[name], allow=allow)
+        part: Any = built[name]
         part = part.encoder if isinstance(part, RecordedText) else part
         is_same = type(again) is type(part)
         if is_same and name == "schedule":
