@@ -54,7 +54,7 @@ class Settings:
             counts = f"{self.batch_size} clips at once and {self.workers} workers"
             raise UserError(f"{counts} were requested; give at least 1 clip at once, and no workers below 0")
         if self.num is not None and self.num < LEAST:
-            raise UserError(f"{self.num} clips have no score; give {LEAST} or more, or allow fewer than the protocol takes")
+            raise UserError(f"{self.num} clips have no score; give {LEAST} or more, or leave the number out")
 
 
 @dataclass(frozen=True)
