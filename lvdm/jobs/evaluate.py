@@ -10,6 +10,7 @@ YAML of a data set; and, if they are generated, a model file or a loaded model, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from lvdm.evaluation.extensions import extractor_name, protocol_name
 from lvdm.evaluation.features import extract
 from lvdm.evaluation.measure import Settings, measure_protocol
 from lvdm.evaluation.metrics.scores import ScoreOptions
-from lvdm.evaluation.protocols.named import changed_protocol
+from lvdm.evaluation.protocols.named import changed_protocol, random_extractor
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import short_name
 from lvdm.evaluation.results.result import Result
@@ -42,6 +43,8 @@ from lvdm.processes import Process, as_device, gather, process_group
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
+logger = logging.getLogger(__name__)
+
 Model: TypeAlias = str | Path | VideoModel
 Videos: TypeAlias = str | Path | np.ndarray | Tensor
 CLIPS, RECONSTRUCTIONS = "lvdm-fvd2048", "pvdm-fvd2048"  # protocols
@@ -55,6 +58,7 @@ class EvalSettings:
         changes: fields of the protocol to change, after which it is called custom.
         feature_width: of random features, a fraction of the published channels.
         feature_seed: of random features.
+        weights: files of your own for the protocol's network instead of the published ones; the numbers are not comparable.
         bootstrap: resamples of 95 % intervals; 0 gives none.
         extrapolate: also measure FVD at infinitely many clips, free of bias.
         replay: the manifest of a measurement; its real clips are taken, and their pixels are checked.
@@ -68,6 +72,7 @@ class EvalSettings:
     changes: Mapping[str, Any] = field(default_factory=dict)
     feature_width: float = 1.0
     feature_seed: int = 0
+    weights: Sequence[Path] = ()
     bootstrap: int = 0
     extrapolate: bool = False
     replay: Path | None = None
@@ -98,8 +103,12 @@ class EvalSettings:
 
     def extractor(self, protocol: EvalProtocol) -> Extractor:
         """Return the network of a protocol."""
-        device = as_device(self.device)
-        return make_extractor(protocol.extractor, device=device, seed=self.feature_seed, width=self.feature_width)
+        return self.network(protocol.extractor)
+
+    def network(self, name: str) -> Extractor:
+        """Return the network of a name."""
+        device, seed = as_device(self.device), self.feature_seed
+        return make_extractor(name, device=device, seed=seed, width=self.feature_width, weights=self.weights)
 
     def open(self, videos: Videos, protocol: EvalProtocol) -> Source:
         """Return the source of videos that exist."""
@@ -200,14 +209,19 @@ def features(
     *,
     settings: EvalSettings = USUAL,
 ) -> np.ndarray:
-    """Return features (n, d) of whole videos, a row each; the extractor alone resizes frames."""
+    """Return features (n, d) of whole videos, a row each; the extractor alone resizes frames.
+
+    Args:
+        extractor: its name, or "random", the stand-in of `i3d` without weights, comparable with nothing but itself.
+    """
     with process_group():
         import_packages(settings.allow)
-        name = extractor_name(extractor, settings.allow)
-        device = as_device(settings.device)
-        network = make_extractor(name, device=device, seed=settings.feature_seed, width=settings.feature_width)
+        name = random_extractor("fvd") if extractor == "random" else extractor_name(extractor, settings.allow)
+        network = settings.network(name)
         source = open_source(videos, split="train+test", quantise="round", allow=settings.allow)
         share = Process.this().share(len(source.lengths))
+        if not network.is_comparable:
+            logger.warning("features are those of %s: they can be compared with nothing but themselves", network.name)
         found = extract(_whole_videos(source, share), network, total=len(share), what="videos")
         return np.concatenate(gather(found))
 

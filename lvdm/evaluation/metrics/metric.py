@@ -5,6 +5,7 @@ Letters: n clips, d features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -46,7 +47,9 @@ class Metric:
 
     def __post_init__(self) -> None:
         if not (self.name.isalnum() and self.name.islower()):
-            raise UserError(f"a metric is called {self.name!r}; expected lower-case letters and digits alone")
+            raise UserError(
+                f"a metric is called {self.name!r}; expected lower-case letters and digits alone, such as 'mymetric2'"
+            )
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -54,9 +57,18 @@ class Metric:
         return self.reads + (SPLIT_FIELDS if self.kind == "score" else ())
 
     def under(self, protocol: Any) -> Callable[..., float]:
-        """Return `compute` with the fields of a protocol that it reads."""
+        """Return `compute` with the fields of a protocol that it reads; what it returns is checked to be one finite number."""
         fields = {field: getattr(protocol, field) for field in self.reads}
-        return lambda *sets: float(self.compute(*sets, **fields))
+        return lambda *sets: self._checked(self.compute(*sets, **fields))
+
+    def _checked(self, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):  # the last is torch's, of a tensor with several numbers
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"the metric {self.name} returned {value!r:.80}; expected one finite number: mend its `compute`")
+        return number
 
     def usable_extractors(self) -> list[str]:
         """Return the names of all extractors that this metric takes."""

@@ -229,7 +229,12 @@ def changed_protocol(name: str | EvalProtocol, changes: Mapping[str, Any], featu
 def _random(name: str | EvalProtocol, changes: Mapping[str, Any]) -> str:
     """Return the random extractor of the metrics that are to be measured."""
     metrics = changes.get("metrics") or _base(name).metrics
-    metric = METRICS.find(str(metrics[0] if isinstance(metrics, list | tuple) else metrics))
+    return random_extractor(str(metrics[0] if isinstance(metrics, list | tuple) else metrics))
+
+
+def random_extractor(name: str) -> str:
+    """Return the extractor without weights that stands in for the usual one of a metric."""
+    metric = METRICS.find(name)
     if metric.random is None:
         known = ", ".join(one.name for one in METRICS.values() if one.random)
         raise UserError(f"{metric.name} has no random features, which are those of {known}; take its own")

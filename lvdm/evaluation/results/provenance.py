@@ -23,7 +23,7 @@ class ExtractorFacts:
 
     name: str  # with every setting that changes numbers
     dim: int
-    is_comparable: bool  # False for random weights
+    is_comparable: bool  # False for random weights and for files of one's own
     weights: str | None = None  # the file
     sha256: str | None = None
 

@@ -123,7 +123,8 @@ class Result:
         is_reconstruction = self.fake.kind == "reconstruction"
         if not self.extractor.is_comparable:
             what = "R-FVD" if is_reconstruction else "every number"
-            found.append(f"{self.extractor.name} has random weights: {what} is {NOT_COMPARABLE} with any other network's")
+            weights = "random weights" if self.extractor.sha256 is None else "weights of your own"
+            found.append(f"{self.extractor.name} has {weights}: {what} is {NOT_COMPARABLE} with any other network's")
         if base is not None and base.name != self.protocol.name:
             changes = differences(base, replace(self.protocol, name=base.name))
             found.append(f"custom protocol, which differs from {base.name} in {'; '.join(changes)}")
