@@ -27,9 +27,7 @@ from lvdm.evaluation.measure import Settings, measure_protocol
 from lvdm.evaluation.metrics.scores import ScoreOptions
 from lvdm.evaluation.protocols.named import changed_protocol, random_extractor
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.evaluation.results.provenance import short_name
 from lvdm.evaluation.results.result import Result
-from lvdm.evaluation.round_trip import RoundTrip, Show, measure_reconstruction, reconstruction_protocol
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import origin_of
 from lvdm.evaluation.sources.videos import Source, open_source
@@ -37,8 +35,6 @@ from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_pro
 from lvdm.jobs.load import load
 from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.extractors import Extractor, make_extractor
-from lvdm.models.features.perceptual import lpips_distance
-from lvdm.models.features.weights import sha256_of
 from lvdm.processes import Process, as_device, gather, process_group
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
@@ -47,7 +43,7 @@ logger = logging.getLogger(__name__)
 
 Model: TypeAlias = str | Path | VideoModel
 Videos: TypeAlias = str | Path | np.ndarray | Tensor
-CLIPS, RECONSTRUCTIONS = "lvdm-fvd2048", "pvdm-fvd2048"  # protocols
+CLIPS = "lvdm-fvd2048"  # a protocol
 
 
 @dataclass(frozen=True)
@@ -228,39 +224,6 @@ def features(
 
 def _whole_videos(source: Source, numbers: range) -> Iterator[Tensor]:
     return (torch.from_numpy(np.array(source.read(number, range(source.lengths[number]))))[None] for number in numbers)
-
-
-def evaluate_reconstruction(
-    model: Model,
-    real: Videos,
-    protocol: str | EvalProtocol = RECONSTRUCTIONS,
-    *,
-    num: int | None = None,
-    features: str | None = None,
-    lpips: Sequence[str] = ("vgg",),
-    show: int = 0,
-    show_at: Path = Path("reconstruction"),
-    settings: EvalSettings = USUAL,
-) -> Result:
-    """Return how well a model's codec keeps real clips: PSNR, SSIM, LPIPS and the protocol's distances.
-
-    Args:
-        model: an autoencoder, or a diffusion model with one.
-        num: as `evaluate` has it.
-        lpips: trunks of LPIPS, "vgg" and "alex".
-        show: write so many clips above their reconstructions, as SHOW_AT.clipN.mp4.
-    """
-    with process_group():
-        chosen = reconstruction_protocol(settings.protocol(protocol, features))
-        options = settings.scores(chosen)
-        source = settings.open_real(real, chosen)
-        assert source is not None, "every distance looks at real clips"
-        loaded, path = settings.open_model(model)
-        name, sha256 = (loaded.name, loaded.codec.fingerprint()) if path is None else (short_name(path), sha256_of(path))
-        shown = Show(show_at, show, (loaded.settings.fps if loaded.settings else None) or Show.fps)
-        nets = {f"lpips_{net}": lpips_distance(net, without="leave LPIPS out").to(loaded.device) for net in lpips}
-        trip = RoundTrip(name, sha256, loaded.codec, loaded.device, nets, shown)
-        return measure_reconstruction(chosen, source, trip, settings.extractor(chosen), options, settings.measuring(num))
 
 
 def evaluate_text(

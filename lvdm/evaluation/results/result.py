@@ -121,6 +121,8 @@ class Result:
             return []
         found, base = [], PROTOCOLS.get(self.protocol.based_on)
         is_reconstruction = self.fake.kind == "reconstruction"
+        if is_reconstruction and not any(name.startswith("r_") for name in self.values):
+            found.append(f"{' and '.join(f'R-{name.upper()}' for name in self.protocol.metrics)} not measured: no network")
         if not self.extractor.is_comparable:
             what = "R-FVD" if is_reconstruction else "every number"
             weights = "random weights" if self.extractor.sha256 is None else "weights of your own"

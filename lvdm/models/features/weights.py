@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lvdm.models.features.arrays import check_arrays
+from lvdm.arrays import check_arrays
 from lvdm.models.features.download import fetch
 from lvdm.types import UserError
 
