@@ -39,6 +39,7 @@ __all__ = [
     "sample_long",
     "save",
     "save_video",
+    "statistics",
     "train",
 ]
 

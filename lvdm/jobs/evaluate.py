@@ -23,7 +23,7 @@ from torch import Tensor
 from lvdm.config import import_packages
 from lvdm.evaluation.extensions import extractor_name, protocol_name
 from lvdm.evaluation.features import extract
-from lvdm.evaluation.measure import Settings, measure_protocol
+from lvdm.evaluation.measure import Settings, measure_protocol, measure_real
 from lvdm.evaluation.metrics.scores import ScoreOptions
 from lvdm.evaluation.protocols.named import changed_protocol, random_extractor
 from lvdm.evaluation.protocols.protocol import EvalProtocol
@@ -31,6 +31,7 @@ from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import origin_of
 from lvdm.evaluation.sources.videos import Source, open_source
+from lvdm.evaluation.statistics import Statistics, read_statistics, statistics_of
 from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_prompted, spread
 from lvdm.jobs.load import load
 from lvdm.models.features.clip_similarity import ClipSimilarity
@@ -132,7 +133,7 @@ USUAL = EvalSettings()
 
 
 def evaluate(
-    real: Videos | None,
+    real: Videos | Statistics | None,
     fake: Videos | Model,
     protocol: str | EvalProtocol = CLIPS,
     *,
@@ -146,7 +147,7 @@ def evaluate(
     """Return the scores of generated videos by a protocol, with all that they depend on.
 
     Args:
-        real: the real videos; None if no metric of the protocol looks at them.
+        real: the real videos, or statistics of them; None if no metric of the protocol looks at them.
         metrics: only these of the protocol's.
         num: measure on fewer clips than the protocol takes, at most so many of each; 0 takes all there are. Renames the metric.
         features: "random", which needs no weights and is not comparable, or the name of an extractor.
@@ -156,9 +157,37 @@ def evaluate(
     with process_group():
         chosen = settings.protocol(protocol, features)
         options, reading = settings.scores(chosen, metrics), settings.measuring(num)
-        real_side = settings.open_real(real, chosen)
+        network = settings.extractor(chosen)
         fake_side = _open_fake(fake, chosen, sampling, infill, settings)
-        return measure_protocol(chosen, real_side, fake_side, settings.extractor(chosen), options, reading)
+        if isinstance(real, str | Path) and Path(real).suffix == ".safetensors":
+            real = read_statistics(real)
+        if not isinstance(real, Statistics):
+            return measure_protocol(chosen, settings.open_real(real, chosen), fake_side, network, options, reading)
+        if settings.replay is not None:
+            raise UserError("replay has no effect on statistics of real videos; leave it out, or give the videos")
+        return measure_protocol(chosen, real.side(chosen, network, options), fake_side, network, options, reading)
+
+
+def statistics(
+    real: Videos,
+    protocol: str | EvalProtocol = CLIPS,
+    *,
+    num: int | None = None,
+    features: str | None = None,
+    settings: EvalSettings = USUAL,
+) -> Statistics:
+    """Return the statistics of real videos under a protocol, which `evaluate` takes instead of them once they are saved.
+
+    statistics("data/sky", "styleganv-fvd2048-16f").save("sky.safetensors")
+    evaluate("sky.safetensors", "samples", "styleganv-fvd2048-16f")
+    """
+    with process_group():
+        chosen = settings.protocol(protocol, features)
+        source = settings.open_real(real, chosen)
+        if source is None:
+            raise UserError(f"{chosen.name} looks at no real videos, so they have no statistics; take another protocol")
+        network = settings.extractor(chosen)
+        return statistics_of(measure_real(chosen, source, network, settings.measuring(num)), chosen, network)
 
 
 def _open_fake(

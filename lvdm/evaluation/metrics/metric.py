@@ -31,6 +31,8 @@ class Metric:
         reads: fields of the protocol that are passed to `compute`.
         is_comparable: whether its numbers can be compared with those of others who use the same extractor.
         at_infinity: the distance extrapolated to infinitely many clips, with the protocol's `seed` as one more keyword.
+        takes_moments: whether the real set may be `Moments`, so that saved statistics are enough.
+        of_frames: whether it is of features of frames (n, t, d), every frame a sample.
         needs_covariance: whether it is biased if there are fewer clips than features.
     """
 
@@ -43,6 +45,8 @@ class Metric:
     reads: tuple[str, ...] = ()
     is_comparable: bool = True
     at_infinity: Callable[..., float] | None = None
+    takes_moments: bool = False
+    of_frames: bool = False
     needs_covariance: bool = False
 
     def __post_init__(self) -> None:

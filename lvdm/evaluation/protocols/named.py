@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from lvdm.evaluation.metrics import frechet, inception, kernel, motion  # a new metric stands here
+from lvdm.evaluation.metrics import frames, frechet, inception, kernel, motion  # a new metric stands here
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.protocols.protocol import PROTOCOLS, EvalProtocol, differences
 from lvdm.models.features.registry import hint
@@ -17,7 +17,7 @@ from lvdm.types import UserError
 
 __all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "changed_protocol", "differences", "get_protocol", "read_protocol"]
 
-SHIPPED = (frechet, kernel, inception, motion)  # modules that add their metrics when they are imported
+SHIPPED = (frames, frechet, kernel, inception, motion)  # modules that add their metrics when they are imported
 CUSTOM_BASE = "lvdm-fvd2048"  # what a protocol that is only called "custom" starts from
 
 _STYLEGANV = EvalProtocol(

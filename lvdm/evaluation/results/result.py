@@ -135,7 +135,8 @@ class Result:
             wanted = f"{self.protocol.num_real} real and {self.protocol.num_fake} {made}"
             found.append(f"{self.num_real} real and {self.num_fake} {made} clips where {self.protocol.name} takes {wanted}")
         fewest = min(self.num_real, self.num_fake)
-        if fewest <= self.extractor.dim and any(METRICS[metric].needs_covariance for metric in self.protocol.metrics):
+        of_covariance = [METRICS[metric] for metric in self.protocol.metrics if METRICS[metric].needs_covariance]
+        if any(fewest * (self.protocol.frames if metric.of_frames else 1) <= self.extractor.dim for metric in of_covariance):
             found.append(f"{fewest} clips for {self.extractor.dim} features: covariance singular, strongly biased upwards")
         return found
 

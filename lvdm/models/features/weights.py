@@ -79,6 +79,12 @@ _FILES = (
         sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
     ),
     WeightsFile(
+        "pt_inception-2015-12-05-6726825d.pth",
+        "Inception-v3 for ImageNet as FID is measured with, of pytorch-fid",
+        ("https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",),
+        sha256="6726825d",
+    ),
+    WeightsFile(
         "conv3d_deepnetA_ucf.npz",
         "C3D fine-tuned on UCF-101, of TGANv2",
         ("https://github.com/rezoo/tgan2/releases/download/v1.0/conv3d_deepnetA_ucf.npz",),
