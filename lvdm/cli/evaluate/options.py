@@ -48,7 +48,7 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
     group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
                        help="change fields of the protocol, then called custom: frames=32 split=train+test ...")  # fmt: skip
     group.add_argument("--features", metavar="NAME", help="random (no weights, not comparable), one of "
-                       f"{', '.join(EXTRACTORS)}, or one of your own, as mypackage.MyExtractor")  # fmt: skip
+                       f"{', '.join(EXTRACTORS)}, one of your own, as mypackage.MyExtractor, or a YAML of one")  # fmt: skip
     group.add_argument("--weights", nargs="+", type=Path, metavar="FILE",
                        help="weights of your own for the network; the result has their sha256 and is not comparable")  # fmt: skip
     group.add_argument("--feature-width", type=float, metavar="W", help="width of random features, a fraction of the channels")

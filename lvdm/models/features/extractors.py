@@ -183,7 +183,7 @@ class ExtractorRecord:
 
 
 @dataclass(frozen=True)
-class _OwnExtractor:
+class OwnExtractor:
     """A user's class or function that returns an Extractor, under its dotted path."""
 
     name: str
@@ -200,7 +200,7 @@ class _OwnExtractor:
         return made
 
 
-EXTRACTORS: Registry[ExtractorRecord | _OwnExtractor] = Registry("extractor")
+EXTRACTORS: Registry[ExtractorRecord | OwnExtractor] = Registry("extractor")
 
 
 def add_extractor(path: str, found: object) -> str:
@@ -209,7 +209,7 @@ def add_extractor(path: str, found: object) -> str:
         return EXTRACTORS.add(found).name
     if not callable(found):
         raise UserError(f"{path} is a {type(found).__name__}; expected an ExtractorRecord or a class of extractors")
-    return EXTRACTORS.add(_OwnExtractor(path, found)).name
+    return EXTRACTORS.add(OwnExtractor(path, found)).name
 
 
 def make_extractor(
