@@ -28,6 +28,7 @@ __all__ = [
     "convert",
     "encode",
     "evaluate",
+    "evaluate_completion",
     "evaluate_long",
     "evaluate_reconstruction",
     "evaluate_text",

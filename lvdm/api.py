@@ -15,6 +15,7 @@ from lvdm.jobs.evaluate import evaluate_text as evaluate_text
 from lvdm.jobs.evaluate import features as features
 from lvdm.jobs.evaluate import fvd as fvd
 from lvdm.jobs.evaluate import statistics as statistics
+from lvdm.jobs.evaluate_completion import evaluate_completion as evaluate_completion
 from lvdm.jobs.evaluate_long import evaluate_long as evaluate_long
 from lvdm.jobs.evaluate_reconstruction import evaluate_reconstruction as evaluate_reconstruction
 from lvdm.jobs.load import load as load

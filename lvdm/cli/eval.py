@@ -7,11 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from lvdm.cli import command
-from lvdm.cli.evaluate import distances, listing, long, reconstruction, statistics, text
+from lvdm.cli.evaluate import completion, distances, listing, long, reconstruction, statistics, text
 from lvdm.cli.evaluate.options import with_flags
 from lvdm.types import UserError
 
 PARTS = {
+    "completion": lambda: (completion.parser(), completion.run),
     "compare": listing.compare_command,
     "long": lambda: (long.parser(), long.run),
     "protocols": listing.protocols_command,

@@ -83,6 +83,8 @@ class Result:
         assert self.protocol is not None
         if self.fake.kind == "reconstruction":
             return name in (*LEAST_SIDE, *(f"r_{metric}" for metric in self.protocol.metrics))
+        if self.fake.kind in ("continuation", "infilling") and name.removesuffix("_best") in LEAST_SIDE:
+            return True
         return name.split("_")[0] in self.protocol.metrics
 
     @property
@@ -93,7 +95,8 @@ class Result:
     def can_compare(self, name: str) -> bool:
         """Return whether the number of this plain name can be compared with those of others; some need no extractor."""
         metric = METRICS.get(name.removeprefix("r_").split("_")[0])
-        return name in LEAST_SIDE or (self.extractor.is_comparable and (metric is None or metric.is_comparable))
+        is_of_network = name.removesuffix("_best") not in LEAST_SIDE
+        return not is_of_network or (self.extractor.is_comparable and (metric is None or metric.is_comparable))
 
     @property
     def has_fewer_clips(self) -> bool:
