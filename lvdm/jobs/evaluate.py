@@ -157,15 +157,16 @@ def evaluate(
     with process_group():
         chosen = settings.protocol(protocol, features)
         options, reading = settings.scores(chosen, metrics), settings.measuring(num)
-        network = settings.extractor(chosen)
-        fake_side = _open_fake(fake, chosen, sampling, infill, settings)
         if isinstance(real, str | Path) and Path(real).suffix == ".safetensors":
             real = read_statistics(real)
-        if not isinstance(real, Statistics):
-            return measure_protocol(chosen, settings.open_real(real, chosen), fake_side, network, options, reading)
-        if settings.replay is not None:
+        known = real if isinstance(real, Statistics) else None
+        if known is not None and settings.replay is not None:
             raise UserError("replay has no effect on statistics of real videos; leave it out, or give the videos")
-        return measure_protocol(chosen, real.side(chosen, network, options), fake_side, network, options, reading)
+        source = None if isinstance(real, Statistics) else settings.open_real(real, chosen)
+        fake_side = _open_fake(fake, chosen, sampling, infill, settings)
+        network = settings.extractor(chosen)
+        real_side = source if known is None else known.side(chosen, network, options)
+        return measure_protocol(chosen, real_side, fake_side, network, options, reading)
 
 
 def statistics(
