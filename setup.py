@@ -45,7 +45,7 @@ setup(
         "diffusers": [DIFFUSERS],  # published autoencoders as codecs: lvdm.models.autoencoders.DiffusersVAE
         "test": [
             *("pytest>=8", "pytest-xdist>=3.6", "hypothesis>=6.100", "ruff>=0.9", "mypy>=1.15"),
-            *("webdataset>=1.0", "scikit-learn>=1.5", DIFFUSERS),
+            *("webdataset>=1.0", "scikit-learn>=1.5", "torchmetrics>=1.8", DIFFUSERS),
         ],
     },
     entry_points={"console_scripts": [f"lvdm-{name.replace('_', '-')} = lvdm.cli.start:{name}" for name in COMMANDS]},

@@ -29,6 +29,7 @@ __all__ = [
     "convert",
     "encode",
     "evaluate",
+    "evaluate_completion",
     "evaluate_long",
     "evaluate_reconstruction",
     "evaluate_text",
@@ -40,6 +41,7 @@ __all__ = [
     "sample_long",
     "save",
     "save_video",
+    "statistics",
     "train",
 ]
 

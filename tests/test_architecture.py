@@ -12,13 +12,14 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "files", "processes", "batching", "seeding", "version")
+SHARED = ("types", "rules", "files", "arrays", "processes", "batching", "seeding", "version")
 ROOMS = ("config", "data", "models", "diffusion", "checkpoints", "sampling", "training", "evaluation", "toys")
 ARROWS = {
     "version": (),
     "types": (),
     "rules": ("types",),
     "files": ("types",),
+    "arrays": ("files",),
     "processes": ("types",),
     "batching": (),
     "seeding": (),

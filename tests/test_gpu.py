@@ -22,6 +22,8 @@ from lvdm.checkpoints.model_file import read_info
 from lvdm.cli import benchmark, encode, sample_long, sample_short, train
 from lvdm.config import instantiate
 from lvdm.data import LatentClips
+from lvdm.evaluation.features import extract
+from lvdm.models.features import make_extractor
 from lvdm.sampling.long_pipeline import sample_long as sample_frames
 from lvdm.training.averaging import ExponentialAverage
 from lvdm.training.diffusion import LatentDiffusion, LossInputs
@@ -34,6 +36,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU he
 def _exact() -> Iterator[None]:
     with torch.backends.cudnn.flags(allow_tf32=False):
         yield
+
+
+def test_batches_and_padding_change_no_feature() -> None:
+    network = make_extractor("random-i3d", width=1 / 8, device="cuda")
+    video = torch.randint(0, 256, (11, 16, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    rows = {size: extract(video.split(size), network, total=11, what="clips") for size in (1, 3, 11)}
+    np.testing.assert_array_equal(rows[1], rows[11])
+    np.testing.assert_array_equal(rows[3], rows[11])
+    alone = extract([video[:1]], network, total=1, what="clips")
+    np.testing.assert_array_equal(alone, rows[11][:1])
 
 
 @pytest.fixture(scope="module")

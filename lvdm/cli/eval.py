@@ -7,15 +7,17 @@ import sys
 from collections.abc import Sequence
 
 from lvdm.cli import command
-from lvdm.cli.evaluate import distances, listing, long, reconstruction, text
+from lvdm.cli.evaluate import completion, distances, listing, long, reconstruction, statistics, text
 from lvdm.cli.evaluate.options import with_flags
 from lvdm.types import UserError
 
 PARTS = {
+    "completion": lambda: (completion.parser(), completion.run),
     "compare": listing.compare_command,
     "long": lambda: (long.parser(), long.run),
     "protocols": listing.protocols_command,
     "reconstruction": lambda: (reconstruction.parser(), reconstruction.run),
+    "statistics": lambda: (statistics.parser(), statistics.run),
     "text": lambda: (text.parser(), text.run),
     "weights": listing.weights_command,
 }

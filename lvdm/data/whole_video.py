@@ -25,7 +25,7 @@ def read_video(
     size: int | Sequence[int] | None = None,
     reading: ReadingOptions = ReadingOptions(),  # noqa: B008 (frozen)
 ) -> Frames:
-    """Return the frames of a video file or of a folder of images, uint8 (t, h, w, 3).
+    """Return the frames of a video file, of an npz as lvdm writes it or of a folder of images, uint8 (t, h, w, 3).
 
         lvdm.read_video("clip.mp4", frames=16, size=64).shape  # (16, 64, 64, 3)
 
@@ -39,7 +39,7 @@ def read_video(
     require(optional(integer(1)), frames=frames, at_most=at_most)
     path = Path(path)
     if not path.exists():
-        raise UserError(f"there is no {path}; give a video file or a folder of images")
+        raise UserError(f"there is no {path}; give a video file, an npz or a folder of images")
     video = Video(path.name, path, reading=reading)
     if not isinstance(facts := probe_video(video), VideoFacts):
         raise UserError(facts)

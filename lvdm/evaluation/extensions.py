@@ -1,16 +1,18 @@
 """Metrics, extractors and protocols of a user's own package: imported only if the user allows the package by name.
 
 A module adds its records when it is imported (`METRICS.add`, `EXTRACTORS.add`, `PROTOCOLS.add`). An extractor or a protocol may
-also be named by its dotted path, such as `mypackage.MyExtractor`.
+also be named by its dotted path, such as `mypackage.MyExtractor`, and an extractor by a YAML of its `target` and `params`.
 """
 
 from __future__ import annotations
 
 import pkgutil
 from collections.abc import Sequence
+from pathlib import Path
 
+from lvdm.config import check_node, instantiate, load_config
 from lvdm.evaluation.protocols.protocol import PROTOCOLS, EvalProtocol
-from lvdm.models.features.extractors import EXTRACTORS, add_extractor
+from lvdm.models.features.extractors import EXTRACTORS, Extractor, OwnExtractor, add_extractor
 from lvdm.types import UserError
 
 
@@ -25,8 +27,18 @@ def protocol_name(name: str, allow: Sequence[str]) -> str:
 
 
 def extractor_name(name: str, allow: Sequence[str]) -> str:
-    """Return the name of a registered extractor; one that is named by its dotted path is registered first."""
+    """Return the name of a registered extractor; one that is named by its dotted path, or by a config, is registered first."""
+    if Path(name).suffix in (".yaml", ".yml"):
+        return _configured(Path(name), allow)
     return name if "." not in name or name in EXTRACTORS else add_extractor(name, _found(name, allow))
+
+
+def _configured(path: Path, allow: Sequence[str]) -> str:
+    """Register what a YAML of `target` and `params` builds, under the name of the file."""
+    node = load_config([str(path)])
+    check_node(node, kind=Extractor, allow=allow)
+    EXTRACTORS[path.name] = OwnExtractor(path.name, lambda: instantiate(node, allow=allow))
+    return path.name
 
 
 def _found(path: str, allow: Sequence[str]) -> object:

@@ -64,7 +64,8 @@ def _read(path: Path, count: int, dim: int) -> Measured | None:
             features, hashes = file.get_tensor("features"), json.loads(file.metadata()["hashes"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
-    return Measured(features, hashes) if features.shape == (count, dim) and len(hashes) == count else None
+    is_fit = features.ndim in (2, 3) and (len(features), features.shape[-1], len(hashes)) == (count, dim, count)
+    return Measured(features, hashes) if is_fit else None
 
 
 def _write(path: Path, measured: Measured) -> None:

@@ -20,7 +20,7 @@ from lvdm.evaluation.protocols.manifest import pixels_sha256
 from lvdm.evaluation.protocols.pixels import prepare
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.sources.videos import Source
-from lvdm.models.features.extractors import Extractor
+from lvdm.models.features.extractors import Extractor, FrozenFeatures
 from lvdm.processes import Process, gather
 from lvdm.types import UserError
 
@@ -88,15 +88,48 @@ def measure(
 
 
 def extract(batches: Iterable[Tensor], extractor: Extractor, *, total: int, what: str) -> np.ndarray:
-    """Return features (n, d) float32 of batches of uint8 clips (b, t, h, w, 3), clip by clip: kernels are chosen by the size of a
-    batch, so in larger ones the rounding of a clip would depend on how many others there are."""
-    made = [np.empty((0, extractor.dim), np.float32)]
+    """Return features (n, d), or (n, t, d) of frames, float32, of batches of uint8 clips (b, t, h, w, 3).
+
+    The network gets passes of one size, the last one padded, so that a clip's rounding depends neither on the batches nor on how
+    many clips there are.
+    """
+    made = []
     with tqdm(total=total, desc=what, unit="clip", delay=2.0, mininterval=1.0, disable=Process.this().rank > 0) as bar:
-        for batch in batches:
-            for clip in batch.split(1):
-                made.append(extractor(clip).cpu().numpy())
-                bar.update()
-    return np.concatenate(made)
+        for clips, count in _passes(batches, extractor):
+            made.append(checked_rows(extractor(clips).cpu().numpy(), len(clips), extractor)[:count])
+            bar.update(count)
+    return np.concatenate(made) if made else np.empty((0, extractor.dim), np.float32)
+
+
+def _passes(batches: Iterable[Tensor], extractor: Extractor) -> Iterator[tuple[Tensor, int]]:
+    """Yield the clips of each pass, padded with the last one, and how many of them count; all clips of a pass have one size."""
+    waiting: list[Tensor] = []
+    size = 1
+    for clip in (clip for batch in batches for clip in batch):
+        if waiting and (len(waiting) == size or clip.shape != waiting[0].shape):
+            yield _padded(waiting, size)
+            waiting = []
+        if not waiting:  # an extractor of a user's own promises nothing of batches
+            size = extractor.clips_at_once(len(clip)) if isinstance(extractor, FrozenFeatures) else 1
+        waiting.append(clip)
+    if waiting:
+        yield _padded(waiting, size)
+
+
+def _padded(clips: Sequence[Tensor], size: int) -> tuple[Tensor, int]:
+    return torch.stack([*clips, *[clips[-1]] * (size - len(clips))]), len(clips)
+
+
+def checked_rows(features: np.ndarray, clips: int, extractor: Extractor) -> np.ndarray:
+    """Return what an extractor made of so many clips, once it is finite and has a row for each, (n, d) or (n, t, d) of frames."""
+    is_fit = features.ndim in (2, 3) and (len(features), features.shape[-1]) == (clips, extractor.dim)
+    if not is_fit or not np.isfinite(features).all():
+        got = f"{features.shape}" if not is_fit else "numbers that are not finite"
+        raise UserError(
+            f"{extractor.name} returned {got} for {clips} clips; expected finite features ({clips}, {extractor.dim}), or "
+            f"({clips}, t, {extractor.dim}) of frames: mend the extractor, or its `dim`"
+        )
+    return features
 
 
 def _check_one_size(shapes: set[tuple[int, ...]]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lvdm.evaluation.feature_cache import cached
 from lvdm.evaluation.features import Measured, measure
-from lvdm.evaluation.metrics import frechet
+from lvdm.evaluation.metrics.frechet import POINTS, SMALLEST, Moments
 from lvdm.evaluation.metrics.scores import LEVEL, ScoreOptions, scores
 from lvdm.evaluation.protocols.clip_choice import Clip, Side, choose_clips, most_clips
 from lvdm.evaluation.protocols.manifest import Manifest, ManifestClip, check_clip, measured, read_manifest
@@ -67,19 +67,30 @@ class RealSide:
     num_clips: int  # of a run
 
 
+@dataclass(frozen=True)
+class KnownSide:
+    """The real clips of a protocol, of which only the moments are known."""
+
+    source: RealSource
+    features: Sequence[Moments]  # of every run
+    num_clips: int  # of a run
+
+
 def measure_protocol(
     protocol: EvalProtocol,
-    real: Source | None,
+    real: Source | KnownSide | None,
     fake: Source | ModelSource,
     extractor: Extractor,
     options: ScoreOptions,
     settings: Settings,
 ) -> Result:
     """Return the result of both sources; every process takes its share and returns the same."""
+    if real is None or isinstance(real, KnownSide):
+        check_counts(protocol, None, fake, options, extractor, settings)
+        return measure_fake(protocol, real, fake, extractor, options, settings)
     check_counts(protocol, real, fake, options, extractor, settings)
-    side = None if real is None else measure_real(protocol, real, extractor, settings)
-    result = measure_fake(protocol, side, fake, extractor, options, settings)
-    return result if side is None else replace(result, manifest=side.manifest)
+    side = measure_real(protocol, real, extractor, settings)
+    return replace(measure_fake(protocol, side, fake, extractor, options, settings), manifest=side.manifest)
 
 
 def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, settings: Settings) -> RealSide:
@@ -96,7 +107,7 @@ def measure_real(protocol: EvalProtocol, real: Source, extractor: Extractor, set
 
 def measure_fake(
     protocol: EvalProtocol,
-    real: RealSide | None,
+    real: RealSide | KnownSide | None,
     fake: Source | ModelSource,
     extractor: Extractor,
     options: ScoreOptions,
@@ -144,7 +155,7 @@ def _facts_of_fake(
 def scoring(options: ScoreOptions) -> dict[str, Any]:
     """Return the settings of intervals and of extrapolation, each None if there is none."""
     bootstrap = {"resamples": options.resamples, "level": LEVEL, "seed": 0} if options.resamples else None
-    line = {"points": frechet.POINTS, "smallest": frechet.SMALLEST} if options.extrapolate else None
+    line = {"points": POINTS, "smallest": SMALLEST} if options.extrapolate else None
     return {"bootstrap": bootstrap, "extrapolate": line}
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.evaluation.features import ClipPixels, extract
-from lvdm.evaluation.measure import Settings, choose_real, facts_of, measure_real
+from lvdm.evaluation.measure import Settings, choose_real, facts_of, measure_real, scoring
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over, paired_distances
 from lvdm.evaluation.protocols.clip_choice import Clip
@@ -25,7 +25,7 @@ from lvdm.evaluation.reconstruction import check_side, clip_scores, score_names
 from lvdm.evaluation.results.provenance import FakeSource
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.videos import Source
-from lvdm.models.features.extractors import Extractor, full_precision
+from lvdm.models.features.extractors import Extractor, FrozenFeatures, full_precision
 from lvdm.models.features.perceptual import TRUNKS
 from lvdm.models.features.weights import sha256_of, weights_folder
 from lvdm.processes import Process, gather, machine
@@ -33,6 +33,14 @@ from lvdm.sampling.writers import open_writers
 from lvdm.types import UserError, VideoCodec
 
 OF_FAKE = ("num_fake", "fake_stride", "fake_clips")  # fields of a protocol that say nothing of reconstructions
+
+
+class _Nothing(nn.Module):
+    def forward(self, video: Tensor) -> Tensor:
+        return video.new_empty((len(video), 0))
+
+
+NO_FEATURES = FrozenFeatures(_Nothing(), lambda video: video, name="none", dim=0, min_frames=1)  # for scores of pixels alone
 
 
 @dataclass(frozen=True)
@@ -118,17 +126,20 @@ def measure_reconstruction(
     originals = measure_real(protocol, real, extractor, settings)
     made = reconstruct(trip, real, clips, protocol, extractor, settings)
     of_clips = {name: mean_over(scores, options, over="clips") for name, scores in made.scores.items()}
+    if extractor is not NO_FEATURES:
+        of_clips |= paired_distances(protocol, originals.features[0], made.features, options)
     trunks = [TRUNKS[name.removeprefix("lpips_")] for name in trip.perceptual]
     return Result(
         protocol=protocol,
-        values=of_clips | paired_distances(protocol, originals.features[0], made.features, options),
+        values=of_clips,
         extractor=facts_of(extractor),
         num_real=count,
         num_fake=count,
         fake=FakeSource("reconstruction", trip.name, trip.sha256),
         real=originals.source,
+        scoring=scoring(options),
         networks={file: sha256_of(weights_folder() / file) for file in trunks},
-        machine=machine() | {"processes": Process.this().count},
+        machine=machine(trip.device),
         manifest=originals.manifest,
     )
 

@@ -10,6 +10,7 @@ YAML of a data set; and, if they are generated, a model file or a loaded model, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,28 +25,27 @@ from lvdm.evaluation.extensions import extractor_name, protocol_name
 from lvdm.evaluation.features import extract
 from lvdm.evaluation.measure import Settings, measure_protocol
 from lvdm.evaluation.metrics.scores import ScoreOptions
-from lvdm.evaluation.protocols.named import changed_protocol
+from lvdm.evaluation.protocols.named import changed_protocol, random_extractor
 from lvdm.evaluation.protocols.protocol import EvalProtocol
-from lvdm.evaluation.results.provenance import short_name
 from lvdm.evaluation.results.result import Result
-from lvdm.evaluation.round_trip import RoundTrip, Show, measure_reconstruction, reconstruction_protocol
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import origin_of
 from lvdm.evaluation.sources.splits import check_split
 from lvdm.evaluation.sources.videos import Source, open_source
+from lvdm.evaluation.statistics import Statistics, read_statistics
 from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_prompted, spread
 from lvdm.jobs.load import load
 from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.extractors import Extractor, make_extractor
-from lvdm.models.features.perceptual import lpips_distance
-from lvdm.models.features.weights import sha256_of
 from lvdm.processes import Process, as_device, gather, process_group
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
+logger = logging.getLogger(__name__)
+
 Model: TypeAlias = str | Path | VideoModel
 Videos: TypeAlias = str | Path | np.ndarray | Tensor
-CLIPS, RECONSTRUCTIONS = "lvdm-fvd2048", "pvdm-fvd2048"  # protocols
+CLIPS = "lvdm-fvd2048"  # a protocol
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class EvalSettings:
         split: part of the real data, if it has parts: train (the default), test or train+test.
         feature_width: of random features, a fraction of the published channels.
         feature_seed: of random features.
+        weights: files of your own for the protocol's network instead of the published ones; the numbers are not comparable.
         bootstrap: resamples of 95 % intervals; 0 gives none.
         extrapolate: also measure FVD at infinitely many clips, free of bias.
         replay: the manifest of a measurement; its real clips are taken, and their pixels are checked.
@@ -71,6 +72,7 @@ class EvalSettings:
     split: str | None = None
     feature_width: float = 1.0
     feature_seed: int = 0
+    weights: Sequence[Path] = ()
     bootstrap: int = 0
     extrapolate: bool = False
     replay: Path | None = None
@@ -101,8 +103,12 @@ class EvalSettings:
 
     def extractor(self, protocol: EvalProtocol) -> Extractor:
         """Return the network of a protocol."""
-        device = as_device(self.device)
-        return make_extractor(protocol.extractor, device=device, seed=self.feature_seed, width=self.feature_width)
+        return self.network(protocol.extractor)
+
+    def network(self, name: str) -> Extractor:
+        """Return the network of a name."""
+        device, seed = as_device(self.device), self.feature_seed
+        return make_extractor(name, device=device, seed=seed, width=self.feature_width, weights=self.weights)
 
     @property
     def part(self) -> str:
@@ -138,7 +144,7 @@ USUAL = EvalSettings()
 
 
 def evaluate(
-    real: Videos | None,
+    real: Videos | Statistics | None,
     fake: Videos | Model,
     protocol: str | EvalProtocol = CLIPS,
     *,
@@ -153,7 +159,7 @@ def evaluate(
     """Return the scores of generated videos by a protocol, with all that they depend on.
 
     Args:
-        real: the real videos; None if no metric of the protocol looks at them.
+        real: the real videos, or statistics of them; None if no metric of the protocol looks at them.
         metrics: only these of the protocol's.
         num: measure so many clips of each, fewer than the protocol takes. Renames the metric.
         allow_fewer: if there are fewer clips, measure those. Renames the metric too.
@@ -164,9 +170,16 @@ def evaluate(
     with process_group():
         chosen = settings.protocol(protocol, features)
         options, reading = settings.scores(chosen, metrics), settings.measuring(num, allow_fewer)
-        real_side = settings.open_real(real, chosen)
+        if isinstance(real, str | Path) and Path(real).suffix == ".safetensors":
+            real = read_statistics(real)
+        known = real if isinstance(real, Statistics) else None
+        if known is not None and settings.replay is not None:
+            raise UserError("replay has no effect on statistics of real videos; leave it out, or give the videos")
+        source = None if isinstance(real, Statistics) else settings.open_real(real, chosen)
         fake_side = _open_fake(fake, chosen, sampling, infill, settings)
-        return measure_protocol(chosen, real_side, fake_side, settings.extractor(chosen), options, reading)
+        network = settings.extractor(chosen)
+        real_side = source if known is None else known.side(chosen, network, options)
+        return measure_protocol(chosen, real_side, fake_side, network, options, reading)
 
 
 def _open_fake(
@@ -214,55 +227,25 @@ def features(
     *,
     settings: EvalSettings = USUAL,
 ) -> np.ndarray:
-    """Return features (n, d) of whole videos, a row each; the extractor alone resizes frames."""
+    """Return features (n, d) of whole videos, a row each; the extractor alone resizes frames.
+
+    Args:
+        extractor: its name, or "random", the stand-in of `i3d` without weights, comparable with nothing but itself.
+    """
     with process_group():
         import_packages(settings.allow)
-        name = extractor_name(extractor, settings.allow)
-        device = as_device(settings.device)
-        network = make_extractor(name, device=device, seed=settings.feature_seed, width=settings.feature_width)
+        name = random_extractor("fvd") if extractor == "random" else extractor_name(extractor, settings.allow)
+        network = settings.network(name)
         source = open_source(videos, split="train+test", quantise="round", allow=settings.allow)
         share = Process.this().share(len(source.lengths))
+        if not network.is_comparable:
+            logger.warning("features are those of %s: they can be compared with nothing but themselves", network.name)
         found = extract(_whole_videos(source, share), network, total=len(share), what="videos")
         return np.concatenate(gather(found))
 
 
 def _whole_videos(source: Source, numbers: range) -> Iterator[Tensor]:
     return (torch.from_numpy(np.array(source.read(number, range(source.lengths[number]))))[None] for number in numbers)
-
-
-def evaluate_reconstruction(
-    model: Model,
-    real: Videos,
-    protocol: str | EvalProtocol = RECONSTRUCTIONS,
-    *,
-    num: int | None = None,
-    allow_fewer: bool = False,
-    features: str | None = None,
-    lpips: Sequence[str] = ("vgg",),
-    show: int = 0,
-    show_at: Path = Path("reconstruction"),
-    settings: EvalSettings = USUAL,
-) -> Result:
-    """Return how well a model's codec keeps real clips: PSNR, SSIM, LPIPS and the protocol's distances.
-
-    Args:
-        model: an autoencoder, or a diffusion model with one.
-        num, allow_fewer: as `evaluate` has them.
-        lpips: trunks of LPIPS, "vgg" and "alex".
-        show: write so many clips above their reconstructions, as SHOW_AT.clipN.mp4.
-    """
-    with process_group():
-        chosen = reconstruction_protocol(settings.protocol(protocol, features))
-        options = settings.scores(chosen)
-        source = settings.open_real(real, chosen)
-        assert source is not None, "every distance looks at real clips"
-        loaded, path = settings.open_model(model)
-        name, sha256 = (loaded.name, loaded.codec.fingerprint()) if path is None else (short_name(path), sha256_of(path))
-        shown = Show(show_at, show, (loaded.settings.fps if loaded.settings else None) or Show.fps)
-        nets = {f"lpips_{net}": lpips_distance(net, without="leave LPIPS out").to(loaded.device) for net in lpips}
-        trip = RoundTrip(name, sha256, loaded.codec, loaded.device, nets, shown)
-        reading = settings.measuring(num, allow_fewer)
-        return measure_reconstruction(chosen, source, trip, settings.extractor(chosen), options, reading)
 
 
 def evaluate_text(

@@ -12,5 +12,6 @@ BUILDABLE = (  # classes that a config may name
     "codec.Codec",
     "denoisers.dit3d.DiT3D",
     "denoisers.unet3d.UNet3D",
+    "features.encoders.TransformersEncoder",
     "text.clip.ClipText",
 )

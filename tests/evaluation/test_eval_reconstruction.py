@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import imageio.v3 as iio
@@ -20,9 +21,12 @@ from lvdm.config import instantiate
 from lvdm.evaluation import Moments, frechet_distance, polynomial_mmd
 from lvdm.evaluation.reconstruction import clip_scores
 from lvdm.evaluation.results.result import read_result
+from lvdm.jobs.evaluate import EvalSettings
+from lvdm.jobs.evaluate_reconstruction import evaluate_reconstruction, of_held_out
 from lvdm.models.features.extractors import make_extractor
 from lvdm.models.features.perceptual import TRUNKS, lpips_distance
 from lvdm.models.features.weights import KNOWN, WeightsFile
+from lvdm.sampling.save_video import save_video
 
 NUM, WIDTH = 4, 0.0625
 FAST = ["--features", "random", "--feature-width", str(WIDTH), "--set", "resolution=16", "frames=12", "--allow-fewer"]
@@ -134,7 +138,8 @@ def test_lpips_is_told_by_the_network_that_made_it(at: Path, monkeypatch: pytest
     np.save("clips.npy", big)
     same = [*ALLOW, "--set", "resolution=32"]
     options = ["--model", str(model), "--real", "clips.npy", *FAST, *same]
-    assert "vgg16-397923af.pth is not there and" in (said := refused(capsys, *options)) and "or give --lpips none" in said
+    said = refused(capsys, *options, "--lpips", "vgg")
+    assert "vgg16-397923af.pth is not there and" in said and "or give --lpips none" in said
     alex = torchvision.models.alexnet(weights=None).features.state_dict()
     torch.save({f"features.{name}": value for name, value in alex.items()}, at / TRUNKS["alex"])
     monkeypatch.setitem(KNOWN, TRUNKS["alex"], WeightsFile(TRUNKS["alex"], "random features"))
@@ -239,10 +244,45 @@ def test_what_cannot_be_measured_is_one_sentence(at: Path, capsys: Any, options:
 def test_fewer_clips_than_the_protocol_takes_need_to_be_allowed(at: Path, capsys: Any) -> None:
     model = write_codec(at / "ae.safetensors", offset=0.0)
     options = ["--model", str(model), "--real", "clips.npy", "--lpips", "none", *ALLOW]
-    said = refused(capsys, *options, *(option for option in FAST if option != "--allow-fewer"))
+    said = refused(capsys, *options, "--protocol", "pvdm-fvd2048", *(option for option in FAST if option != "--allow-fewer"))
     assert "2048 real clips were requested, but 4 videos hold 4" in said
     named = values(measured(*options[:2], *ALLOW, "--set", "num_real=4"))
     assert set(named) == {"psnr_clip", "psnr_frame", "ssim", "r_fvd"}, "a protocol of 4 clips has them all"
+
+
+def test_without_flags_it_is_the_held_out_split_at_the_models_own_size_and_needs_no_weights(
+    at: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.setenv("LVDM_WEIGHTS", str(at / "none"))
+    monkeypatch.setenv("LVDM_OFFLINE", "1")
+    big = np.load("clips.npy").repeat(3, axis=2).repeat(3, axis=3).repeat(2, axis=1)  # 24 frames of 48 pixels
+    for number, split in enumerate(["train", "test", "test", "test"]):
+        save_video(big[number], at / "data" / split / f"{number}")  # a folder of images
+    size = {"data": {"params": {"train": {"params": {"size": 16}}}}}
+    model = write_codec(at / "ae.safetensors", offset=0.3, config=size)
+    assert main(["reconstruction", "--model", str(model), "--real", "data", *ALLOW, "--json", "r.json", "--device", "cpu"]) == 0
+    said, report = capsys.readouterr(), json.loads(Path("r.json").read_text())
+    assert "measured: 3 clips of 16 frames, split test, 16 x 16 pixels" in said.out
+    assert set(values(report)) == {"psnr_clip_n3", "psnr_frame_n3", "ssim_n3"} and report["extractor"]["name"] == "none"
+    assert "R-FVD not measured: no network" in report["warnings"]
+    assert (report["real"]["split"], report["protocol"]["resolution"]) == ("test", 16)
+    assert read_result(report["result"]).extractor.dim == 0
+    assert all("label" not in each for each in report["metrics"].values())
+    video = evaluate_reconstruction(model, big[1:], num=3, settings=EvalSettings(allow=["tiny_codecs"], device="cpu"))
+    assert video.protocol.resolution == 16 and video.values["ssim"].value == pytest.approx(values(report)["ssim_n3"], rel=0.2)
+
+
+def test_the_own_size_of_a_diffusion_model_is_that_of_its_latents() -> None:
+    settings = SimpleNamespace(latent_shape=(4, 4, 8, 12))
+    model = SimpleNamespace(settings=settings, codec=SimpleNamespace(spatial_factor=8), description={})
+    found = of_held_out(EvalSettings(), model)
+    assert (found.split, found.changes) == ("test", {"resolution": 64})
+    assert of_held_out(EvalSettings(split="train"), model).split == "train"
+    for size, expected in ((64, 64), ([48, 64], 48), (None, None), ("64", None)):
+        model = SimpleNamespace(
+            settings=None, description={"config": {"data": {"params": {"train": {"params": {"size": size}}}}}}
+        )
+        assert of_held_out(EvalSettings(), model).changes.get("resolution") == expected
 
 
 def test_scores_of_clips_do_not_depend_on_the_clips_beside_them() -> None:

@@ -36,6 +36,7 @@ PUBLISHED = {
     ("tats-frames", 1): "e8e2ba67e0be",
     ("cdfvd2048", 2): "f7b8b68363b7",
     ("tgan2-is", 2): "5e738339d5fc",
+    ("frames2048", 1): "a57daee02ef8",
 }
 
 
@@ -101,7 +102,7 @@ def test_a_protocol_survives_json(made: EvalProtocol) -> None:
         ("lvdm-fvd2048", {"num_real": True}, "num_real is True"),
         ("lvdm-fvd2048", {"frames": 0}, "expected 1 or more"),
         ("lvdm-fvd2048", {"quantise": "truncat"}, "did you mean truncate"),
-        ("lvdm-fvd2048", {"metrics": ["fid"]}, "there is no metric 'fid'"),
+        ("lvdm-fvd2048", {"metrics": ["fdv"]}, "there is no metric 'fdv'"),
         ("lvdm-fvd2048", {"metrics": []}, "give one or more of"),
         ("lvdm-fvd2048", {"metrics": ["fvd", "is"]}, "is cannot use the extractor 'i3d'"),
         ("lvdm-fvd2048", {"extractor": "i3d-eps1e3"}, "did you mean i3d-eps1e-3"),

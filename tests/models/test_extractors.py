@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,13 +17,20 @@ from lvdm.models.features.c3d import C3D
 from lvdm.models.features.extractors import EXTRACTORS, make_extractor
 from lvdm.models.features.i3d import I3D
 from lvdm.models.features.random_networks import random_c3d, random_i3d
+from lvdm.models.features.torchscript import Scripted
 from lvdm.models.features.videomae import WIDTH, VideoMAE
-from lvdm.models.features.weights import sha256_of
+from lvdm.models.features.weights import KNOWN, sha256_of
 from lvdm.types import UserError
 
 NARROW = 1 / 16
-RANDOM = {name for name, record in EXTRACTORS.items() if record.is_random}
-TRAINED = {name for name, record in EXTRACTORS.items() if record.weights}
+RECORDS = {name: record for name, record in EXTRACTORS.items() if "inception" not in name}  # of frames: test_frames.py
+RANDOM = {name for name, record in RECORDS.items() if record.is_random}
+PINNED = {  # sha256 of the published files, as they were downloaded: protocol-facts.md
+    "i3d_torchscript.pt": "bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+    "i3d_pretrained_400.pt": "55095f049e706479d48e221adcdb145b2b9dc930ba28b081ed72367ffaa32343",
+    "vit_g_hybrid_pt_1200e_ssv2_ft.pth": "5a210a92f035dff30c53b46157b612e7a1a5d3c99700e1b2d71da5c399ca7e70",
+}
+TRAINED = {name for name, record in RECORDS.items() if record.weights}
 
 
 def clips(count: int = 2, frames: int = 16, height: int = 20, width: int = 28) -> Tensor:
@@ -57,11 +65,12 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     np.savez(tmp_path / "mean2.npz", mean=np.full((3, 16, 128, 171), 90, np.float32))
     torch.jit.script(ScriptedLogits()).save(tmp_path / "i3d_torchscript.pt")
     torch.jit.script(ScriptedProbabilities()).save(tmp_path / "c3d_ucf101.pt")
-    trusted = [sha256_of(tmp_path / name) for name in ("i3d_torchscript.pt", "c3d_ucf101.pt")]
-    monkeypatch.setenv("LVDM_TRUST_TORCHSCRIPT", ",".join(trusted))
+    monkeypatch.setenv("LVDM_TRUST_TORCHSCRIPT", sha256_of(tmp_path / "c3d_ucf101.pt"))  # no hash of it is known
     small = {"depth": 1, "heads": 2, "hidden": 8, "width": WIDTH}
     with_head = {**VideoMAE(**small).state_dict(), "head.weight": torch.zeros(174, WIDTH), "head.bias": torch.zeros(174)}
     torch.save({"module": with_head}, tmp_path / "vit_g_hybrid_pt_1200e_ssv2_ft.pth")
+    for name in PINNED:
+        monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], sha256=sha256_of(tmp_path / name)))
     monkeypatch.setattr(videomae, "VideoMAE", partial(VideoMAE, **small))
     monkeypatch.setattr(i3d, "I3D", partial(I3D, width=NARROW))
     monkeypatch.setattr(c3d, "C3D", partial(C3D, width=NARROW))
@@ -69,8 +78,8 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def test_every_extractor_gives_what_it_says_and_no_two_share_a_name(folder):
-    made = {name: make_extractor(name, width=NARROW) if name in RANDOM else make_extractor(name) for name in EXTRACTORS}
-    assert len({extractor.name for extractor in made.values()}) == len(EXTRACTORS)
+    made = {name: make_extractor(name, width=NARROW) if name in RANDOM else make_extractor(name) for name in RECORDS}
+    assert len({extractor.name for extractor in made.values()}) == len(RECORDS)
     for name, extractor in made.items():
         features = extractor(clips())
         assert features.shape == (2, extractor.dim) and features.dtype == torch.float32 and not features.requires_grad
@@ -177,18 +186,84 @@ def test_without_weights_each_names_its_file_and_the_way_without(name, monkeypat
         make_extractor(name)
 
 
-def test_torchscript_runs_only_where_its_hash_is_named(folder, monkeypatch):
+def test_torchscript_runs_only_if_its_hash_is_known_or_named(folder, monkeypatch):
     monkeypatch.delenv("LVDM_TRUST_TORCHSCRIPT")
+    assert make_extractor("i3d-torchscript").is_comparable, "the published file needs no trust"
     monkeypatch.setattr(torch.jit, "load", lambda *a, **o: pytest.fail("code of the file was loaded"))
-    digest = sha256_of(folder / "i3d_torchscript.pt")
-    with pytest.raises(UserError, match=rf"runs code .*set LVDM_TRUST_TORCHSCRIPT={digest}, or take the extractor i3d-eps1e-3"):
-        make_extractor("i3d-torchscript")
+    digest = sha256_of(folder / "c3d_ucf101.pt")
+    with pytest.raises(UserError, match=rf"runs code .*set LVDM_TRUST_TORCHSCRIPT={digest}, or take the extractor c3d"):
+        make_extractor("c3d-torchscript")
+    torch.save({}, folder / "mine.pt")
+    with pytest.raises(UserError, match=r"mine.pt is TorchScript, which runs code"):
+        make_extractor("i3d-torchscript", weights=[folder / "mine.pt"])
 
 
 def test_torchscript_gets_the_clips_as_they_are(folder, monkeypatch):
     expected = clips().float().mean((1, 2, 3, 4))
     torch.testing.assert_close(make_extractor("i3d-torchscript")(clips())[:, 7], expected)
-    (folder / "i3d_torchscript.pt").write_bytes(b"not TorchScript")
-    monkeypatch.setenv("LVDM_TRUST_TORCHSCRIPT", sha256_of(folder / "i3d_torchscript.pt"))
-    with pytest.raises(UserError, match="i3d_torchscript.pt cannot be read as TorchScript"):
-        make_extractor("i3d-torchscript")
+    (folder / "c3d_ucf101.pt").write_bytes(b"not TorchScript")
+    monkeypatch.setenv("LVDM_TRUST_TORCHSCRIPT", sha256_of(folder / "c3d_ucf101.pt"))
+    with pytest.raises(UserError, match="c3d_ucf101.pt cannot be read as TorchScript"):
+        make_extractor("c3d-torchscript")
+
+
+class Particular(nn.Module):
+    """A network as strict as a scripted one can be: contiguous clips, no fuser, and a squeeze that drops the axis of one clip."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.is_contiguous() and not torch._C._jit_texpr_fuser_enabled()
+        return x.float().mean((2, 3, 4), keepdim=True).squeeze()
+
+
+def test_torchscript_gets_contiguous_clips_without_a_fuser_and_gives_a_row_each():
+    fuser = torch._C._jit_texpr_fuser_enabled()
+    for count in (1, 2):
+        video = clips(count).permute(0, 4, 1, 2, 3)
+        torch.testing.assert_close(Scripted(Particular(), {})(video), video.float().mean((2, 3, 4)))
+    assert torch._C._jit_texpr_fuser_enabled() == fuser, "put back"
+
+
+# Weights under published names ---------------------------------------------------------------------------------------------
+
+
+def test_the_known_hashes_are_those_of_the_published_files():
+    assert {name: KNOWN[name].sha256 for name in PINNED} == PINNED
+
+
+@pytest.mark.parametrize("name", sorted(PINNED))
+def test_other_weights_under_a_published_name_are_refused_and_as_ones_own_not_comparable(folder, monkeypatch, name):
+    """As pytorch-i3d's rgb_imagenet.pt is: the same network, other weights."""
+    extractor = next(each for each, record in EXTRACTORS.items() if name in record.weights)
+    published = make_extractor(extractor)
+    other = folder / "rgb_imagenet.pt"
+    (folder / name).rename(other)
+    if name.endswith("torchscript.pt"):
+        monkeypatch.setenv("LVDM_TRUST_TORCHSCRIPT", sha256_of(other))
+    monkeypatch.setitem(KNOWN, name, replace(KNOWN[name], sha256=PINNED[name]))
+    own = make_extractor(extractor, weights=[other])
+    assert published.is_comparable and not own.is_comparable
+    assert (own.weights, own.sha256) == ("rgb_imagenet.pt", sha256_of(other)) and own.name == f"{published.name} own weights"
+    assert torch.equal(own(clips()), published(clips()))
+    other.rename(folder / name)
+    with pytest.raises(UserError, match=f"not the published {name}: .* begins with {PINNED[name][:12]}; .*weights of your own"):
+        make_extractor(extractor)
+
+
+def test_own_weights_are_one_file_for_each_published_one(folder):
+    files = [folder / "conv3d_deepnetA_ucf.npz", folder / "mean2.npz"]
+    assert make_extractor("c3d", weights=files).weights == "conv3d_deepnetA_ucf.npz + mean2.npz"
+    for name, given, sentence in (
+        ("c3d", files[:1], r"weights has 1 files for c3d, but it reads conv3d_deepnetA_ucf.npz and mean2.npz; give one for each"),
+        ("random-i3d", files[:1], "weights has 1 files for random-i3d, but it reads no file"),
+        ("i3d", [folder / "none.pt"], "there is no file .*none.pt of weights"),
+    ):
+        with pytest.raises(UserError, match=sentence):
+            make_extractor(name, weights=given)
+
+
+def test_other_arrays_in_the_files_of_c3d_are_not_read(folder):
+    plain = make_extractor("c3d")(clips())
+    for file in ("conv3d_deepnetA_ucf.npz", "mean2.npz"):
+        with np.load(folder / file) as arrays:
+            np.savez(folder / file, **{**arrays, "conv5c/W": np.zeros((2, 2), np.float32), "iteration": np.array(7)})
+    assert torch.equal(make_extractor("c3d")(clips()), plain)

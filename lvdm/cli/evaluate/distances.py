@@ -18,10 +18,10 @@ def parser() -> argparse.ArgumentParser:
         "the number depends on. Next to it is the manifest of the real clips. SRC is a folder of videos or of folders of\n"
         "images, an npy or npz of uint8 (n, t, h, w, 3), or the YAML of a training's data. --fake may also be a model file,\n"
         "which is sampled from. The first generated videos are used, in the order of their names.\n"
-        "Other commands: eval.py reconstruction, long, text, compare, protocols, weights; each has --help.",
+        "Others: eval.py reconstruction, completion, statistics, long, text, compare, protocols, weights; each has --help.",
         example="scripts/eval.py --real data/sky --fake runs/short_sky/model.safetensors --protocol styleganv-fvd2048-16f",
     )
-    parse.add_argument("--real", type=Path, metavar="SRC", help="the real videos; not needed if no metric uses them (IS)")
+    parse.add_argument("--real", type=Path, metavar="SRC", help="the real videos, or statistics of them; not needed for IS")
     parse.add_argument("--fake", type=Path, metavar="SRC", required=True, help="the generated videos, or a model to sample from")
     parse.add_argument(
         "--protocol",

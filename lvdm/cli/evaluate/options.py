@@ -30,6 +30,7 @@ ON_FILES = "on videos that are there already; leave it out or give a model as --
 FLAGS = (  # what the library says, and the flag for it
     ("change the protocol to ", "give --set "),
     ("take random features", "take --features random"),
+    ("weights of your own", "--weights FILE"),
     ("allow fewer", "give --allow-fewer"),
     ("leave LPIPS out", "give --lpips none"),
     ("allow its package by name", "allow its package by --allow-module NAME"),
@@ -48,7 +49,9 @@ def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = Tru
     group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
                        help="change fields of the protocol, then called custom: frames=32 stride=2 ...")  # fmt: skip
     group.add_argument("--features", metavar="NAME", help="random (no weights, not comparable), one of "
-                       f"{', '.join(EXTRACTORS)}, or one of your own, as mypackage.MyExtractor")  # fmt: skip
+                       f"{', '.join(EXTRACTORS)}, one of your own, as mypackage.MyExtractor, or a YAML of one")  # fmt: skip
+    group.add_argument("--weights", nargs="+", type=Path, metavar="FILE",
+                       help="weights of your own for the network; the result has their sha256 and is not comparable")  # fmt: skip
     group.add_argument("--feature-width", type=float, metavar="W", help="width of random features, a fraction of the channels")
     group.add_argument("--feature-seed", type=int, metavar="K", help="seed of random features (default 0)")
     group.add_argument("--allow-fewer", nargs="?", type=int, const=0, metavar="N", dest="fewer",
@@ -114,7 +117,7 @@ def with_flags(message: str, parse: argparse.ArgumentParser) -> str:
     for words, flag in FLAGS:
         message = message.replace(words, flag)
     names = {action.dest: action.option_strings[0] for action in parse._actions if action.option_strings}
-    return re.sub(r"^(\w+)(?= is | has no effect | counts | read )", lambda found: names.get(found[1], found[1]), message)
+    return re.sub(r"^(\w+)(?= is | has | has no effect | counts | read )", lambda found: names.get(found[1], found[1]), message)
 
 
 def show(result: Result, out: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
 from lvdm.evaluation.results.records import require_writable
-from lvdm.jobs.evaluate import RECONSTRUCTIONS, evaluate_reconstruction
+from lvdm.evaluation.results.result import Result
+from lvdm.jobs.evaluate_reconstruction import PROTOCOL, evaluate_reconstruction
 from lvdm.processes import process_group
 
 
@@ -17,17 +18,18 @@ def parser() -> argparse.ArgumentParser:
         "Measure how well the codec of a model file reconstructs real clips. The file may be that of a diffusion model.\n"
         "psnr_clip uses the error of the whole clip (as PVDM). psnr_frame is the mean over frames, of at most 100 dB each.\n"
         "Both, ssim and lpips use floats that are not rounded to levels. r_fvd is the distance between the clips and their\n"
-        "reconstructions as levels. Clips, pixels and extractor are those of the protocol.",
-        example="scripts/eval.py reconstruction --model runs/autoencoder_sky/model.safetensors --real data/sky --split test",
+        "reconstructions as levels. Without --protocol, all clips of the held-out split are measured (at most 2,048), at the\n"
+        "model's own size. PSNR and SSIM need no weights; LPIPS and R-FVD are left out if their networks are missing.",
+        example="scripts/eval.py reconstruction --model runs/autoencoder_sky/model.safetensors --real data/sky",
     )
     parse.add_argument(
         "--model", type=Path, metavar="M", required=True, help="a model file: an autoencoder, or a diffusion model"
     )
     parse.add_argument("--real", type=Path, metavar="SRC", required=True, help="the real videos, as eval.py takes them")
     parse.add_argument(
-        "--protocol", default=RECONSTRUCTIONS, metavar="NAME", help=f"a named protocol, or custom (default {RECONSTRUCTIONS})"
+        "--protocol", metavar="NAME", help=f"a named protocol, or custom (default: {PROTOCOL} on the test split, at the own size)"
     )
-    parse.add_argument("--lpips", default="vgg", metavar="LIST", help="vgg, alex, vgg,alex or none (default vgg)")
+    parse.add_argument("--lpips", metavar="LIST", help="vgg, alex, vgg,alex or none (default: vgg if its weights are there)")
     parse.add_argument("--show", type=int, default=4, metavar="N",
                        help="write mp4s of the first N clips above their reconstructions (default 4)")  # fmt: skip
     options.add_measuring(parse, chooses_metrics=False)
@@ -37,19 +39,34 @@ def parser() -> argparse.ArgumentParser:
     return parse
 
 
+LPIPS: dict[str | None, list[str] | None] = {None: None, "none": []}
+
+
+def _clips(result: Result) -> str:
+    """Return which clips were measured, for a sentence."""
+    protocol = result.protocol
+    assert protocol is not None, "clips have a protocol"
+    side = "their own size" if protocol.resolution is None else f"{protocol.resolution} x {protocol.resolution} pixels"
+    return f"{result.num_real} clips of {protocol.frames} frames, {result.real.split if result.real else 'no split'}, {side}"
+
+
 def run(args: argparse.Namespace) -> command.Report:
     with process_group() as process:
         settings = options.settings_of(args)
-        protocol = settings.protocol(args.protocol, getattr(args, "features", None))
-        name = f"{options.plain_name(args.model)}-reconstruction-{options.protocol_name(protocol)}.json"
+        features = getattr(args, "features", None)
+        of_protocol = f"{PROTOCOL}-custom"  # by default
+        if args.protocol is not None:
+            of_protocol = options.protocol_name(settings.protocol(args.protocol, features))
+        name = f"{options.plain_name(args.model)}-reconstruction-{of_protocol}.json"
         out = args.out or Path("results") / name
         require_writable(out)  # before hours of measuring
         result = evaluate_reconstruction(
             args.model,
             args.real,
-            protocol,
+            args.protocol,
             **options.counts_of(args),
-            lpips=[] if args.lpips == "none" else args.lpips.split(","),
+            features=features,
+            lpips=LPIPS.get(args.lpips, str(args.lpips).split(",")),
             show=args.show,
             show_at=out,
             settings=settings,
@@ -58,6 +75,7 @@ def run(args: argparse.Namespace) -> command.Report:
         shown = [str(out.with_suffix(f".clip{number}.mp4")) for number in range(min(args.show, result.num_real))]
         if process.rank == 0:
             options.show(result, out)
+            print(f"measured: {_clips(result)}")
             for path in shown:
                 print(f"clip above its reconstruction: {path}")
     return result.as_dict() | {"result": str(out), "shown": shown}

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,11 +69,11 @@ def video_at(root: Path, name: str, description: Description = Description()) ->
     return Video(as_text(name), root / name, description if problem is None else Description(problem=problem))
 
 
-def find_videos(root: Path) -> list[str]:
+def find_videos(root: Path, *, is_file: Callable[[Path], bool] = lambda path: is_video(path.name)) -> list[str]:
     """Return the names of all videos relative to root, sorted: video files, and folders that hold images and no video file.
 
-    Links are followed, because data sets are often links to a big disk. Each real file and folder is taken once, under its own
-    name if it lies below root, else under the first of the links to it.
+    `is_file` says which files are videos. Links are followed, because data sets are often links to a big disk. Each real file and
+    folder is taken once, under its own name if it lies below root, else under the first of the links to it.
     """
     found: list[tuple[bool, str, str]] = []  # whether it is a link, name, real path
     visited: set[str] = set()
@@ -89,7 +89,7 @@ def find_videos(root: Path) -> list[str]:
                 visited.add(real)
                 subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
                 links += filter(os.path.islink, (os.path.join(folder, name) for name in subfolders))
-                found += _videos_in(Path(folder).relative_to(root), real, files)
+                found += _videos_in(Path(folder).relative_to(root), real, files, is_file)
         starts = links
     names: dict[str, str] = {}
     for _, name, real in sorted(found):
@@ -103,9 +103,9 @@ def _warn_of(error: OSError) -> None:
     logger.warning("cannot look into the folder %s: %s", printable(str(error.filename)), error.strerror)
 
 
-def _videos_in(folder: Path, real: str, files: Sequence[str]) -> list[tuple[bool, str, str]]:
+def _videos_in(folder: Path, real: str, files: Sequence[str], is_file: Callable[[Path], bool]) -> list[tuple[bool, str, str]]:
     """Return the videos of one folder: its video files, else the folder itself if it holds images."""
-    videos = [name for name in files if is_video(name)]
+    videos = [name for name in files if is_file(Path(real, name))]
     if not videos:
         return [(False, folder.as_posix(), real)] if any(is_image(name) for name in files) else []
     paths = [os.path.join(real, name) for name in videos]

@@ -21,7 +21,7 @@ from lvdm.data.layouts.listing import Video
 from lvdm.data.limits import MAX_PIXELS
 from lvdm.data.probing.probe_cache import ProbeCache, Stamp
 from lvdm.data.reading.locations import FileLocation, Location, image_files, label_of, naming, stamp, suffix_of
-from lvdm.data.reading.readers import PICTURE_ERRORS, GifFile, opened_image, shown
+from lvdm.data.reading.readers import PICTURE_ERRORS, GifFile, opened_image, read_npz, shown
 from lvdm.data.reading.time_limit import within
 from lvdm.data.reading.video_file import PyavFile
 from lvdm.rules import integer, number, optional, row
@@ -132,6 +132,8 @@ def probe_file(location: Location) -> VideoFacts:
     if isinstance(location, Path) and location.is_dir():
         with naming(location, OSError):
             return _probe_images(location, image_files(location))
+    if suffix_of(location) == ".npz" and isinstance(location, Path):
+        return VideoFacts(len(frames := read_npz(location)), None, *frames.shape[1:3])
     facts = _probe_gif(location) if suffix_of(location) == ".gif" else _probe_video(location)
     if facts.num_frames == 0:
         raise UserError(f"cannot read {label_of(location)}: it has no frames")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from lvdm.data.limits import MAX_MEMBER, printable, require_file
 from lvdm.types import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".avi", ".webm", ".mkv", ".mov", ".gif"})
+NPZ_ENTRY = "video.npy"  # of an npz with one video, uint8 (t, h, w, 3)
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 
 
@@ -106,3 +108,14 @@ def is_image(name: str) -> bool:
 def is_video(name: str) -> bool:
     """Return whether a file of this name is a video; hidden ones are not."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith(".")
+
+
+def is_npz_video(path: Path) -> bool:
+    """Return whether this is the npz of a video as lvdm writes it; other arrays, such as a toy's truth, are none."""
+    if path.suffix.lower() != ".npz" or path.name.startswith(".") or not path.is_file():
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist() == [NPZ_ENTRY]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False

@@ -1,4 +1,5 @@
-"""Reading frames of one video as uint8 (t, h, w, c): video files (video_file.py), gif and images (PIL), frames held in memory.
+"""Reading frames of one video as uint8 (t, h, w, c): video files (video_file.py), gif and images (PIL), npz files,
+frames held in memory.
 
 A reader is opened where it is used and dropped afterwards, so that data sets can travel to worker processes. Opening and each
 read have a time limit, because a folder may lie on a machine that does not answer, and a library may not return.
@@ -8,6 +9,7 @@ Whatever is wrong with a file becomes one `UserError` that names it.
 from __future__ import annotations
 
 import struct
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, WebPImagePlugin
 
+from lvdm.arrays import check_arrays
 from lvdm.data.limits import require_pixels
 from lvdm.data.reading.locations import FileLocation, Location, as_file, image_files, label_of, naming, suffix_of
 from lvdm.data.reading.options import Frames, Reader, ReadingOptions
@@ -28,6 +31,8 @@ PICTURE_ERRORS = (  # what PIL raises for a damaged or hostile file
     OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, SyntaxError, RuntimeError, ArithmeticError,
     MemoryError, struct.error, zlib.error, Image.DecompressionBombError, Image.DecompressionBombWarning,
 )  # fmt: skip
+
+ARRAY_ERRORS = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError, OverflowError)
 
 
 def open_video(location: Location, options: ReadingOptions | None = None) -> Reader:
@@ -56,7 +61,21 @@ def _open_pictures(location: Location, image_fps: float) -> Reader | None:
     if isinstance(location, Path) and location.is_dir():
         with naming(location, OSError):
             return Images(image_files(location), fps=image_fps)
+    if suffix_of(location) == ".npz" and isinstance(location, Path):
+        return HeldVideo(read_npz(location), image_fps)
     return GifFile(location) if suffix_of(location) == ".gif" else None
+
+
+def read_npz(path: Path) -> Frames:
+    """Return the frames of an npz that holds one array, uint8 (t, h, w, 3), under any name."""
+    with naming(path, *ARRAY_ERRORS):
+        check_arrays(path)
+        with np.load(path, allow_pickle=False) as arrays:
+            found = arrays[arrays.files[0]] if len(arrays.files) == 1 else None
+        if found is None or found.dtype != np.uint8 or found.ndim != 4 or found.shape[-1] != 3 or 0 in found.shape:
+            held = "several arrays" if found is None else f"{found.dtype} {found.shape}"
+            raise ValueError(f"it holds {held}, expected one video, uint8 (t, h, w, 3)")
+        return found
 
 
 class TimeLimited:

@@ -25,6 +25,11 @@ def checked_features(features: np.ndarray, *, least: int = 1) -> np.ndarray:
     return features
 
 
+def rows_of(features: np.ndarray) -> np.ndarray:
+    """Return features of frames (n, t, d) as rows (n t, d); those of clips (n, d) stay as they are."""
+    return features.reshape(-1, features.shape[-1])
+
+
 def require_same_dim(x_dim: int, y_dim: int) -> None:
     """Refuse two sets of features that do not come from one network."""
     if x_dim != y_dim:

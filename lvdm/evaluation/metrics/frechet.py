@@ -120,8 +120,9 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 # The metrics -------------------------------------------------------------------------------------------------------------
 
 
-def _between(real: np.ndarray, fake: np.ndarray, *, ddof: int) -> float:
-    return frechet_distance(Moments.of(real), Moments.of(fake), ddof=ddof)
+def between(real: np.ndarray | Moments, fake: np.ndarray, *, ddof: int) -> float:
+    """Return the distance of features (n, d), or of the moments of real ones."""
+    return frechet_distance(real if isinstance(real, Moments) else Moments.of(real), Moments.of(fake), ddof=ddof)
 
 
 def _at_infinity(real: np.ndarray, fake: np.ndarray, *, ddof: int, seed: int) -> float:
@@ -132,10 +133,11 @@ FRECHET = Metric(
     name="fvd",
     what="Fréchet video distance: of I3D's logits (Unterthiner et al. 2018)",
     kind="distance",
-    compute=_between,
+    compute=between,
     random="random-i3d",
     reads=("ddof",),
     at_infinity=_at_infinity,
+    takes_moments=True,
     needs_covariance=True,
 )
 METRICS.add(FRECHET)

@@ -5,6 +5,7 @@ Letters: n clips, d features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,6 +31,8 @@ class Metric:
         reads: fields of the protocol that are passed to `compute`.
         is_comparable: whether its numbers can be compared with those of others who use the same extractor.
         at_infinity: the distance extrapolated to infinitely many clips, with the protocol's `seed` as one more keyword.
+        takes_moments: whether the real set may be `Moments`, so that saved statistics are enough.
+        of_frames: whether it is of features of frames (n, t, d), every frame a sample.
         needs_covariance: whether it is biased if there are fewer clips than features.
     """
 
@@ -42,11 +45,15 @@ class Metric:
     reads: tuple[str, ...] = ()
     is_comparable: bool = True
     at_infinity: Callable[..., float] | None = None
+    takes_moments: bool = False
+    of_frames: bool = False
     needs_covariance: bool = False
 
     def __post_init__(self) -> None:
         if not (self.name.isalnum() and self.name.islower()):
-            raise UserError(f"a metric is called {self.name!r}; expected lower-case letters and digits alone")
+            raise UserError(
+                f"a metric is called {self.name!r}; expected lower-case letters and digits alone, such as 'mymetric2'"
+            )
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -54,9 +61,18 @@ class Metric:
         return self.reads + (SPLIT_FIELDS if self.kind == "score" else ())
 
     def under(self, protocol: Any) -> Callable[..., float]:
-        """Return `compute` with the fields of a protocol that it reads."""
+        """Return `compute` with the fields of a protocol that it reads; what it returns is checked to be one finite number."""
         fields = {field: getattr(protocol, field) for field in self.reads}
-        return lambda *sets: float(self.compute(*sets, **fields))
+        return lambda *sets: self._checked(self.compute(*sets, **fields))
+
+    def _checked(self, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, RuntimeError):  # the last is torch's, of a tensor with several numbers
+            number = math.nan
+        if not math.isfinite(number):
+            raise UserError(f"the metric {self.name} returned {value!r:.80}; expected one finite number: mend its `compute`")
+        return number
 
     def usable_extractors(self) -> list[str]:
         """Return the names of all extractors that this metric takes."""

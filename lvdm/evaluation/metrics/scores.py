@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from lvdm.evaluation.metrics.bootstrap import interval
-from lvdm.evaluation.metrics.frechet import require_enough
+from lvdm.evaluation.metrics.frechet import Moments, require_enough
 from lvdm.evaluation.metrics.metric import METRICS, Metric
 from lvdm.evaluation.metrics.splits import in_splits
 from lvdm.evaluation.protocols.protocol import EvalProtocol
@@ -57,9 +58,12 @@ class ScoreOptions:
 
 
 def scores(
-    protocol: EvalProtocol, real: Sequence[np.ndarray], fake: Sequence[np.ndarray], options: ScoreOptions
+    protocol: EvalProtocol, real: Sequence[np.ndarray] | Sequence[Moments], fake: Sequence[np.ndarray], options: ScoreOptions
 ) -> dict[str, Value]:
-    """Return values by name, from features (n, d) of every run; `real` is empty if no metric looks at real clips."""
+    """Return values by name, from features (n, d) of every run; `real` is empty if no metric looks at real clips.
+
+    Features of frames are (n, t, d). Moments may stand for real clips if every metric takes them and nothing is resampled.
+    """
     made: dict[str, Value] = {}
     for name in options.metrics:
         metric = METRICS[name]
@@ -69,7 +73,7 @@ def scores(
 
 
 def _distances(
-    metric: Metric, protocol: EvalProtocol, real: Sequence[np.ndarray], fake: Sequence[np.ndarray], options: ScoreOptions
+    metric: Metric, protocol: EvalProtocol, real: Sequence[Any], fake: Sequence[np.ndarray], options: ScoreOptions
 ) -> dict[str, Value]:
     distance = metric.under(protocol)
     values = [distance(x, y) for x, y in zip(real, fake, strict=True)]

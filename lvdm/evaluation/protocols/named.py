@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from lvdm.evaluation.metrics import frechet, inception, kernel, motion  # a new metric stands here
+from lvdm.evaluation.metrics import frames, frechet, inception, kernel, motion  # a new metric stands here
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.protocols.protocol import LATER, PROTOCOLS, EvalProtocol, differences
 from lvdm.models.features.registry import hint
@@ -17,7 +17,7 @@ from lvdm.types import UserError
 
 __all__ = ["CUSTOM_BASE", "PROTOCOLS", "EvalProtocol", "changed_protocol", "differences", "get_protocol", "read_protocol"]
 
-SHIPPED = (frechet, kernel, inception, motion)  # modules that add their metrics when they are imported
+SHIPPED = (frames, frechet, kernel, inception, motion)  # modules that add their metrics when they are imported
 CUSTOM_BASE = "lvdm-fvd2048"  # what a protocol that is only called "custom" starts from
 
 _STYLEGANV = EvalProtocol(
@@ -289,7 +289,12 @@ def changed_protocol(name: str | EvalProtocol, changes: Mapping[str, Any], featu
 def _random(name: str | EvalProtocol, changes: Mapping[str, Any]) -> str:
     """Return the random extractor of the metrics that are to be measured."""
     metrics = changes.get("metrics") or _base(name).metrics
-    metric = METRICS.find(str(metrics[0] if isinstance(metrics, list | tuple) else metrics))
+    return random_extractor(str(metrics[0] if isinstance(metrics, list | tuple) else metrics))
+
+
+def random_extractor(name: str) -> str:
+    """Return the extractor without weights that stands in for the usual one of a metric."""
+    metric = METRICS.find(name)
     if metric.random is None:
         known = ", ".join(one.name for one in METRICS.values() if one.random)
         raise UserError(f"{metric.name} has no random features, which are those of {known}; take its own")

@@ -207,7 +207,7 @@ def _check_effects(protocol: EvalProtocol) -> None:
     read = {field for metric in protocol.metrics for field in METRICS[metric].fields}
     unread = tuple(field for field in METRIC_FIELDS if field not in read)
     unread += () if protocol.uses_real else REAL_FIELDS
-    unread += () if protocol.is_drawn else ("seed",)
+    unread += () if protocol.is_drawn or "seed" in read else ("seed",)
     default = {f.name: f.default for f in fields(EvalProtocol)}
     for key in unread:
         if getattr(protocol, key) != default[key]:

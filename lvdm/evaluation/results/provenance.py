@@ -14,6 +14,7 @@ from lvdm.models.features.weights import sha256_of
 from lvdm.sampling.solver import Solver
 from lvdm.version import __version__
 
+SAMPLED = ("model", "run", "continuation", "infilling")  # kinds of generated videos that say how they were sampled
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "av", "decord")
 
 
@@ -23,7 +24,7 @@ class ExtractorFacts:
 
     name: str  # with every setting that changes numbers
     dim: int
-    is_comparable: bool  # False for random weights
+    is_comparable: bool  # False for random weights and for files of one's own
     weights: str | None = None  # the file
     sha256: str | None = None
 
@@ -42,7 +43,8 @@ class RealSource:
 @dataclass(frozen=True)
 class FakeSource:
     """The measured videos: files ("videos", "array"), a "model" or a "run" (a model in training), which say how they were
-    sampled, or a "reconstruction", which says whose codec."""
+    sampled, or a "reconstruction", which says whose codec. A "continuation" or an "infilling" is a model that was given real
+    frames."""
 
     kind: str
     name: str
@@ -60,8 +62,8 @@ class FakeSource:
 
     def __post_init__(self) -> None:
         sampled = [self.sampler, self.steps, self.eta, self.guidance, self.seed]
-        assert self.kind in ("videos", "array", "model", "run", "reconstruction"), f"a source of kind {self.kind!r}"
-        is_sampled, is_run = self.kind in ("model", "run"), self.kind == "run"
+        assert self.kind in ("videos", "array", *SAMPLED, "reconstruction"), f"a source of kind {self.kind!r}"
+        is_sampled, is_run = self.kind in SAMPLED, self.kind == "run"
         assert {value is not None for value in sampled} == {is_sampled}, "a model, and only a model, says how it was sampled"
         assert is_sampled or self.is_ema is None, "a model, and only a model, says whether its weights are averaged"
         assert is_sampled or self.step is None, "a model, and only a model, says its step"

@@ -87,6 +87,8 @@ class Result:
         assert self.protocol is not None
         if self.fake.kind == "reconstruction":
             return name in (*LEAST_SIDE, *(f"r_{metric}" for metric in self.protocol.metrics))
+        if self.fake.kind in ("continuation", "infilling") and name.removesuffix("_best") in LEAST_SIDE:
+            return True
         return name.split("_")[0] in self.protocol.metrics
 
     @property
@@ -97,7 +99,8 @@ class Result:
     def can_compare(self, name: str) -> bool:
         """Return whether the number of this plain name can be compared with those of others; some need no extractor."""
         metric = METRICS.get(name.removeprefix("r_").split("_")[0])
-        return name in LEAST_SIDE or (self.extractor.is_comparable and (metric is None or metric.is_comparable))
+        is_of_network = name.removesuffix("_best") not in LEAST_SIDE
+        return not is_of_network or (self.extractor.is_comparable and (metric is None or metric.is_comparable))
 
     @property
     def has_fewer_clips(self) -> bool:
@@ -125,9 +128,12 @@ class Result:
             return []
         found, base = [], PROTOCOLS.get(self.protocol.based_on)
         is_reconstruction = self.fake.kind == "reconstruction"
+        if is_reconstruction and not any(name.startswith("r_") for name in self.values):
+            found.append(f"{' and '.join(f'R-{name.upper()}' for name in self.protocol.metrics)} not measured: no network")
         if not self.extractor.is_comparable:
             what = "R-FVD" if is_reconstruction else "every number"
-            found.append(f"{self.extractor.name} has random weights: {what} is {NOT_COMPARABLE} with any other network's")
+            weights = "random weights" if self.extractor.sha256 is None else "weights of your own"
+            found.append(f"{self.extractor.name} has {weights}: {what} is {NOT_COMPARABLE} with any other network's")
         if base is not None and base.name != self.protocol.name:
             changes = differences(base, replace(self.protocol, name=base.name))
             found.append(f"custom protocol, which differs from {base.name} in {'; '.join(changes)}")
@@ -138,7 +144,8 @@ class Result:
             wanted = f"{self.protocol.num_real} real and {self.protocol.num_fake} {made}"
             found.append(f"{self.num_real} real and {self.num_fake} {made} clips where {self.protocol.name} takes {wanted}")
         fewest = min(self.num_real, self.num_fake)
-        if fewest <= self.extractor.dim and any(METRICS[metric].needs_covariance for metric in self.protocol.metrics):
+        of_covariance = [METRICS[metric] for metric in self.protocol.metrics if METRICS[metric].needs_covariance]
+        if any(fewest * (self.protocol.frames if metric.of_frames else 1) <= self.extractor.dim for metric in of_covariance):
             found.append(f"{fewest} clips for {self.extractor.dim} features: covariance singular, strongly biased upwards")
         return found
 

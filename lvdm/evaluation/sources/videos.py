@@ -18,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.arrays import check_arrays
 from lvdm.config import check, instantiate, load_config
 from lvdm.data import VideoData, VideoFolder
-from lvdm.data.layouts.folders import AnyVideos
+from lvdm.data.layouts.folders import SampledVideos
 from lvdm.data.layouts.listing import Video, fingerprint
 from lvdm.data.probing.usable import UsableVideos, find_usable
 from lvdm.data.reading.locations import Location, image_files, stamp
 from lvdm.data.reading.options import ReadingOptions
 from lvdm.evaluation.protocols.pixels import to_levels
 from lvdm.evaluation.sources.splits import PARTS, WHOLE, check_split, parts_below, split_of
-from lvdm.models.features.arrays import check_arrays
 from lvdm.models.features.weights import sha256_of
 from lvdm.types import UserError
 
@@ -223,7 +223,7 @@ def open_source(
 
 
 def _found(root: Path) -> UsableVideos:
-    return find_usable(root, AnyVideos(), None, num_frames=1, stride=1, max_broken=MAX_BROKEN, reading=ReadingOptions())
+    return find_usable(root, SampledVideos(), None, num_frames=1, stride=1, max_broken=MAX_BROKEN, reading=ReadingOptions())
 
 
 def _of_config(path: Path, *, split: str, allow: Sequence[str]) -> VideoSource:
@@ -275,6 +275,6 @@ def _array(path: Path) -> np.ndarray:
     if not isinstance(found, np.ndarray):
         held = ", ".join(names) or "nothing"
         raise UserError(f"{path} holds {held}; expected one array, {SHAPE}, under any name such as arr_0")
-    if found.dtype != np.uint8 or found.ndim != 5 or found.shape[-1] != 3 or 0 in found.shape:
-        raise UserError(f"{path} holds {found.dtype} {found.shape}; expected {SHAPE}")
-    return found
+    if found.dtype != np.uint8 or found.ndim not in (4, 5) or found.shape[-1] != 3 or 0 in found.shape:
+        raise UserError(f"{path} holds {found.dtype} {found.shape}; expected {SHAPE}, or (t, h, w, 3) of one video")
+    return found[None] if found.ndim == 4 else found

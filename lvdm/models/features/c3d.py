@@ -78,7 +78,7 @@ def prepared(video: Tensor, mean: Tensor) -> Tensor:
 
 
 def load_c3d(path: Path) -> C3D:
-    """Return the frozen network of TGANv2's npz: conv1a/W, conv1a/b to fc8/W, fc8/b."""
+    """Return the frozen network of TGANv2's npz: conv1a/W, conv1a/b to fc8/W, fc8/b. Other arrays in it are not read."""
     with torch.device("meta"):  # all of it comes from the file
         network = C3D()
     kinds = {"W": "weight", "b": "bias"}
@@ -86,7 +86,8 @@ def load_c3d(path: Path) -> C3D:
     for name, value in read_tensors(path).items():
         layer, _, kind = name.rpartition("/")
         renamed[f"{layer}.{kinds.get(kind, kind)}"] = value
-    load_published(network, renamed, path=path, what="C3D for UCF-101")
+    read = {name: value for name, value in renamed.items() if name in network.state_dict()}
+    load_published(network, read, path=path, what="C3D for UCF-101")
     return network.eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ numbers are comparable with nothing but themselves.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from lvdm.models.features import c3d, i3d, videomae
 from lvdm.models.features.random_networks import random_c3d, random_i3d
 from lvdm.models.features.registry import Registry
-from lvdm.models.features.torchscript import ScriptedI3D, load_torchscript
+from lvdm.models.features.torchscript import Scripted, load_torchscript
 from lvdm.models.features.weights import check_archive, find_weights, sha256_of
 from lvdm.types import UserError, check_contract
 
-WITHOUT = "take random features, whose numbers are not comparable"
+WITHOUT = "take random features or weights of your own, whose numbers are not comparable"
+FRAMES_AT_ONCE = 128  # of a pass on a GPU
+I3D_FLAGS = {"rescale": True, "resize": True, "return_features": True}  # of StyleGAN-V's TorchScript file
 INSTEAD = "take the extractor {}, which reads nothing but tensors"
 
 
@@ -69,6 +71,11 @@ class FrozenFeatures:
         self.is_comparable = is_comparable
         self.weights = " + ".join(path.name for path in files) or None
         self.sha256 = " + ".join(sha256_of(path) for path in files) or None
+
+    def clips_at_once(self, frames: int) -> int:
+        """Return how many clips of so many frames make a pass on this device: always the same number, because kernels, and with
+        them the rounding, are chosen by the size of a batch. More than one is not quicker on a CPU."""
+        return 1 if self.device.type == "cpu" else max(1, FRAMES_AT_ONCE // frames)
 
     def to(self, device: torch.device | str) -> FrozenFeatures:
         """Move the network."""
@@ -146,11 +153,12 @@ class ExtractorRecord:
     weights: Mapping[str, Callable[[Path], object]] = field(default_factory=dict)
     is_random: bool = False
 
-    def make(self, *, seed: int = 0, width: float = 1.0) -> FrozenFeatures:
-        """Return the extractor on the CPU."""
-        files = tuple(find_weights(name, without=WITHOUT, check=check) for name, check in self.weights.items())
+    def make(self, *, seed: int = 0, width: float = 1.0, weights: Sequence[Path] = ()) -> FrozenFeatures:
+        """Return the extractor on the CPU; `weights` are files of one's own instead of the published ones."""
+        own = self._own_files(weights)
+        files = own or tuple(find_weights(name, without=WITHOUT, check=check) for name, check in self.weights.items())
         made = self.load(seed, width) if self.is_random else self.load(*files)
-        name = self.details or self.name
+        name = (self.details or self.name) + (" own weights" if own else "")
         if self.is_random:
             name += f" seed {seed}" + (f" width {width:g}" if width != 1 else "")
         return FrozenFeatures(
@@ -160,13 +168,22 @@ class ExtractorRecord:
             dim=self.dim,
             min_frames=self.min_frames,
             max_frames=self.max_frames,
-            is_comparable=not self.is_random,
+            is_comparable=not self.is_random and not own,
             files=files,
         )
 
+    def _own_files(self, weights: Sequence[Path]) -> tuple[Path, ...]:
+        """Return files of one's own, in the order of the published ones, once there is one for each."""
+        if weights and len(weights) != len(self.weights):
+            expected = f"it reads {' and '.join(self.weights)}" if self.weights else "it reads no file"
+            raise UserError(f"weights has {len(weights)} files for {self.name}, but {expected}; give one for each, in this order")
+        if missing := [path for path in weights if not Path(path).is_file()]:
+            raise UserError(f"there is no file {missing[0]} of weights; correct the path")
+        return tuple(map(Path, weights))
+
 
 @dataclass(frozen=True)
-class _OwnExtractor:
+class OwnExtractor:
     """A user's class or function that returns an Extractor, under its dotted path."""
 
     name: str
@@ -174,14 +191,16 @@ class _OwnExtractor:
     metrics: tuple[str, ...] = ()
     is_random: bool = False
 
-    def make(self, **_: object) -> Extractor:
+    def make(self, *, weights: Sequence[Path] = (), **_: object) -> Extractor:
         """Return the extractor, once it has what metrics need."""
+        if weights:
+            raise UserError(f"weights has no effect on {self.name}, which loads its own; leave it out")
         made = self.factory()
         check_contract(made, Extractor)
         return made
 
 
-EXTRACTORS: Registry[ExtractorRecord | _OwnExtractor] = Registry("extractor")
+EXTRACTORS: Registry[ExtractorRecord | OwnExtractor] = Registry("extractor")
 
 
 def add_extractor(path: str, found: object) -> str:
@@ -190,22 +209,25 @@ def add_extractor(path: str, found: object) -> str:
         return EXTRACTORS.add(found).name
     if not callable(found):
         raise UserError(f"{path} is a {type(found).__name__}; expected an ExtractorRecord or a class of extractors")
-    return EXTRACTORS.add(_OwnExtractor(path, found)).name
+    return EXTRACTORS.add(OwnExtractor(path, found)).name
 
 
-def make_extractor(name: str, *, device: torch.device | str = "cpu", seed: int = 0, width: float = 1.0) -> Extractor:
+def make_extractor(
+    name: str, *, device: torch.device | str = "cpu", seed: int = 0, width: float = 1.0, weights: Sequence[Path] = ()
+) -> Extractor:
     """Return the extractor of a name in EXTRACTORS, on a device.
 
     Args:
         seed: of the weights of a random one.
         width: fraction of the published channels, of a random one; less is quicker.
+        weights: files of one's own instead of the published ones; the numbers are then not comparable.
     """
     record = EXTRACTORS.find(name)
     if record.is_random and not 0 < width <= 1:
         raise UserError(f"width {width:g}: a random extractor has more than 0 and at most 1 of the published channels")
     if not record.is_random and (seed, width) != (0, 1.0):
         raise UserError(f"the weights of {name} are given, so seed {seed} and width {width:g} have no effect; leave them out")
-    return moved(record.make(seed=seed, width=width), device)
+    return moved(record.make(seed=seed, width=width, weights=weights), device)
 
 
 def moved(extractor: Extractor, device: torch.device | str) -> Extractor:
@@ -235,7 +257,7 @@ def _random_i3d(seed: int, width: float) -> Frozen:
 
 
 def _i3d_torchscript(path: Path) -> Frozen:
-    return Frozen(ScriptedI3D(load_torchscript(path, instead=INSTEAD.format("i3d-eps1e-3"))))
+    return Frozen(Scripted(load_torchscript(path, instead=INSTEAD.format("i3d-eps1e-3")), I3D_FLAGS))
 
 
 def _prepared_c3d(network: nn.Module, mean: Tensor) -> Frozen:
@@ -269,7 +291,7 @@ for _record in (
     OF_C3D(
         "c3d-torchscript",
         "C3D as StyleGAN-V's TorchScript file",
-        lambda path: Frozen(load_torchscript(path, instead=INSTEAD.format("c3d"))),
+        lambda path: Frozen(Scripted(load_torchscript(path, instead=INSTEAD.format("c3d")), {})),
         details="c3d torchscript",
         weights={"c3d_ucf101.pt": check_archive},
     ),

@@ -1,4 +1,4 @@
-"""I3D and C3D with fixed random weights, a function of the seed alone, for pipelines and tests without trained weights.
+"""I3D, C3D and Inception with fixed random weights, a function of the seed alone, for pipelines without trained weights.
 
 So many layers of plain random weights show every video the same way. Here the norms, or the last layer if there are none, are
 first measured on smooth noise; after that, videos that differ have features that differ.
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lvdm.models.features.c3d import C3D, FRAMES, SIDE
 from lvdm.models.features.i3d import I3D
+from lvdm.models.features.inception import Inception
 
 CLIPS = 4  # of noise
 LOGITS_SPREAD = 2.0  # standard deviation: neither one class for all, nor all classes alike
@@ -24,14 +25,31 @@ def random_i3d(seed: int, *, width: float = 1.0) -> I3D:
         network = I3D(width=width)
     generator = torch.Generator().manual_seed(seed)
     _fill(network, generator)
-    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm3d)):
-        norm.momentum = None  # the plain mean of what it sees
-        norm.reset_running_stats()
-    network.train()
+    _measure_norms(network)
     x = smooth_noise(generator)
     for layer in list(network.children())[:-2]:  # all but the last pool, which needs 224 pixels, and the logits
         x = layer(x)
     return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def random_inception(seed: int, *, width: float = 1.0) -> Inception:
+    """Return the frozen network with `width` times the published channels."""
+    with torch.device("meta"):
+        network = Inception(width=width)
+    generator = torch.Generator().manual_seed(seed)
+    _fill(network, generator)
+    _measure_norms(network)
+    network(smooth_noise(generator)[:, :, ::4])
+    return network.eval().requires_grad_(False)
+
+
+def _measure_norms(network: nn.Module) -> None:
+    """Make the norms take the plain mean of what they see next."""
+    for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d)):
+        norm.momentum = None
+        norm.reset_running_stats()
+    network.train()
 
 
 @torch.no_grad()

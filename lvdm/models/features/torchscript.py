@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -36,12 +37,21 @@ def load_torchscript(path: Path, *, instead: str) -> nn.Module:
         raise UserError(f"{path} cannot be read as TorchScript; put a whole file there, or {instead}") from error
 
 
-class ScriptedI3D(nn.Module):
-    """uint8 RGB (b, 3, t, h, w) -> 400 logits: the file scales and resizes by itself."""
+class Scripted(nn.Module):
+    """uint8 RGB (b, 3, t, h, w) -> features (b, d): the file scales and resizes by itself.
 
-    def __init__(self, scripted: nn.Module) -> None:
+    It gets contiguous clips, as in StyleGAN-V (src/metrics/metric_utils.py:234). Its own squeezes may drop the axis of a single
+    clip. Without a fuser the first calls compute as all later ones do.
+
+    Args:
+        scripted: the network of the file.
+        flags: the keyword arguments with which it is called.
+    """
+
+    def __init__(self, scripted: nn.Module, flags: Mapping[str, bool]) -> None:
         super().__init__()
-        self.scripted = scripted
+        self.scripted, self.flags = scripted, dict(flags)
 
     def forward(self, video: Tensor) -> Tensor:
-        return self.scripted(video, rescale=True, resize=True, return_features=True)
+        with torch.jit.fuser("none"):
+            return self.scripted(video.contiguous(), **self.flags).reshape(len(video), -1)

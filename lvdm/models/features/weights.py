@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lvdm.models.features.arrays import check_arrays
+from lvdm.arrays import check_arrays
 from lvdm.models.features.download import fetch
 from lvdm.types import UserError
 
@@ -69,12 +69,20 @@ _FILES = (
         "i3d_pretrained_400.pt",
         "I3D for Kinetics-400 as a state dict, of VideoGPT, TATS and LVDM",
         ("https://github.com/SongweiGe/TATS/raw/main/tats/fvd/i3d_pretrained_400.pt",),
+        sha256="55095f049e706479d48e221adcdb145b2b9dc930ba28b081ed72367ffaa32343",
         by_hand="Google Drive, file 1mQK8KD8G6UWRa5t87SRMm5PVXtlpneJT of VideoGPT",
     ),
     WeightsFile(
         "i3d_torchscript.pt",
         "I3D for Kinetics-400 as TorchScript, of StyleGAN-V",
         ("https://www.dropbox.com/s/ge9e5ujwgetktms/i3d_torchscript.pt?dl=1",),
+        sha256="bec6519f66ea534e953026b4ae2c65553c17bf105611c746d904657e5860a5e2",
+    ),
+    WeightsFile(
+        "pt_inception-2015-12-05-6726825d.pth",
+        "Inception-v3 for ImageNet as FID is measured with, of pytorch-fid",
+        ("https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth",),
+        sha256="6726825d",
     ),
     WeightsFile(
         "conv3d_deepnetA_ucf.npz",
@@ -95,6 +103,7 @@ _FILES = (
         "vit_g_hybrid_pt_1200e_ssv2_ft.pth",
         "VideoMAE-v2 ViT-g fine-tuned on Something-Something-v2, of the content-debiased FVD",
         ("https://huggingface.co/OpenGVLab/InternVideoMAE_models/resolve/main/mae-g/vit_g_hybrid_pt_1200e_ssv2_ft.pth",),
+        sha256="5a210a92f035dff30c53b46157b612e7a1a5d3c99700e1b2d71da5c399ca7e70",
     ),
 )
 KNOWN = {file.name: file for file in _FILES}
@@ -123,8 +132,8 @@ def find_weights(name: str, *, without: str, check: Callable[[Path], object] | N
             )
     elif not _is_published(known, path):
         raise UserError(
-            f"{path} is not the published {name}: its sha256 is {sha256_of(path)}, and that of the published file is or begins "
-            f"with {known.sha256}; put the file from {known.sources} there, or {without}"
+            f"{path} is not the published {name}: its sha256 is {sha256_of(path)}, and that of the published file begins with "
+            f"{(known.sha256 or '')[:12]}; put the file from {known.sources} there, or {without}"
         )
     return path
 
