@@ -19,7 +19,7 @@ from lvdm.jobs.evaluate import EvalSettings, evaluate
 from lvdm.models.features.c3d import prepared
 from lvdm.models.features.random_networks import random_c3d
 
-OURS = {"motion2048"}  # not published
+OURS = {"motion2048", "frames2048"}  # not published
 DESCRIBING = ("name", "version", "source", "notes")
 
 
