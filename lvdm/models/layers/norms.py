@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lvdm.types import UserError
 
 GROUPS = 32
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
 class GroupNorm32(nn.GroupNorm):
@@ -29,7 +30,7 @@ class GroupNorm32(nn.GroupNorm):
         if x.device.type != "cpu":  # the CPU's computes in float32 inside
             dense, weight, bias = dense.float(), weight.float(), bias.float()
         out = F.group_norm(dense, self.num_groups, weight, bias, self.eps).to(x.dtype)
-        return out.contiguous(memory_format=torch.channels_last_3d) if x.ndim == 5 else out
+        return out.contiguous(memory_format=CHANNELS_LAST[x.ndim]) if x.ndim in CHANNELS_LAST else out
 
     def tokens(self, x: Tensor) -> Tensor:
         """Normalise (n, tokens, c) with statistics over (c / 32, tokens)."""
