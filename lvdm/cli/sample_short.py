@@ -17,6 +17,7 @@ from lvdm.cli.sampling_options import (
     progress,
 )
 from lvdm.jobs.sample import sample
+from lvdm.models.codec import video_shape
 from lvdm.processes import Process
 from lvdm.types import UserError
 
@@ -47,7 +48,7 @@ def work(args: argparse.Namespace) -> command.Report:
     args.json = process.report_file(args.json)
     model = load_model(args.model, args)
     settings, prompts = model.trained_settings(), read_prompts(args)
-    frames = model.codec.frames_of(settings.latent_shape[1])
+    frames, _, _ = video_shape(model.codec, settings.latent_shape)
     videos = process.share(args.num * max(1, len(prompts)))
     out, missing = choose_output(args, args.model, videos, frames=frames, fps=settings.fps)
     with progress(len(missing), "videos") as bar:

@@ -15,6 +15,7 @@ from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, save_model
 from lvdm.checkpoints.published_lvdm import state_dict
 from lvdm.config import instantiate, to_dict
+from lvdm.jobs.load import check_latents
 from lvdm.jobs.model_info import model_info
 from lvdm.jobs.run_config import read_run_config
 from lvdm.jobs.settings import Config, Overrides
@@ -98,11 +99,13 @@ def convert(
     with torch.device("meta"):
         codec = instantiate(params["codec"], allow=allow)
     check_weights(codec.autoencoder, tensors, CODEC, autoencoder or checkpoint)
-    if is_diffusion:
+    if sampling is not None:
         denoiser = names.denoiser_weights(weights, averaged=not raw)
         tensors |= {f"{DENOISER}{name}": tensor for name, tensor in denoiser.items()}
         with torch.device("meta"):
-            check_weights(instantiate(params["denoiser"], allow=allow), tensors, DENOISER, checkpoint)
+            network = instantiate(params["denoiser"], allow=allow)
+        check_weights(network, tensors, DENOISER, checkpoint)
+        check_latents(sampling, codec, network, "the config")
     if raw:
         settings["average"] = 0  # results read from it whose weights were measured
     text_encoder = instantiate(params["text_encoder"], allow=allow) if params.get("text_encoder") else None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lvdm.config.keys import hint
 from lvdm.jobs.load import load
+from lvdm.models.codec import video_shape
 from lvdm.rules import integer, require
 from lvdm.sampling import long_pipeline
 from lvdm.sampling.options import LongOptions, SampleOptions
@@ -95,9 +96,8 @@ def sample(
             options = {"seed": seed, "first": batch[0], "batch_size": size, "label": label, "context": texts}
             yield from zip(batch, model.sample(len(batch), **how.of_any(), **options, on_progress=on_progress), strict=True)
 
-    _, t, h, w = settings.latent_shape
-    frames, side = model.codec.frames_of(t), model.codec.spatial_factor
-    kept = np.empty((0, frames, h * side, w * side, 3), np.uint8)
+    frames, height, width = video_shape(model.codec, settings.latent_shape)
+    kept = np.empty((0, frames, height, width, 3), np.uint8)
     if out is not None:
         out.write(sampled())
     elif len(numbers):

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lvdm.models.autoencoders.posterior import check_video_shape
 from lvdm.planes import Planes
 from lvdm.rules import integer, require
-from lvdm.types import UserError, VideoAutoencoder, check_autoencoder
+from lvdm.types import UserError, VideoAutoencoder, VideoCodec, check_autoencoder
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +190,13 @@ class Codec(nn.Module):
                 context,
             )
             self._has_warned = True
+
+
+def video_shape(codec: VideoCodec, latent_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return frames, height and width of the video that a latent (c, n, h, w), or planes (c, l), decodes to."""
+    planes = getattr(codec, "planes", None)
+    _, latents, height, width = latent_shape if planes is None else (0, 1, planes.height, planes.width)
+    return codec.frames_of(latents), height * codec.spatial_factor, width * codec.spatial_factor
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

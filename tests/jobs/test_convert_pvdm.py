@@ -10,22 +10,30 @@ from tiny_planes import AE_TABLES, relative_error
 
 from lvdm.cli.convert import main
 from lvdm.jobs.load import load
+from lvdm.jobs.sample import sample
+from lvdm.models.autoencoders import TriplaneAE
 from lvdm.types import Condition
 
-CODEC = """{target: lvdm.models.codec.Codec, params: {autoencoder: {
-  target: lvdm.models.autoencoders.TriplaneAE, params: {size: 32, channels: 64, patch: 8}}}}"""
+TINY = {"channels": 16, "depth": 1, "num_heads": 2, "head_width": 8, "projector_depth": 1}
+
+
+def codec(**params: int) -> str:
+    autoencoder = {"target": "lvdm.models.autoencoders.TriplaneAE", "params": params}
+    return json.dumps({"target": "lvdm.models.codec.Codec", "params": {"autoencoder": autoencoder}})
+
+
 DATA = """
 data:
   target: lvdm.data.VideoData
   params: {train: {target: lvdm.data.VideoFolder, params: {root: videos, num_frames: 16, size: 32}}, batch_size: 1}
 trainer: {}
 """
-AUTOENCODER = f"model: {{target: lvdm.training.AutoencoderTraining, params: {{codec: {CODEC}}}}}{DATA}"
+AUTOENCODER = f"model: {{target: lvdm.training.AutoencoderTraining, params: {{codec: {codec(size=32, channels=64)}}}}}{DATA}"
 DIFFUSION = f"""
 model:
   target: lvdm.training.LatentDiffusion
   params:
-    codec: {CODEC}
+    codec: {codec(size=64, patch=2, **TINY)}
     denoiser:
       target: lvdm.models.denoisers.TriplaneUNet
       params: {{model_channels: 32, channel_mult: [1, 2, 2], num_res_blocks: 1, num_heads: 4}}
@@ -45,6 +53,12 @@ def checkpoint(parity, folder: Path, part: str, prefix: str = "", **changes: tor
     weights = {name: tensor for name, tensor in {**weights, **changes}.items() if tensor is not None}
     torch.save({prefix + name: tensor for name, tensor in weights.items()}, folder / f"{part}.pth")
     return folder / f"{part}.pth"
+
+
+def untrained_autoencoder(folder: Path) -> Path:
+    """The recorded one has 4 x 4 latents, and the recorded denoiser is for 32 x 32."""
+    torch.save(TriplaneAE(size=64, patch=2, **TINY).state_dict(), folder / "autoencoder.pth")
+    return folder / "autoencoder.pth"
 
 
 def run_convert(folder: Path, config: str, *arguments: str | Path) -> int:
@@ -67,8 +81,7 @@ def test_a_converted_autoencoder_gives_the_published_numbers(parity, tmp_path, p
 @pytest.mark.parametrize("prefix", ["", "diffusion_model.", "module.diffusion_model."])
 @torch.no_grad()
 def test_a_converted_denoiser_gives_the_published_numbers_and_samples(parity, tmp_path, prefix):
-    denoiser = checkpoint(parity, tmp_path, "denoiser", prefix)
-    autoencoder = checkpoint(parity, tmp_path, "autoencoder")
+    denoiser, autoencoder = checkpoint(parity, tmp_path, "denoiser", prefix), untrained_autoencoder(tmp_path)
     told = tmp_path / "told.json"
     assert run_convert(tmp_path, DIFFUSION, denoiser, "--autoencoder", autoencoder, "--json", told) == 0
     assert f"{prefix}zeros" in json.loads(told.read_text())["left_out"]
@@ -76,7 +89,7 @@ def test_a_converted_denoiser_gives_the_published_numbers_and_samples(parity, tm
     made = model.denoiser(known["x"], known["t"], Condition(previous=known["cond"]))
     assert relative_error(made, known["eps_cond"]) < 1e-5
     if not prefix:
-        assert model.sample_latents(2, steps=2).shape == (2, 4, 2048)
+        assert sample(model, 2, steps=2).videos.shape == (2, 16, 64, 64, 3)
 
 
 def test_every_key_is_used_dropped_or_an_error(parity, tmp_path, capsys):
@@ -89,7 +102,7 @@ def test_every_key_is_used_dropped_or_an_error(parity, tmp_path, capsys):
         ("denoiser", {"zeros": torch.ones(1, 4, 2048)}, "zeros in the checkpoint is not the table"),
         ("denoiser", {"label_emb.weight": torch.ones(3, 128)}, "1 unexpected (first label_emb.weight, 3x128)"),
     ]:
-        extra = ("--autoencoder", checkpoint(parity, tmp_path, "autoencoder")) if part == "denoiser" else ()
+        extra = ("--autoencoder", untrained_autoencoder(tmp_path)) if part == "denoiser" else ()
         config = DIFFUSION if part == "denoiser" else AUTOENCODER
         assert run_convert(tmp_path, config, checkpoint(parity, tmp_path, part, **changes), *extra) == 2
         said = capsys.readouterr().err
@@ -98,8 +111,24 @@ def test_every_key_is_used_dropped_or_an_error(parity, tmp_path, capsys):
 
 
 def test_the_wrong_file_is_named(parity, tmp_path, capsys):
-    autoencoder, denoiser = (checkpoint(parity, tmp_path, part) for part in ("autoencoder", "denoiser"))
+    autoencoder, denoiser = untrained_autoencoder(tmp_path), checkpoint(parity, tmp_path, "denoiser")
     assert run_convert(tmp_path, DIFFUSION, denoiser) == 2
     assert "holds no autoencoder (encoder.*), but names that begin with" in capsys.readouterr().err
     assert run_convert(tmp_path, DIFFUSION, autoencoder, "--autoencoder", autoencoder) == 2
     assert "holds no denoiser (input_blocks.*)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ("sampling.latent_shape=[4,144]", "latent_shape in the config is (4, 144), and its autoencoder's latents are (4, 2048)"),
+        ("sampling.latent_shape=[4,16,32,32]", "is (4, 16, 32, 32), and its autoencoder's latents are (4, 2048)"),
+        ("model.params.denoiser.params.planes=[32,16,32]", "is for Planes(frames=32, height=16, width=32), and the autoencoder"),
+    ],
+)
+def test_networks_for_other_latents_are_refused(parity, tmp_path, capsys, change, sentence):
+    denoiser, autoencoder = checkpoint(parity, tmp_path, "denoiser"), untrained_autoencoder(tmp_path)
+    (tmp_path / "config.yaml").write_text(DIFFUSION)
+    start = ["--from", "pvdm", denoiser, "--autoencoder", autoencoder, "--out", tmp_path / "out", "--config"]
+    assert main([str(argument) for argument in (*start, tmp_path / "config.yaml", change)]) == 2
+    assert sentence in capsys.readouterr().err and not (tmp_path / "out").exists()

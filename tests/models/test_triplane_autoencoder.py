@@ -7,7 +7,7 @@ import torch
 from tiny_planes import AE_TABLES, RECORDED_AE, check_golden, filled, recorded, relative_error, tiny_ae, wave
 
 from lvdm.models.autoencoders import TriplaneAE
-from lvdm.models.codec import Codec
+from lvdm.models.codec import Codec, video_shape
 from lvdm.planes import Planes, pack
 from lvdm.types import UserError
 
@@ -132,6 +132,7 @@ def test_a_codec_codes_clips_as_planes():
     latents = [codec.encode(clip) for clip in clips]
     assert codec.latent_shape(4, 16, 24) == latents[0].shape[1:] == (3, 64)
     assert torch.allclose(latents[0], 2 * (model.encode(clips[0]).mode() + 0.5))
+    assert video_shape(codec, codec.latent_shape(4, 16, 24)) == (4, 16, 24)
     assert not codec.moments(clips[0])[1].any()  # no noise
     assert (codec.latents_of(11), codec.frames_of(2)) == (2, 8)
     stream = torch.cat(list(codec.decode_stream(iter(latents))), dim=2)
