@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from tiny_planes import (
     RECORDED_UNET,
     TINY_UNET,
@@ -17,6 +18,8 @@ from tiny_planes import (
 )
 from torch import nn
 
+from lvdm.diffusion.losses import L2Loss
+from lvdm.diffusion.schedules import SqrtLinear
 from lvdm.models.denoisers import TriplaneUNet
 from lvdm.models.layers import attention
 from lvdm.types import ABSENT, Condition, UserError
@@ -43,6 +46,19 @@ def test_it_gives_the_published_outputs(parity, monkeypatch, is_fused):
     conditional = network(known["x"], known["t"], Condition(previous=known["cond"]))
     assert relative_error(conditional, known["eps_cond"]) < 1e-5
     assert relative_error(network(known["x"], known["t"]), known["eps_uncond"]) < 1e-5
+
+
+@torch.no_grad()
+def test_training_losses_are_the_published_ones(parity):
+    network, _ = recorded(TriplaneUNet(**RECORDED_UNET), parity("pvdm_unet.safetensors"))
+    known = {name.removeprefix("train/"): tensor for name, tensor in load_file(parity("pvdm_sampling.safetensors")).items()}
+    schedule, t = SqrtLinear(end=0.0195), known["t"]
+    torch.testing.assert_close(schedule.alpha(torch.arange(1000)) ** 2, known["alphas_cumprod"].double(), rtol=1e-6, atol=0)
+    alpha, sigma = schedule.alpha_sigma(t, known["x0"])
+    x_t = alpha * known["x0"] + sigma * known["noise"]
+    assert relative_error(x_t, known["x_t"]) < 1e-6
+    for name, cond in {"loss_cond": Condition(previous=known["cond"]), "loss_uncond": None}.items():
+        assert L2Loss()(network(x_t, t, cond), known["noise"]).mean().item() == pytest.approx(known[name].item(), rel=1e-5)
 
 
 @torch.no_grad()

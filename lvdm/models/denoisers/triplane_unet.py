@@ -19,7 +19,7 @@ from lvdm.models.denoisers.res_block import ResBlock
 from lvdm.models.denoisers.unet_layout import UNetLayers, build_unet, check_factors, check_heads, run
 from lvdm.models.layers.convolutions import PlaneConv
 from lvdm.models.layers.init import zero_init
-from lvdm.models.layers.norms import GroupNorm32
+from lvdm.models.layers.norms import GroupNorm32, layout_of
 from lvdm.planes import Planes
 from lvdm.rules import CHANNELS, LAYERS, integer, listed, number, require
 from lvdm.types import Condition, DenoiserInputs, UserError
@@ -89,7 +89,7 @@ class TriplaneUNet(ConditionedDenoiser):
         emb = F.silu(self.embed(t, cond, frames=1))[:, 0]  # (b, e), once for all blocks, which begin with it
         context = None if cond.context is None else cond.context.to(emb.dtype)
         h = self._with_previous(x, cond).to(emb.dtype)
-        stacks = [each.contiguous(memory_format=torch.channels_last) for each in self.planes.stack(h)]
+        stacks = [each.contiguous(memory_format=layout_of(each)) for each in self.planes.stack(h)]
         embs = [emb.repeat(k, 1) for k in self.planes.stacks]
         skips = []
         for stage, across in zip(self.input_blocks, self.input_attns, strict=True):
