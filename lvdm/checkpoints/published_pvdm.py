@@ -17,10 +17,10 @@ from lvdm.types import UserError
 
 PREFIXES = ("module.", "diffusion_model.")  # outermost first
 CONSTANTS: dict[str, Callable[[Tensor], Tensor]] = {  # tables that our networks compute, by the end of their name
-    "coords": lambda table: torch.linspace(-1, 1, len(table))[:, None],  # of frames; the published code reads it nowhere
+    "coords": lambda table: torch.linspace(-1, 1, table.numel())[:, None],  # of frames; the published code reads it nowhere
     "zeros": torch.zeros_like,  # the null condition
-    "frame_rot_emb.inv_freqs": lambda table: 10000 ** -(torch.arange(len(table)) / len(table)),
-    "image_rot_emb.scales": lambda table: torch.logspace(0, 1, len(table), base=5),
+    "frame_rot_emb.inv_freqs": lambda table: 10000 ** -(torch.arange(table.numel()) / table.numel()),
+    "image_rot_emb.scales": lambda table: torch.logspace(0, 1, table.numel(), base=5),
 }
 
 

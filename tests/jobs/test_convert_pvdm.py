@@ -99,6 +99,7 @@ def test_every_key_is_used_dropped_or_an_error(parity, tmp_path, capsys):
         ("autoencoder", {"xy_token": None}, "1 missing (first xy_token, 1x1x64)"),
         ("autoencoder", {"xy_token": torch.ones(1, 1, 32)}, "xy_token, 1x1x32 in the file, 1x1x64 built"),
         ("autoencoder", {tables: coarse}, f"{tables} in the checkpoint is not the table that PVDM has there"),
+        ("autoencoder", {"coords": torch.tensor(0.0)}, "coords in the checkpoint is not the table"),
         ("denoiser", {"zeros": torch.ones(1, 4, 2048)}, "zeros in the checkpoint is not the table"),
         ("denoiser", {"label_emb.weight": torch.ones(3, 128)}, "1 unexpected (first label_emb.weight, 3x128)"),
     ]:
