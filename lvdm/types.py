@@ -1,7 +1,7 @@
 """Types that every room shares: the batch's keys, the condition and inputs of a denoiser, the protocols.
 
 Letters: b batch, c channels, t frames, h w; z latent; m mask (1 = the frame is given); s noise level of given frames.
-A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h, w) or `latent` (b, c, t, h, w),
+A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h, w), `latent` (b, c, t, h, w) or planes (b, c, l),
 `caption` list of str or their features `context` (b, n, d), `label` (b,) long, `index` (b,) long (which sample of the data set),
 `fps` (b,) float.
 """
@@ -157,7 +157,7 @@ def _join(name: str, first: Tensor | None, second: Tensor | None) -> Tensor | No
 class VideoAutoencoder(Protocol):
     """Video (b, 3, t, h, w) in [-1, 1] <-> a posterior over latents; what a codec wraps.
 
-    The last two attributes may be left out: the values here are their defaults.
+    The last three attributes may be left out: the values here are their defaults.
     """
 
     temporal_factor: int  # frames of one latent
@@ -166,6 +166,7 @@ class VideoAutoencoder(Protocol):
     decode_halo: int | None  # latents on each side that make windowed decoding exact; None: no number does
     first_frame_alone: bool = False  # the first latent is the first frame alone: n f + 1 frames <-> n + 1 latents
     settings: Mapping[str, Any] = MappingProxyType({})  # settings that change latents and leave the shapes of weights alone
+    planes: Any = None  # a lvdm.planes.Planes, if a latent is the three planes (b, c, l) of a clip of `temporal_factor` frames
 
     def encode(self, video: Tensor) -> Any: ...
 

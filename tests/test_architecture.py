@@ -12,12 +12,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "lvdm"
 
 # Imports go one way. A module directly under lvdm/ is a room of its own; "" is lvdm/__init__.py.
-SHARED = ("types", "rules", "files", "arrays", "processes", "batching", "seeding", "version")
+SHARED = ("types", "rules", "planes", "files", "arrays", "processes", "batching", "seeding", "version")
 ROOMS = ("config", "data", "models", "diffusion", "checkpoints", "sampling", "training", "evaluation", "toys")
 ARROWS = {
     "version": (),
     "types": (),
     "rules": ("types",),
+    "planes": ("types",),
     "files": ("types",),
     "arrays": ("files",),
     "processes": ("types",),

@@ -45,7 +45,7 @@ def autoencoder_weights(weights: Mapping[str, Tensor]) -> Weights:
     own = {name.removeprefix(AUTOENCODER): weights[name] for name in weights if name.startswith(AUTOENCODER)}
     own = own or {name: weights[name] for name in weights if name.startswith(ALONE)}
     if not own:
-        raise UserError(f"the checkpoint holds no autoencoder ({AUTOENCODER}*, or encoder.*), but {_beginnings(weights)}")
+        raise UserError(f"the checkpoint holds no autoencoder ({AUTOENCODER}*, or encoder.*), but {beginnings(weights)}")
     copies = {name: f"{name.removesuffix('.weight')}.conv.weight" for name in own if name.endswith(".weight")}
     copies = {name: stored for name, stored in copies.items() if stored in own}
     for name, stored in copies.items():
@@ -58,7 +58,7 @@ def denoiser_weights(weights: Mapping[str, Tensor], *, averaged: bool = True) ->
     """Return the weights for UNet3D: the averaged ones, which the published results use, or those of the last step."""
     raw = {name.removeprefix(DENOISER): weights[name] for name in weights if name.startswith(DENOISER)}
     if not raw:
-        raise UserError(f"the checkpoint holds no denoiser ({DENOISER}*), but {_beginnings(weights)}")
+        raise UserError(f"the checkpoint holds no denoiser ({DENOISER}*), but {beginnings(weights)}")
     return {name: _averaged(weights, name) for name in raw} if averaged else raw
 
 
@@ -74,6 +74,6 @@ def averaged_name(name: str) -> str:
     return (DENOISER.removeprefix("model.") + name).replace(".", "")
 
 
-def _beginnings(weights: Mapping[str, Tensor]) -> str:
+def beginnings(weights: Mapping[str, Tensor]) -> str:
     """Return the first words of all names: enough to see what a file is."""
     return "names that begin with " + ", ".join(sorted({name.split(".")[0] for name in weights})[:6])

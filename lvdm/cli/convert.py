@@ -27,7 +27,8 @@ def parser() -> argparse.ArgumentParser:
     help_ = "lvdm's config of the same model, then key=value overrides"
     parse.add_argument("--config", nargs="+", required=True, metavar="CONFIG", help=help_)
     parse.add_argument("--out", type=Path, required=True, metavar="MODEL", help="the model file to write")
-    parse.add_argument("--autoencoder", type=Path, metavar="CHECKPOINT", help="use the autoencoder of this checkpoint instead")
+    help_ = "use the autoencoder of this checkpoint instead; a diffusion model of PVDM needs it"
+    parse.add_argument("--autoencoder", type=Path, metavar="CHECKPOINT", help=help_)
     parse.add_argument("--raw", action="store_true", help="use the weights of the last step instead of the averaged ones")
     parse.add_argument("--force", action="store_true", help="replace an existing model file")
     command.add_allow_module(parse)

@@ -26,7 +26,7 @@ from lvdm.types import TextEncoder, UserError
 
 logger = logging.getLogger(__name__)
 
-Shape = tuple[int, int, int, int]  # (c, t, h, w)
+Shape = tuple[int, ...]  # (c, t, h, w)
 Module = AutoencoderTraining | LatentDiffusion
 SEED = integer(0, 2**32 - 1)
 

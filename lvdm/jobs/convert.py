@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lvdm.checkpoints import published_lvdm
+from lvdm.checkpoints import published_lvdm, published_pvdm
 from lvdm.checkpoints.foreign import read_checkpoint
 from lvdm.checkpoints.model_file import CODEC, DENOISER, check_weights, save_model
 from lvdm.checkpoints.published_lvdm import state_dict
 from lvdm.config import instantiate, to_dict
+from lvdm.jobs.load import check_latents
 from lvdm.jobs.model_info import model_info
 from lvdm.jobs.run_config import read_run_config
 from lvdm.jobs.settings import Config, Overrides
@@ -31,10 +32,17 @@ class Family:
     autoencoder_weights: Callable[[Weights], Weights]
     denoiser_weights: Callable[..., Weights]  # with averaged=False those of the last step
     ignored_names: Callable[[Weights], Sequence[str]]
+    scales: str | None = None  # of the published latents; None: they are not scaled
 
 
 FAMILIES = {
-    "lvdm": Family(published_lvdm.autoencoder_weights, published_lvdm.denoiser_weights, published_lvdm.ignored_names),
+    "lvdm": Family(
+        published_lvdm.autoencoder_weights,
+        published_lvdm.denoiser_weights,
+        published_lvdm.ignored_names,
+        "scale .33422927, shift 1.4606637 for sky, .220142075, .5837740898 for ucf101, .175733933, .03291025 for taichi",
+    ),
+    "pvdm": Family(published_pvdm.autoencoder_weights, published_pvdm.denoiser_weights, published_pvdm.ignored_names),
 }
 
 
@@ -66,8 +74,8 @@ def convert(
     Args:
         config, overrides: lvdm's training config of the same model, as `train` takes it.
         family: whose checkpoint it is, one of FAMILIES.
-        autoencoder: take the autoencoder from this checkpoint instead.
-        raw: take the last step's weights instead of the averaged ones.
+        autoencoder: take the autoencoder from this checkpoint instead; PVDM has one for each network.
+        raw: take the last step's weights instead of the averaged ones. A checkpoint of PVDM holds one kind; raw says which.
         force: replace an existing model file.
         allow: your packages that the config may name classes of.
     """
@@ -82,19 +90,22 @@ def convert(
     if not is_diffusion and (raw or autoencoder is not None):
         option = "raw" if raw else "autoencoder"
         raise UserError(f"{option} has no effect here, because the config describes an autoencoder alone; leave it out")
-    sampling = _sampling(settings) if is_diffusion else None
+    names = FAMILIES[family]
+    sampling = _sampling(settings, names.scales) if is_diffusion else None
     content = read_checkpoint(checkpoint)
-    weights, names = state_dict(content), FAMILIES[family]
+    weights = state_dict(content)
     first_stage = weights if autoencoder is None else state_dict(read_checkpoint(autoencoder))
     tensors = {f"{CODEC}{name}": tensor for name, tensor in names.autoencoder_weights(first_stage).items()}
     with torch.device("meta"):
         codec = instantiate(params["codec"], allow=allow)
     check_weights(codec.autoencoder, tensors, CODEC, autoencoder or checkpoint)
-    if is_diffusion:
+    if sampling is not None:
         denoiser = names.denoiser_weights(weights, averaged=not raw)
         tensors |= {f"{DENOISER}{name}": tensor for name, tensor in denoiser.items()}
         with torch.device("meta"):
-            check_weights(instantiate(params["denoiser"], allow=allow), tensors, DENOISER, checkpoint)
+            network = instantiate(params["denoiser"], allow=allow)
+        check_weights(network, tensors, DENOISER, checkpoint)
+        check_latents(sampling, codec, network, "the config")
     if raw:
         settings["average"] = 0  # results read from it whose weights were measured
     text_encoder = instantiate(params["text_encoder"], allow=allow) if params.get("text_encoder") else None
@@ -102,7 +113,8 @@ def convert(
     info = model_info(settings, codec, sampling, step=step, data_fingerprint="", text_encoder=text_encoder)
     save_model(out, tensors, info)
     count = sum(tensor.numel() for tensor in tensors.values())
-    return Converted(out, info.kind, count, len(tensors), tuple(names.ignored_names(weights)))
+    left_out = dict.fromkeys([*names.ignored_names(weights), *names.ignored_names(first_stage)])
+    return Converted(out, info.kind, count, len(tensors), tuple(left_out))
 
 
 def _step(content: Mapping[str, Any], path: Path) -> int:
@@ -112,14 +124,14 @@ def _step(content: Mapping[str, Any], path: Path) -> int:
     return step
 
 
-def _sampling(settings: dict[str, Any]) -> SamplingSettings:
+def _sampling(settings: dict[str, Any], scales: str | None) -> SamplingSettings:
     """Return how to sample; refuse a codec without scale and shift, which a checkpoint lacks: samples would decode to noise."""
     absent = [name for name in ("scale", "shift") if name not in settings["model"]["params"]["codec"]["params"]]
-    if absent:
+    if absent and scales is not None:
         raise UserError(
-            f"the config does not say model.params.codec.params.{absent[0]}, and a checkpoint does not hold it; published are "
-            "scale .33422927, shift 1.4606637 for sky, .220142075, .5837740898 for ucf101, .175733933, .03291025 for taichi"
+            f"the config does not say model.params.codec.params.{absent[0]}, and a checkpoint does not hold it; "
+            f"published are {scales}"
         )
     if settings.get("sampling") is None:
-        raise UserError("the config has no sampling section; the model file needs at least its latent_shape (c, t, h, w)")
+        raise UserError("the config has no sampling section; the model file needs at least its latent_shape")
     return SamplingSettings(**settings["sampling"])

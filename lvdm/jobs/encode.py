@@ -26,7 +26,7 @@ from lvdm.jobs.load import load
 from lvdm.jobs.lock import only_alike
 from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
 from lvdm.jobs.settings import Config, Overrides, read_settings
-from lvdm.models.codec import Codec
+from lvdm.models.codec import Codec, video_shape
 from lvdm.processes import Process, as_device
 from lvdm.rules import FLAG, PATH, Rule, integer, one_of, require
 from lvdm.sampling.pipeline import VideoModel
@@ -129,7 +129,7 @@ def encode(
 
 def _trained_size(model: VideoModel | Codec, codec: Codec) -> int | Sequence[int]:
     if isinstance(model, VideoModel) and model.settings is not None:
-        return [side * codec.spatial_factor for side in model.settings.latent_shape[2:]]
+        return video_shape(codec, model.settings.latent_shape)[1:]
     node: Any = model.description.get("config", {}) if isinstance(model, VideoModel) else {}
     for key in ("data", "params", "train", "params", "size"):
         node = node.get(key, {}) if isinstance(node, Mapping) else {}

@@ -17,6 +17,7 @@ from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.models.build_limits import no_larger_than
 from lvdm.models.codec import DECODE_WINDOW, Codec
+from lvdm.models.denoisers import TriplaneUNet
 from lvdm.processes import as_device
 from lvdm.rules import PATH, require
 from lvdm.sampling.pipeline import Loaded, SamplingSettings, VideoModel
@@ -53,10 +54,8 @@ def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtyp
     model = VideoModel(codec, device=device, dtype=dtype, **named)
     if settings is None:
         return replace(model, loaded=Loaded(file.path, codec, None))
-    if settings.latent_shape[0] != codec.latent_channels:
-        channels = f"{settings.latent_shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
-        raise UserError(f"sampling.latent_shape in {file.path} has {channels}; make the file again")
     network: Any = file.network(info.denoiser, DENOISER)
+    check_latents(settings, codec, network, file.path)
     denoiser = network.to(device).eval().requires_grad_(False)
     return replace(
         model,
@@ -68,6 +67,19 @@ def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtyp
         text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
         loaded=Loaded(file.path, codec, denoiser),
     )
+
+
+def check_latents(settings: SamplingSettings, codec: Codec, denoiser: nn.Module, path: str | Path) -> None:
+    """Refuse a model in `path` whose autoencoder, denoiser and sampling settings do not agree on the latent."""
+    shape, planes = tuple(settings.latent_shape), codec.planes
+    if shape[0] != codec.latent_channels:
+        channels = f"{shape[0]} channels, and its autoencoder's latents have {codec.latent_channels}"
+        raise UserError(f"sampling.latent_shape in {path} has {channels}; make the file again")
+    if (None if planes is None else planes.length) != (shape[1] if len(shape) == 2 else None):
+        made = "(c, t, h, w)" if planes is None else f"{(shape[0], planes.length)}"
+        raise UserError(f"sampling.latent_shape in {path} is {shape}, and its autoencoder's latents are {made}; correct it")
+    if isinstance(denoiser, TriplaneUNet) and denoiser.planes != planes:
+        raise UserError(f"the denoiser in {path} is for {denoiser.planes}, and the autoencoder makes {planes}; correct one")
 
 
 KINDS = {

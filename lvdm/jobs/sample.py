@@ -24,6 +24,7 @@ from lvdm.jobs.sampled_files import (
     folder_name,
     seen_settings,
 )
+from lvdm.models.codec import video_shape
 from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.output import Output, OutputFiles, open_output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
@@ -92,7 +93,7 @@ def sample(
     loaded = as_model(model, device, dtype, allow, "model")
     settings, solver = loaded.trained_settings(), loaded.solver(how)
     context = loaded.encode_prompts(prompts) if prompts else None
-    frames = loaded.codec.frames_of(settings.latent_shape[1])
+    frames, _, _ = video_shape(loaded.codec, settings.latent_shape)
     files = None
     if out is not None:
         out = as_output(out)
@@ -162,6 +163,4 @@ def _kept(made: Iterator[tuple[int, np.ndarray]], model: VideoModel, files: Outp
         files.write(made)
     if files is None and not is_empty:
         return np.stack([video for _, video in made])
-    _, t, h, w = model.trained_settings().latent_shape
-    side = model.codec.spatial_factor
-    return np.empty((0, model.codec.frames_of(t), h * side, w * side, 3), np.uint8)
+    return np.empty((0, *video_shape(model.codec, model.trained_settings().latent_shape), 3), np.uint8)

@@ -25,8 +25,9 @@ from lvdm.batching import Batches, fitting
 from lvdm.files import add_tensors
 from lvdm.models.autoencoders.posterior import check_video_shape
 from lvdm.models.decode_windows import Window, cut_windows
+from lvdm.planes import Planes
 from lvdm.rules import integer, require
-from lvdm.types import UserError, VideoAutoencoder, check_autoencoder
+from lvdm.types import UserError, VideoAutoencoder, VideoCodec, check_autoencoder
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ class Codec(nn.Module):
     With a `compute_dtype` its matrix products run in that type, by autocast.
 
     Args:
-        autoencoder: VAE3D, PatchVAE3D, DiffusersVAE, or any module that keeps the contract `lvdm.types.VideoAutoencoder`.
+        autoencoder: VAE3D, PatchVAE3D, TriplaneAE, DiffusersVAE, or any module that keeps `lvdm.types.VideoAutoencoder`.
         scale, shift: latent = scale * (z + shift).
         decode_window: latents decoded at once by `decode_stream`, without the halo on each side.
     """
@@ -78,6 +79,11 @@ class Codec(nn.Module):
         return getattr(self.autoencoder, "first_frame_alone", VideoAutoencoder.first_frame_alone)
 
     @property
+    def planes(self) -> Planes | None:
+        """Return the sizes of the planes, if a latent is the three planes (b, c, l) of a whole clip."""
+        return getattr(self.autoencoder, "planes", VideoAutoencoder.planes)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """Return the autoencoder's settings that change latents and leave the shapes of weights alone."""
         return dict(getattr(self.autoencoder, "settings", VideoAutoencoder.settings))
@@ -98,14 +104,16 @@ class Codec(nn.Module):
         alone = self.first_frame_alone and num_latents > 0
         return num_latents * self.temporal_factor - alone * (self.temporal_factor - 1)
 
-    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Return (c, n, h, w) of the latent of such a video."""
+    def latent_shape(self, frames: int, height: int, width: int) -> tuple[int, ...]:
+        """Return (c, n, h, w) of the latent of such a video, or (c, l) of planes."""
         self._check((1, 3, frames, height, width))
+        if self.planes is not None:
+            return self.latent_channels, self.planes.length
         return self.latent_channels, self.latents_of(frames), height // self.spatial_factor, width // self.spatial_factor
 
     def _check(self, shape: Sequence[int]) -> None:
-        factors = {"temporal_factor": self.temporal_factor, "spatial_factor": self.spatial_factor}
-        check_video_shape(shape, **factors, first_frame_alone=self.first_frame_alone)
+        factors: dict[str, Any] = {"temporal_factor": self.temporal_factor, "spatial_factor": self.spatial_factor}
+        check_video_shape(shape, **factors, first_frame_alone=self.first_frame_alone, planes=self.planes)
 
     # Coding ------------------------------------------------------------------------------------------------------------
 
@@ -121,7 +129,7 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def encode(self, video: Tensor | np.ndarray) -> Tensor:
-        """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, n, h/f_s, w/f_s).
+        """Video (b, 3, t, h, w) in [-1, 1] -> normalised latent (b, c, n, h/f_s, w/f_s), or planes (b, c, l).
 
         uint8 frames, (t, h, w, 3) or (b, t, h, w, 3), are videos too. They are converted, and moved to the codec's device.
         """
@@ -136,8 +144,8 @@ class Codec(nn.Module):
             posterior = self.autoencoder.encode(video.to(self.dtype))
         mean = self.scale * (_at_least_float32(posterior.mode()) + self.shift)
         if (shape := tuple(mean.shape[1:])) != (expected := self.latent_shape(*video.shape[2:])):
-            name = type(self.autoencoder).__name__
-            raise UserError(f"{name} makes latents (c, n, h, w) of {shape}, its factors say {expected}; correct its attributes")
+            name, letters = type(self.autoencoder).__name__, "(c, n, h, w)" if self.planes is None else "(c, l)"
+            raise UserError(f"{name} makes latents {letters} of {shape}, its factors say {expected}; correct its attributes")
         std = self.scale * torch.exp(0.5 * _at_least_float32(posterior.logvar))
         return mean.to(self.dtype), std.to(self.dtype)
 
@@ -152,8 +160,12 @@ class Codec(nn.Module):
         """Decode chunks of latents (b, c, n, h, w), n free, in windows. Memory does not grow with the length of the video.
 
         The result equals decoding whole if the autoencoder's decode_halo is a number. If it is None, windows see DEFAULT_HALO
-        neighbours, and the result is close but not equal. A single window is always exact.
+        neighbours, and the result is close but not equal. A single window is always exact. A chunk of planes (b, c, l) is a clip,
+        which is decoded alone.
         """
+        if self.planes is not None:
+            yield from map(self.decode, latents)
+            return
         halo = self.autoencoder.decode_halo
         context = DEFAULT_HALO if halo is None else halo
         if self.first_frame_alone:
@@ -226,6 +238,13 @@ def _as_floats(video: Tensor | np.ndarray, device: torch.device) -> Tensor:
     raise UserError(
         f"a codec encodes floats in [-1, 1] (b, 3, t, h, w), or uint8 frames (t, h, w, 3) or (b, t, h, w, 3), not {came}"
     )
+
+
+def video_shape(codec: VideoCodec, latent_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return frames, height and width of the video that a latent (c, n, h, w), or planes (c, l), decodes to."""
+    planes = getattr(codec, "planes", None)
+    _, latents, height, width = latent_shape if planes is None else (0, 1, planes.height, planes.width)
+    return codec.frames_of(latents), height * codec.spatial_factor, width * codec.spatial_factor
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from lvdm.types import UserError
 MOST_ELEMENTS = 2**26  # of one window's latent: a video of 2048 pixels' side has a sixteenth of that
 COUNT = integer(1, 10**6)
 LEVEL = integer(0, 10**6)  # a time of the schedule; which ones there are depends on the model
+VOLUME, PLANES = listed(integer(1, 2**16), 4, 4), listed(integer(1, 2**20), 2, 2)
 SETTINGS = {
-    "latent_shape": listed(integer(1, 2**16), 4, 4),
+    "latent_shape": Rule(f"{VOLUME.words}, or 2 for planes", lambda shape: VOLUME.holds(shape) or PLANES.holds(shape)),
     "fps": optional(number(1e-6, 1e6)),
     "key_stride": COUNT,
     "overlap": integer(0, 2**16),
@@ -52,7 +53,7 @@ GAP_BATCH = Rule("auto or a number of windows from 1 on", lambda value: value ==
 class SamplingSettings:
     """The sampling settings in a model file; commands take them as defaults."""
 
-    latent_shape: Sequence[int]  # c, t, h, w of one window
+    latent_shape: Sequence[int]  # c, t, h, w of one window, or c, l of the planes of one clip
     fps: float | None = None  # frames per second of the training videos
     key_stride: int = 1  # latents from one key of a long video to the next
     overlap: int = 1  # keys that a window of a long video is given from the one before
@@ -71,10 +72,9 @@ class SamplingSettings:
             require(rule, **{f"sampling.{name}": getattr(self, name)})
         if np.prod(self.latent_shape, dtype=float) > MOST_ELEMENTS:
             raise UserError(f"sampling.latent_shape is {list(self.latent_shape)}, expected at most {MOST_ELEMENTS:,} elements")
-        if self.overlap >= max(2, self.latent_shape[1]):
-            raise UserError(
-                f"sampling.overlap is {self.overlap}, expected less than the {self.latent_shape[1]} latents of a window"
-            )
+        window = self.latent_shape[1] if len(self.latent_shape) == 4 else 1
+        if self.overlap >= max(2, window):
+            raise UserError(f"sampling.overlap is {self.overlap}, expected less than the {window} latents of a window")
 
     @staticmethod
     def read(stored: Mapping[str, Any]) -> SamplingSettings:

@@ -108,5 +108,5 @@ def test_python_converts_to_the_same_file(parity, config, tmp_path):
 
 def test_an_unknown_family_is_refused(config, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run_convert("--from", "pvdm", "x.ckpt", "--config", config, "--out", tmp_path / "out")
-    assert stopped.value.code == 2 and "invalid choice: 'pvdm' (choose from" in capsys.readouterr().err
+        run_convert("--from", "gvdm", "x.ckpt", "--config", config, "--out", tmp_path / "out")
+    assert stopped.value.code == 2 and "invalid choice: 'gvdm' (choose from" in capsys.readouterr().err

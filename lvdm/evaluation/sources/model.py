@@ -16,6 +16,7 @@ from lvdm.evaluation.protocols.pixels import prepare, to_levels
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import FakeSource, Origin
 from lvdm.evaluation.sources.sampled import check_at_once, group_size, groups
+from lvdm.models.codec import video_shape
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
@@ -104,7 +105,7 @@ class ModelSource:
 
     @property
     def _own_frames(self) -> int:
-        return self.model.codec.frames_of(self.model.trained_settings().latent_shape[1])
+        return video_shape(self.model.codec, self.model.trained_settings().latent_shape)[0]
 
     def _group_size(self, count: int, frames: int) -> int:
         windows = -(-frames // self._own_frames)

@@ -57,7 +57,7 @@ class DiffusersVAE(nn.Module):
 
     def encode(self, video: Tensor) -> Posterior:
         """Video (b, 3, t, h, w) -> posterior over latents."""
-        factors = {"temporal_factor": self.temporal_factor, "spatial_factor": self.spatial_factor}
+        factors: dict[str, Any] = {"temporal_factor": self.temporal_factor, "spatial_factor": self.spatial_factor}
         check_video_shape(video.shape, **factors, first_frame_alone=self.first_frame_alone)
         gaussian = self.vae.encode(self._enter(video)).latent_dist
         return Posterior(self._leave(gaussian.mean, len(video)), self._leave(gaussian.logvar, len(video)))

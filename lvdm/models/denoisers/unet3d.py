@@ -5,64 +5,24 @@ Letters: b batch, c channels, t frames (as a shape) or diffusion time (as an arg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lvdm.models.denoisers.condition_embedding import ConditionedDenoiser, check_latent, with_mask_channel
 from lvdm.models.denoisers.factorized_attention import FactorizedAttention
 from lvdm.models.denoisers.joint_attention import JointAttention
 from lvdm.models.denoisers.res_block import ResBlock
 from lvdm.models.denoisers.text_attention import TextAttention
+from lvdm.models.denoisers.unet_layout import UNetLayers, build_unet, check_factors
 from lvdm.models.layers.convolutions import Downsample, SpaceConv, Upsample
 from lvdm.models.layers.init import zero_init
 from lvdm.models.layers.norms import GroupNorm32
 from lvdm.rules import CHANNELS, LAYERS, integer, listed, number, require
 from lvdm.types import Condition, DenoiserInputs, UserError
-
-
-class Stage(nn.Module):
-    """Layers in a row, each with the inputs that it takes. `checkpointing` computes their insides again for the gradient."""
-
-    def __init__(self, *layers: nn.Module, checkpointing: bool) -> None:
-        super().__init__()
-        for i, layer in enumerate(layers):
-            self.add_module(str(i), layer)
-        self.checkpointing = checkpointing
-
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
-        for layer in self.children():
-            extra = (emb,) if isinstance(layer, ResBlock) else (context,) if isinstance(layer, TextAttention) else ()
-            if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(layer, x, *extra, use_reentrant=False)
-            else:
-                x = layer(x, *extra)
-        return x
-
-
-@dataclass(frozen=True)
-class _Layers:
-    """The layers of one UNet: each function makes one for a number of channels."""
-
-    resblock: Callable[..., nn.Module]
-    plain: Callable[[int], nn.Module]  # attention at the plain factors and in the middle
-    joint: Callable[[int], nn.Module]  # attention at the joint factors
-    num_heads: int
-    plain_factors: Sequence[int]
-    joint_factors: Sequence[int]
-
-    def attention(self, channels: int, factor: int, *, always: bool = False) -> list[nn.Module]:
-        """Return the attention that follows a ResBlock at this down factor: one or none. With `always` it is one."""
-        if not (always or factor in self.plain_factors or factor in self.joint_factors):
-            return []
-        if channels % self.num_heads:
-            raise UserError(f"{self.num_heads} heads do not divide {channels} channels; change num_heads or model_channels")
-        return [(self.joint if factor in self.joint_factors else self.plain)(channels)]
 
 
 class UNet3D(ConditionedDenoiser):
@@ -105,56 +65,23 @@ class UNet3D(ConditionedDenoiser):
         super().__init__(inputs, features=model_channels, width=width, position_embedding=position_embedding)
         self.in_channels, self.model_channels, self.checkpointing = in_channels, model_channels, checkpointing
         self.num_halvings = len(channel_mult) - 1
-        _check_factors(self.num_halvings, attention_resolutions, joint_attention_resolutions)
+        joint_factors = {"joint_attention_resolutions": joint_attention_resolutions}
+        check_factors(self.num_halvings, attention_resolutions=attention_resolutions, **joint_factors)
         _check_text(text_attention, context_dim, transformer_depth, joint_attention_resolutions)
         over_time: dict[str, Any] = {"num_heads": num_heads, "temporal_length": temporal_length}
         over_time["relative_position"] = relative_position
         text: dict[str, Any] = {"depth": transformer_depth, "context_dim": context_dim, "dropout": dropout}
         block: dict[str, Any] = {"scale_shift_norm": scale_shift_norm, "temporal_conv": temporal_conv, "dropout": dropout}
-        layers = _Layers(
-            resblock=partial(ResBlock, emb_channels=width, **block),
-            plain=partial(TextAttention, **over_time, **text) if text_attention else partial(FactorizedAttention, **over_time),
-            joint=partial(JointAttention, num_heads=num_heads),
-            num_heads=num_heads,
-            plain_factors=tuple(attention_resolutions),
-            joint_factors=tuple(joint_attention_resolutions),
-        )
-        self._build(layers, in_channels + mask_channel, out_channels, [model_channels * m for m in channel_mult], num_res_blocks)
-
-    def _stage(self, *layers: nn.Module) -> Stage:
-        return Stage(*layers, checkpointing=self.checkpointing)
-
-    def _build(self, layers: _Layers, in_channels: int, out_channels: int, widths: list[int], num_res_blocks: int) -> None:
-        """Build the published layout: down, middle, up. Every output of the way down is a skip of the way up."""
-        channels, factor = self.model_channels, 1
-        self.input_blocks = nn.ModuleList([self._stage(SpaceConv(in_channels, channels))])
-        skips = [channels]
-        for level, width in enumerate(widths):
-            for _ in range(num_res_blocks):
-                block = layers.resblock(channels, out_channels=width)
-                self.input_blocks.append(self._stage(block, *layers.attention(width, factor)))
-                channels = width
-                skips.append(channels)
-            if level < len(widths) - 1:
-                self.input_blocks.append(self._stage(Downsample(channels)))
-                skips.append(channels)
-                factor *= 2
-        self.middle_block = self._stage(
-            layers.resblock(channels, out_channels=channels),
-            *layers.attention(channels, factor, always=True),
-            layers.resblock(channels, out_channels=channels),
-        )
-        self.output_blocks = nn.ModuleList()
-        for level, width in reversed(list(enumerate(widths))):
-            for index in range(num_res_blocks + 1):
-                stage = [layers.resblock(channels + skips.pop(), out_channels=width), *layers.attention(width, factor)]
-                channels = width
-                if level > 0 and index == num_res_blocks:
-                    stage.append(Upsample(channels))
-                    factor //= 2
-                self.output_blocks.append(self._stage(*stage))
-        assert not skips, "every skip is used once"
-        self.out = nn.Sequential(GroupNorm32(channels), nn.SiLU(), zero_init(SpaceConv(channels, out_channels)))
+        plain = partial(TextAttention, **over_time, **text) if text_attention else partial(FactorizedAttention, **over_time)
+        joint = partial(JointAttention, num_heads=num_heads)
+        by_factor = {**dict.fromkeys(attention_resolutions, plain), **dict.fromkeys(joint_attention_resolutions, joint)}
+        middle = by_factor.get(2**self.num_halvings, plain)
+        resblock = partial(ResBlock, emb_channels=width, **block)
+        layers = UNetLayers(SpaceConv, resblock, Downsample, Upsample, by_factor, middle, num_heads, checkpointing)
+        widths = [model_channels * m for m in channel_mult]
+        blocks = build_unet(layers, in_channels + mask_channel, widths, model_channels, num_res_blocks)
+        self.input_blocks, self.middle_block, self.output_blocks = blocks.down, blocks.middle, blocks.up
+        self.out = nn.Sequential(GroupNorm32(widths[0]), nn.SiLU(), zero_init(SpaceConv(widths[0], out_channels)))
 
     def forward(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         check_latent(x, channels=self.in_channels, multiple=2**self.num_halvings)
@@ -171,14 +98,6 @@ class UNet3D(ConditionedDenoiser):
         for stage in self.output_blocks:
             h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
         return self.out(h).to(x.dtype).contiguous()
-
-
-def _check_factors(num_halvings: int, plain: Sequence[int], joint: Sequence[int]) -> None:
-    factors = [2**level for level in range(num_halvings + 1)]
-    for name, given in (("attention_resolutions", plain), ("joint_attention_resolutions", joint)):
-        unknown = sorted(set(given) - set(factors))
-        if unknown:
-            raise UserError(f"{name} names the down factors {unknown[:8]}, this network has {factors}; leave out the others")
 
 
 def _check_text(text_attention: bool, context_dim: int | None, depth: int, joint: Sequence[int]) -> None:

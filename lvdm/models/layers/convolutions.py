@@ -48,6 +48,13 @@ class TimeConv(nn.Conv3d):
         return F.conv2d(columns, self.weight.squeeze(4), self.bias, padding=(1, 0)).unflatten(3, x.shape[3:])
 
 
+class PlaneConv(nn.Conv2d):
+    """Conv2d of images (b, c, h, w) that keeps their size."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: int = 3) -> None:
+        super().__init__(in_channels, out_channels, kernel, padding=kernel // 2)
+
+
 class VolumeConv(nn.Conv3d):
     """Conv3d that pads two frames by itself. A CPU's bf16 convolution that pads them leaves parts of the weight's gradient
     unwritten, which is random memory (PyTorch 2.15, docs/log.md)."""

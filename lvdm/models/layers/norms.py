@@ -14,6 +14,13 @@ from lvdm.types import UserError
 GROUPS = 32
 
 
+def layout_of(x: Tensor) -> torch.memory_format:
+    """Return the layout of activations: channels last, but dense for images on a CPU, where that is as fast and rounds less."""
+    if x.ndim == 5:
+        return torch.channels_last_3d
+    return torch.channels_last if x.ndim == 4 and x.device.type != "cpu" else torch.contiguous_format
+
+
 class GroupNorm32(nn.GroupNorm):
     """GroupNorm over (c / 32, everything after c), computed in float32 and returned in the input's dtype."""
 
@@ -29,7 +36,7 @@ class GroupNorm32(nn.GroupNorm):
         if x.device.type != "cpu":  # the CPU's computes in float32 inside
             dense, weight, bias = dense.float(), weight.float(), bias.float()
         out = F.group_norm(dense, self.num_groups, weight, bias, self.eps).to(x.dtype)
-        return out.contiguous(memory_format=torch.channels_last_3d) if x.ndim == 5 else out
+        return out.contiguous(memory_format=layout_of(x))
 
     def tokens(self, x: Tensor) -> Tensor:
         """Normalise (n, tokens, c) with statistics over (c / 32, tokens)."""
