@@ -54,9 +54,8 @@ class ConditionedDenoiser(nn.Module):
             raise UserError("this network takes text and got none; give a prompt (the empty one for no text)")
         if self.inputs.fps and cond.fps is None:
             raise UserError("this network takes the frames per second and got none; give cond.fps, one number per sample")
-        is_quick = cond.label is not None and cond.label.device.type == "cpu"  # elsewhere it would wait for the device
-        if is_quick and not torch.compiler.is_compiling():
-            check_labels(cond.label, self.inputs.num_labels)
+        if cond.label is not None and cond.label.device.type == "cpu" and not torch.compiler.is_compiling():
+            check_labels(cond.label, self.inputs.num_labels)  # elsewhere it would wait for the device
         return cond
 
     def embed(self, t: Tensor, cond: Condition, *, frames: int) -> Tensor:
