@@ -104,7 +104,7 @@ def progress(unit: str) -> Iterator[OnProgress]:
         nonlocal bar
         if bar is None:  # only when the work begins, after all checks
             bar = tqdm(total=total, unit=unit, bar_format=form, mininterval=seldom, disable=Process.this().rank > 0)
-        bar.update(done - bar.n)
+        bar.update(min(done, total) - bar.n)  # shares of floats may sum to a little more
 
     try:
         yield show

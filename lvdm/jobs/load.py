@@ -38,7 +38,7 @@ def load(
         allow: your packages whose classes the file may name.
     """
     if dtype not in (None, torch.float32, *AUTOCAST):
-        raise UserError(f"dtype is {dtype}, expected float32, bfloat16 or float16")
+        raise UserError(f"dtype is {dtype!r:.99}, expected torch.float32, torch.bfloat16 or torch.float16")
     require(PATH, path=path)
     import_packages(allow)
     with open_model(path) as (info, tensors):
