@@ -98,5 +98,7 @@ def print_facts(part: str, facts: DataFacts) -> None:
 
 
 def common(counts: dict[str, int]) -> str:
-    shown = ", ".join(f"{value} ({number:,})" for value, number in list(counts.items())[:COMMON])
-    return f"{shown}, {len(counts) - COMMON} others" if len(counts) > COMMON else shown
+    """Return the most common values, each with its number of videos."""
+    shown = [f"{value} ({number:,})" for value, number in list(counts.items())[:COMMON]]
+    others = sum(list(counts.values())[COMMON:])
+    return ", ".join([*shown, f"others ({others:,})"] if others else shown)

@@ -41,6 +41,9 @@ def test_constructing_does_not_look_at_the_disk_and_a_missing_folder_names_its_n
     data = VideoFolder(tmp_path / "there" / "not", num_frames=4, size=16)
     with pytest.raises(UserError, match=f"the nearest folder that does is {tmp_path}\\)"):
         VideoData(data, batch_size=1).setup("fit")
+    (tmp_path / "test").mkdir()
+    with pytest.raises(UserError, match="val does not exist, but .*test does; give it as the root"):
+        VideoFolder(tmp_path / "val", num_frames=4, size=16).prepare()
     (tmp_path / "there" / "not").mkdir(parents=True)
     with pytest.raises(UserError, match="no videos under"):
         data.prepare()

@@ -101,7 +101,7 @@ class LatentClips(Dataset[dict[str, Any]]):
             longest = max((entry.shape[1] for entry, _ in videos), default=0)
             raise UserError(
                 f"clips need {clip_span(self.num_latents, self.stride)} latents, the longest of {len(videos)} videos in "
-                f"{self.root} has {longest}; lower num_latents or stride"
+                f"{self.root} has {longest}; lower num_latents or stride of this data set"
             )
         if len(usable) < len(videos):
             short = next(entry.name for entry, _ in videos if not self._is_long_enough(entry))

@@ -59,6 +59,9 @@ def require_folder(path: Path, what: str) -> None:
         return
     if path.exists():
         raise UserError(f"{what} should be a folder, but {path} is a file")
+    sibling = path.with_name({"val": "test", "test": "val"}.get(path.name, path.name))
+    if sibling.is_dir():
+        raise UserError(f"{what} {path} does not exist, but {sibling} does; give it as the root of this part of the data")
     parent = next((folder for folder in path.absolute().parents if folder.is_dir()), Path("/"))
     raise UserError(f"{what} {path} does not exist (the nearest folder that does is {parent}); check the path in the config")
 
