@@ -28,6 +28,7 @@ class Row:
     key: str
     published: str
     ours: str
+    source: str
 
     @property
     def is_equal(self) -> bool:
@@ -46,7 +47,7 @@ def rows() -> list[Row]:
         if line.startswith("| `"):
             configs, key, published, ours = CELL.findall(line)[:4]
             names = [name for name in NAMES if any(fnmatch(name, pattern) for pattern in configs.split())]
-            found.append(Row(names, key, published, ours))
+            found.append(Row(names, key, published, ours, line.split("|")[5].strip()))
     return found
 
 

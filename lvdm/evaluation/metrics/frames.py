@@ -87,7 +87,7 @@ PROTOCOLS.add(
         resize="bilinear, crop",
         order="shuffled",
         ddof=1,
-        source="this project; not published. Network and distances are those of pytorch-fid and torch-fidelity",
+        source="this project; not published. Network, resizing and distances are those of torch-fidelity",
         notes="Every frame of a clip counts, so neighbours are alike and 2048 clips are fewer independent samples than frames.",
     )
 )

@@ -77,7 +77,7 @@ _OF_TATS: Facts = (
     Fact("I3D with eps 1e-5, stretched to 224", "TATS tats/fvd/fvd.py:14-27 and pytorch_i3d.py:81", {"extractor": "i3d"}),
     Fact(
         "2048 real and 2048 generated clips",
-        "TATS scripts/sample_vqgan_transformer_short_videos.py:26 and 114-123",
+        "TATS scripts/sample_vqgan_transformer_short_videos.py:26 and 114-125",
         {"num_real": 2048, "num_fake": 2048, "metrics": ("fvd", "kvd")},
     ),
     Fact("clips in shuffled order", "TATS tats/data.py:281-302", {"order": "shuffled"}),
@@ -139,7 +139,7 @@ FACTS: dict[str, Facts] = {
         Fact("16 frames of 256 pixels", "LVDM configs/lvdm_short/sky.yaml:91-92", {"frames": 16, "resolution": 256}),
         Fact(
             "other real clips in each run, the same generated ones",
-            "LVDM scripts/eval_cal_fvd_kvd.py:46-59",
+            "LVDM scripts/eval_cal_fvd_kvd.py:46-59 and 146-149",
             {"order": "shuffled"},
         ),
         Fact(
@@ -153,7 +153,11 @@ FACTS: dict[str, Facts] = {
             "LVDM scripts/eval_cal_fvd_kvd.py:50 and scripts/sample_utils.py:171",
             {"quantise": "truncate"},
         ),
-        Fact("I3D with eps 1e-5, stretched to 224", "LVDM scripts/fvd_utils/fvd_utils.py:14-24", {"extractor": "i3d"}),
+        Fact(
+            "I3D with eps 1e-5, stretched to 224",
+            "LVDM scripts/fvd_utils/fvd_utils.py:11-24 and pytorch_i3d.py:81",
+            {"extractor": "i3d"},
+        ),
         Fact(
             "FVD with covariance / (N - 1), and KVD",
             "LVDM scripts/fvd_utils/fvd_utils.py:94 and 113-125",
@@ -165,7 +169,7 @@ FACTS: dict[str, Facts] = {
     "pvdm-rfvd": (
         Fact(
             "clips against their reconstructions, by I3D with eps 1e-5 on frames that cover 224",
-            "PVDM evals/eval.py:70-126 and evals/fvd/fvd.py:5-45",
+            "PVDM evals/eval.py:70-126, evals/fvd/fvd.py:5-45 and pytorch_i3d.py:69",
             {"extractor": "i3d-cover"},
         ),
         Fact("FVD with covariance / (N - 1)", "PVDM evals/fvd/fvd.py:87", {"ddof": 1, "metrics": ("fvd",)}),
@@ -176,7 +180,7 @@ FACTS: dict[str, Facts] = {
         ),
         *_OF_PVDM,
         Fact("2,048 clips; 196 of Sky's test part", "PVDM paper, table 4", {"num_real": 2048, "num_fake": 2048}),
-        Fact("16 frames of 256 pixels", "PVDM configs/autoencoder/base.yaml", {"frames": 16, "resolution": 256}),
+        Fact("16 frames of 256 pixels", "PVDM configs/autoencoder/base.yaml:14-15", {"frames": 16, "resolution": 256}),
         Fact("train and test are measured apart", "PVDM paper, table 4"),
     ),
     "tats": (
@@ -204,7 +208,7 @@ FACTS: dict[str, Facts] = {
     "latte": (
         Fact(
             "real frames 3 apart, generated 1",
-            "Latte tools/metrics/frechet_video_distance.py:18 and 29",
+            "Latte tools/metrics/frechet_video_distance.py:18, 29 and 43",
             {"stride": 3, "fake_stride": 1},
         ),
         Fact(
@@ -224,9 +228,17 @@ FACTS: dict[str, Facts] = {
         Fact("the train part", INFERRED),
     ),
     "cdfvd2048": (
-        Fact("VideoMAE-v2", "CDFVD cdfvd/fvd.py:77-79", {"extractor": "videomae", "metrics": ("cdfvd",)}),
-        Fact("2048 generated clips and seed 42", "CDFVD cdfvd/fvd.py:58-59", {"num_fake": 2048, "seed": 42}),
-        Fact("2048 real clips, of its published statistics; the default is all", "CDFVD README.md:38-40", {"num_real": 2048}),
+        Fact("VideoMAE-v2", "CDFVD cdfvd/fvd.py:74-76", {"extractor": "videomae", "metrics": ("cdfvd",)}),
+        Fact(
+            "2048 generated clips and seed 42, the package's defaults; its default for real clips is all",
+            "CDFVD cdfvd/fvd.py:58-59",
+            {"num_fake": 2048, "seed": 42},
+        ),
+        Fact(
+            "2048 real clips or all in its published statistics, which have seed 0; Kinetics with 128 frames has 2048 alone",
+            "CDFVD README.md:38-45 and cdfvd/fvd.py:253",
+            {"num_real": 2048},
+        ),
         Fact("16 frames of 256 pixels", "CDFVD cdfvd/fvd.py:215", {"frames": 16, "resolution": 256, "stride": 1}),
         Fact(
             "one random clip a video file, in shuffled order; generated files too, arrays as they come",
@@ -239,7 +251,11 @@ FACTS: dict[str, Facts] = {
             {**_VIDEOGPT_SIZES, "antialias": True},
         ),
         Fact("floats are cut off at whole levels", "CDFVD cdfvd/fvd.py:133 and 155", {"quantise": "truncate"}),
-        Fact("covariance / N, and the matrix root of scipy", "CDFVD cdfvd/fvd.py:94-98", {"ddof": 0}),
+        Fact(
+            "covariance / N, and the matrix root of scipy",
+            "CDFVD cdfvd/utils/metric_utils.py:125-136 and cdfvd/fvd.py:94-98",
+            {"ddof": 0},
+        ),
         Fact("UCF-101: train and test together; other sets: train", "CDFVD README.md:40-45"),
     ),
     "tgan2-is": (

@@ -159,8 +159,10 @@ _CDFVD = replace(
     notes=(
         "Pixels as the package reads video files; folders of frames it crops first and resizes by Lanczos: give resize='crop, "
         "lanczos'. Of generated files it takes random clips in random order; here the first frames of the first "
-        "videos. It takes all real videos by default, and its published statistics are of 2048: of UCF-101's train and test, "
-        "else of the train part. 256 pixels are its default; it publishes statistics at 128 too."
+        "videos. This protocol has two sources: seed 42 is the package's default, and 2048 real clips are as many as in its "
+        "published statistics, whose seed is 0. The package's default is all real videos, and most statistics are published of "
+        "all too. They are of UCF-101's train and test, else of the train part. 256 pixels are the default; statistics at 128 "
+        "are published too."
     ),
 )
 _TGAN2_IS = EvalProtocol(
