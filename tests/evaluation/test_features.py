@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 import lvdm
@@ -126,3 +130,25 @@ def test_random_features_are_those_of_the_stand_in_and_say_so(caplog: pytest.Log
         found = lvdm.features(video, "random", settings=NARROW)
     assert "random-i3d seed 0 width 0.0625: they can be compared with nothing but themselves" in caplog.text
     np.testing.assert_array_equal(found, lvdm.features(video, "random-i3d", settings=NARROW))
+
+
+def test_damaged_cached_features_are_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LVDM_CACHE", str(tmp_path))
+    real, fake = clips(3).numpy(), clips(4).numpy()
+
+    def fvd() -> float:
+        settings = replace(NARROW, changes={"frames": 9, "resolution": 16})
+        return lvdm.fvd(real, fake, features="random", settings=settings)
+
+    expected = fvd()
+    (path,) = (tmp_path / "features").iterdir()
+    whole = path.read_bytes()
+    tensors = load_file(path)
+    for place in (-1, -50, len(whole) - tensors["features"].nbytes - 40):  # of features, of features, of the clips' hashes
+        damaged = bytearray(whole)
+        damaged[place] ^= 0x40
+        path.write_bytes(damaged)
+        assert fvd() == expected and path.read_bytes() == whole
+    for content in ({"features": tensors["features"] + 1}, {"features": tensors["features"] * np.nan}):
+        save_file(content, path, {"hashes": json.dumps(["0" * 64] * 3)})  # as earlier versions wrote it
+        assert fvd() == expected and path.read_bytes() == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_an_image_encoder_sees_each_frame_in_its_own_colours(tmp_path: Path) -> 
         assert (whole.dim, whole.min_frames, whole.max_frames) == (8, 1, None)
         torch.testing.assert_close(each(video), expected.unflatten(0, (2, 3)), rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(whole(video), expected.unflatten(0, (2, 3)).mean(1), rtol=1e-4, atol=1e-5)
-        assert whole.sha256 == sha256_of(folder / "model.safetensors") and whole.name != each.name
+        files = ("model.safetensors", "config.json", "preprocessor_config.json")
+        assert whole.sha256 == " + ".join(sha256_of(folder / name) for name in files) and whole.name != each.name
 
 
 def test_a_video_encoder_sees_whole_clips(tmp_path: Path) -> None:
@@ -98,7 +100,8 @@ def test_a_config_names_one_for_the_command_and_from_python(tmp_path: Path, monk
         "--no-cache",
     ]
     result = result_of(tmp_path / "it.json", *sides, *options, "--no-cache")
-    assert result["extractor"]["sha256"] == sha256_of(folder / "model.safetensors") and len(result["metrics"]) == 1
+    hashes = [sha256_of(folder / name) for name in ("model.safetensors", "config.json")]
+    assert result["extractor"]["sha256"] == " + ".join(hashes) and len(result["metrics"]) == 1
     assert result["extractor"]["name"] == "transformers Dinov2Model dino first mean 16"
     found = lvdm.features(toys(3), "dino.yaml", settings=lvdm.EvalSettings(device="cpu"))
     assert found.shape == (3, 8)
@@ -110,17 +113,58 @@ def test_a_config_names_one_for_the_command_and_from_python(tmp_path: Path, monk
     del EXTRACTORS["dino.yaml"]
 
 
+def test_other_settings_of_the_folder_are_other_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cached features and saved statistics are those of one network: its weights, its layers and its colours."""
+    monkeypatch.setenv("LVDM_CACHE", str(tmp_path / "cache"))
+    folder, file = written(tmp_path / "dino", "Dinov2"), tmp_path / "own.yaml"
+    transformers.CLIPImageProcessor(image_mean=MEAN, image_std=STD).save_pretrained(folder)
+    node = {"target": "lvdm.models.features.encoders.TransformersEncoder", "params": {"model": str(folder)}}
+    file.write_text(yaml.safe_dump(node))
+    real, fake = toys(3), toys(3, split="val")
+
+    def fvd(real, *, is_cached: bool) -> float:
+        settings = lvdm.EvalSettings(changes={"frames": 4, "runs": 1}, is_cached=is_cached, device="cpu")
+        how = {"num": 3, "metrics": ["fvd"], "features": str(file), "settings": settings}
+        return lvdm.evaluate(real, fake, **how).values["fvd"].value
+
+    settings = lvdm.EvalSettings(changes={"frames": 4, "runs": 1}, device="cpu")
+    for name, change in (("preprocessor_config.json", {"image_std": [0.05] * 3}), ("config.json", {"hidden_act": "relu"})):
+        before = fvd(real, is_cached=True)
+        known = lvdm.statistics(real, num=3, features=str(file), settings=settings)
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(content | change))
+        assert fvd(real, is_cached=True) == fvd(real, is_cached=False) != before
+        with pytest.raises(UserError, match="have two networks"):
+            fvd(known, is_cached=False)
+    del EXTRACTORS["own.yaml"]
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
         (lambda folder: "nobody/nothing", "nor has transformers downloaded a model of this name"),
         (lambda folder: str(written(folder, "Bert", vocab_size=9)), "which sees no images"),
         (lambda folder: str(damaged(written(folder, "Dinov2"))), "does not hold a whole model of transformers"),
+        (lambda folder: str(sizeless(written(folder, "Dinov2"))), "does not hold a whole model of transformers .*image_size"),
+        (lambda folder: "", "model is '', expected a path"),
     ],
 )
 def test_what_is_no_encoder_is_one_sentence(tmp_path: Path, make, sentence: str) -> None:
     with pytest.raises(UserError, match=sentence):
         TransformersEncoder(make(tmp_path / "it"))
+
+
+def test_a_size_is_a_number_of_pixels(tmp_path: Path) -> None:
+    folder = written(tmp_path / "dino", "Dinov2")
+    for size in (0, -3, "x"):
+        with pytest.raises(UserError, match="size is .*, expected null or an integer from 1"):
+            TransformersEncoder(str(folder), size=size)
+
+
+def sizeless(folder: Path) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"image_size": None}))
+    return folder
 
 
 def damaged(folder: Path) -> Path:

@@ -33,6 +33,7 @@ FLAGS = (  # what the library says, and the flag for it
     ("weights of your own", "--weights FILE"),
     ("allow fewer", "give --allow-fewer"),
     ("leave LPIPS out", "give --lpips none"),
+    ("give overwrite=True", "give --overwrite"),
     ("allow its package by name", "allow its package by --allow-module NAME"),
 )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
 from lvdm.evaluation.results.records import require_writable
+from lvdm.evaluation.statistics import require_free
 from lvdm.jobs.statistics import statistics
 from lvdm.processes import process_group
 
@@ -25,11 +26,13 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--protocol", required=True, metavar="NAME", help="a named protocol, or custom, with --set")
     options.add_measuring(parse, chooses_metrics=False)
     parse.add_argument("--out", type=Path, metavar="FILE", required=True, help="the file, which ends in .safetensors")
+    parse.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     return parse
 
 
 def run(args: argparse.Namespace) -> command.Report:
     options.refuse(args, parser(), OF_SCORES, "on statistics, which are no score; leave it out")
+    require_free(args.out, overwrite=args.overwrite)
     require_writable(args.out)  # before hours of measuring
     with process_group() as process:
         settings = options.settings_of(args)
@@ -37,6 +40,6 @@ def run(args: argparse.Namespace) -> command.Report:
         found = statistics(args.real, args.protocol, **counts, features=features, settings=settings)
         args.json = process.report_file(args.json)
         if process.rank == 0:
-            found.save(args.out)
+            found.save(args.out, overwrite=args.overwrite)
             print(f"{found.num_clips} clips a run, {len(found.moments)} runs, {found.extractor.name}: {args.out}")
     return {"statistics": str(args.out), "num_clips": found.num_clips, "real": asdict(found.source)}

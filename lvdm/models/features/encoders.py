@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from lvdm.models.features.extractors import FrozenFeatures
 from lvdm.models.features.weights import DAMAGE
+from lvdm.rules import PATH, integer, optional, require
 from lvdm.types import UserError
 
+SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")  # of the layers, and of the colours
 HALF = (0.5, 0.5, 0.5)  # of the colours, if the folder does not say how they are normalised
 
 
@@ -43,6 +45,8 @@ class TransformersEncoder(FrozenFeatures):
         over_time: Literal["mean", "frames"] = "mean",
         size: int | None = None,
     ) -> None:
+        require(PATH, model=model)
+        require(optional(integer(1, 2**14)), size=size)
         folder = _folder_of(model)
         loaded, colours = _load(folder)
         side, frames = size or _side(loaded, folder), _frames_of(loaded)
@@ -65,7 +69,7 @@ class TransformersEncoder(FrozenFeatures):
             dim=shown.shape[-1],
             min_frames=frames or 1,
             max_frames=frames,
-            files=_weights(folder),
+            files=_files(folder),
         )
 
 
@@ -116,6 +120,7 @@ def _folder_of(model: str) -> Path:
 
 def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     """Return the encoder of images or videos, frozen, and how the folder wants colours normalised."""
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoModel, ImageProcessingMixin
 
     own: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
@@ -123,7 +128,7 @@ def _load(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
         model, loaded = AutoModel.from_pretrained(folder, output_loading_info=True, dtype=torch.float32, **own)
         has_colours = (folder / "preprocessor_config.json").is_file()
         colours = ImageProcessingMixin.get_image_processor_dict(folder, local_files_only=True)[0] if has_colours else {}
-    except DAMAGE as error:
+    except (*DAMAGE, StrictDataclassError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
             f"{folder} does not hold a whole model of transformers ({reason:.120}); put all of its files there"
@@ -150,6 +155,7 @@ def _side(model: Any, folder: Path) -> int:
     return sides if isinstance(sides, int) else min(sides)
 
 
-def _weights(folder: Path) -> tuple[Path, ...]:
-    """Return the files that hold the weights, in the format that transformers prefers."""
-    return tuple(sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin")))
+def _files(folder: Path) -> tuple[Path, ...]:
+    """Return the files that decide the features: the weights, in the format that transformers prefers, and the settings."""
+    weights = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+    return (*weights, *(folder / name for name in SETTINGS if (folder / name).is_file()))
