@@ -4,7 +4,7 @@
 #   VIDEOS=/path/to/sky_timelapse bash shellscripts/train_autoencoder.sh
 #
 # Hardware  GPUs with 12.7 GiB each, as --dry-run estimates (docs/autoencoder.md); torchvision's VGG16 file is downloaded once
-# Time      1,000 epochs, as published; the time with LPIPS and the adversary is not measured (trainer.max_steps=N ends it earlier)
+# Time      1,000 epochs, as published (trainer.max_steps=N ends it earlier); not measured with LPIPS and the adversary
 # Result    runs/autoencoder_sky: model.safetensors; val/psnr of reconstruction in metrics.csv
 #
 # NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.

@@ -4,7 +4,7 @@
 #   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_predict.sh
 #
 # Hardware  GPUs; 10.5 GiB each without the average of the weights, measured on an H200 (docs/benchmarks.md)
-# Time      2,000 epochs, as published; on an H200 2 clips take .431 s without reading videos (trainer.max_steps=N ends it earlier)
+# Time      2,000 epochs, as published (trainer.max_steps=N: fewer); on an H200 2 clips take .431 s without reading videos
 # Result    runs/predict_sky: model.safetensors for sample_long.sh, previews, val losses in metrics.csv
 #
 # NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.

@@ -4,7 +4,7 @@
 #   VIDEOS=/path/to/sky_timelapse AUTOENCODER=runs/autoencoder_sky/model.safetensors bash shellscripts/train_short.sh
 #
 # Hardware  GPUs; 10.5 GiB each without the average of the weights, measured on an H200 (docs/benchmarks.md)
-# Time      2,000 epochs, as published; on an H200 4 clips take .355 s without reading videos (trainer.max_steps=N ends it earlier)
+# Time      2,000 epochs, as published (trainer.max_steps=N: fewer); on an H200 4 clips take .355 s without reading videos
 # Result    runs/short_sky: model.safetensors for sample_short.sh, previews, val losses in metrics.csv
 #
 # NPROC=8 uses 8 GPUs of this machine. For several machines, start the command below with torchrun or srun.

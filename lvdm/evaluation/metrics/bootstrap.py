@@ -18,6 +18,8 @@ from lvdm.types import UserError
 
 @dataclass(frozen=True)
 class Interval:
+    """An interval of a statistic, from its values on resampled clips."""
+
     low: float
     high: float
     value: float  # of the clips themselves

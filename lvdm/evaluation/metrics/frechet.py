@@ -40,10 +40,12 @@ class Moments:
 
     @property
     def dim(self) -> int:
+        """Return d, the number of features of a clip."""
         return len(self.total)
 
     @property
     def mean(self) -> np.ndarray:
+        """Return (d,), the mean of the features."""
         return self.total / self.count
 
     def covariance(self, ddof: int) -> np.ndarray:

@@ -44,6 +44,7 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def pad_same(x: Tensor, kernel: Sequence[int], stride: Sequence[int]) -> Tensor:
+    """Return x with the zeros of TensorFlow's SAME around its axes of time and space."""
     pads = [same_padding(*each) for each in zip(x.shape[2:], kernel, stride, strict=True)]
     flat = [zeros for pair in reversed(pads) for zeros in pair]  # F.pad starts with the last axis
     return F.pad(x, flat) if any(flat) else x

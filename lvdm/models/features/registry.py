@@ -15,7 +15,9 @@ class Named(Protocol):
     """Anything with a name."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Return the name."""
+        ...
 
 
 Record = TypeVar("Record", bound=Named)
