@@ -50,9 +50,6 @@ class Settings:
     is_cached: bool = True
 
     def __post_init__(self) -> None:
-        if self.batch_size < 1 or self.workers < 0:
-            counts = f"{self.batch_size} clips at once and {self.workers} workers"
-            raise UserError(f"{counts} were requested; give at least 1 clip at once, and no workers below 0")
         if self.num is not None and self.num < LEAST:
             raise UserError(f"{self.num} clips have no score; give {LEAST} or more, or leave the number out")
 

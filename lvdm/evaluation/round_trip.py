@@ -91,9 +91,17 @@ class RoundTrip:
         """Return the reconstruction of a clip, both uint8 (t, h, w, 3), and the scores in the order of `names`."""
         with full_precision(self.device):
             video = clip.to(self.device).permute(3, 0, 1, 2)[None].float() / 127.5 - 1  # (1, 3, t, h, w)
-            made = self.codec.decode(self.codec.encode(video)).float()
+            made = self._made(video)
             scores = clip_scores(video, made, self.perceptual)
         return to_levels(made[0], quantise).permute(1, 2, 3, 0).cpu(), [scores[name].item() for name in self.names]
+
+    def _made(self, video: Tensor) -> Tensor:
+        """Return what the codec makes of a video, once it is a video of the same shape."""
+        made: object = self.codec.decode(self.codec.encode(video))
+        if not isinstance(made, Tensor) or made.shape != video.shape:
+            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise UserError(f"{self.name} makes {got} of a video {tuple(video.shape)}; its codec must decode to the same shape")
+        return made.float()
 
     @property
     def names(self) -> list[str]:

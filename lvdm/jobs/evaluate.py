@@ -38,6 +38,7 @@ from lvdm.jobs.load import load
 from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.extractors import Extractor, make_extractor
 from lvdm.processes import Process, as_device, gather, process_group
+from lvdm.rules import FLAG, MAPPING, PATH, TEXT, Rule, integer, listed, number, optional, require, require_each
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -46,6 +47,24 @@ logger = logging.getLogger(__name__)
 Model: TypeAlias = str | Path | VideoModel
 Videos: TypeAlias = str | Path | np.ndarray | Tensor
 CLIPS = "lvdm-fvd2048"  # a protocol
+NAMES = listed(TEXT, 1, 100)
+COUNT = Rule("null or an integer", lambda value: value is None or integer(-(2**63)).holds(value))
+NAME_OR_PROTOCOL = Rule("a name or an EvalProtocol", lambda value: isinstance(value, str | EvalProtocol))
+RULES = {  # of EvalSettings; what else is out of range is refused where its meaning is known
+    "changes": MAPPING,
+    "split": optional(TEXT),
+    "feature_width": number(),
+    "feature_seed": integer(0, 2**63 - 1),
+    "weights": listed(PATH, 0, 100),
+    "bootstrap": integer(0),
+    "extrapolate": FLAG,
+    "replay": optional(PATH),
+    "batch_size": integer(1),
+    "workers": integer(0),
+    "is_cached": FLAG,
+    "device": Rule("text or a torch.device", lambda value: isinstance(value, str | torch.device)),
+    "allow": listed(TEXT, 0, 100),
+}
 
 
 @dataclass(frozen=True)
@@ -82,8 +101,13 @@ class EvalSettings:
     device: str | torch.device = "auto"
     allow: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        require_each(RULES, vars(self))
+
     def protocol(self, name: str | EvalProtocol, features: str | None = None) -> EvalProtocol:
         """Return the protocol with the changes and the features, "random" or the name of an extractor."""
+        require(NAME_OR_PROTOCOL, protocol=name)
+        require(optional(TEXT), features=features)
         import_packages(self.allow)
         changes = {key: value for key, value in self.changes.items() if key != "split"}
         if "extractor" in changes:
@@ -93,12 +117,16 @@ class EvalSettings:
 
     def scores(self, protocol: EvalProtocol, metrics: Sequence[str] | None = None) -> ScoreOptions:
         """Return what is computed of the features, once it fits the protocol."""
+        require(optional(NAMES), metrics=metrics)
         options = ScoreOptions(protocol.metrics if metrics is None else tuple(metrics), self.bootstrap, self.extrapolate)
         options.check(protocol)
         return options
 
     def measuring(self, num: int | None, allow_fewer: bool) -> Settings:
         """Return how clips are read, and how many."""
+        require(COUNT, num=num)
+        require(FLAG, allow_fewer=allow_fewer)
+        num = None if num is None else int(num)  # numpy's integers are none of JSON
         return Settings(self.batch_size, self.workers, num, allow_fewer, self.replay, self.is_cached)
 
     def extractor(self, protocol: EvalProtocol) -> Extractor:
@@ -132,6 +160,12 @@ class EvalSettings:
         if real is not None or self.replay is not None:
             raise UserError(f"{protocol.name} looks at no real videos; leave real and replay out")
         return None
+
+    def check_on_statistics(self) -> None:
+        """Refuse what says which real videos are read if only their statistics are."""
+        chosen = {"replay": self.replay, "split": self.changes.get("split", self.split)}
+        if given := [name for name, value in chosen.items() if value is not None]:
+            raise UserError(f"{given[0]} has no effect on statistics of real videos; leave it out, or give the videos")
 
     def open_model(self, model: Model) -> tuple[VideoModel, Path | None]:
         """Return a model and its file, if it has one."""
@@ -173,8 +207,8 @@ def evaluate(
         if isinstance(real, str | Path) and Path(real).suffix == ".safetensors":
             real = read_statistics(real)
         known = real if isinstance(real, Statistics) else None
-        if known is not None and settings.replay is not None:
-            raise UserError("replay has no effect on statistics of real videos; leave it out, or give the videos")
+        if known is not None:
+            settings.check_on_statistics()
         source = None if isinstance(real, Statistics) else settings.open_real(real, chosen)
         fake_side = _open_fake(fake, chosen, sampling, infill, settings)
         network = settings.extractor(chosen)
@@ -232,6 +266,7 @@ def features(
     Args:
         extractor: its name, or "random", the stand-in of `i3d` without weights, comparable with nothing but itself.
     """
+    require(TEXT, extractor=extractor)
     with process_group():
         import_packages(settings.allow)
         name = random_extractor("fvd") if extractor == "random" else extractor_name(extractor, settings.allow)
@@ -270,9 +305,9 @@ def evaluate_text(
         clip: the folder of a CLIP; by default the one in LVDM_WEIGHTS.
         batch_size: frames that go through CLIP at once.
     """
-    if batch_size < 1 or workers < 0:
-        counts = f"{batch_size} frames at once and {workers} workers"
-        raise UserError(f"{counts} were requested; give at least 1 frame at once, and no workers below 0")
+    require(integer(1), batch_size=batch_size)
+    require(integer(0), workers=workers, bootstrap=bootstrap)
+    require(COUNT, num=num)
     with process_group():
         similarity = ClipSimilarity(clip, device=as_device(device), frames_at_once=batch_size)
         settings = EvalSettings(workers=workers, device=device, allow=allow)

@@ -12,8 +12,9 @@ from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import Origin
 from lvdm.evaluation.sources.sampled import check_at_once, origin_of
 from lvdm.evaluation.sources.videos import open_source
-from lvdm.jobs.evaluate import CLIPS, USUAL, EvalSettings, Model, Videos, is_model, refuse_sampling
+from lvdm.jobs.evaluate import CLIPS, COUNT, USUAL, EvalSettings, Model, Videos, is_model, refuse_sampling
 from lvdm.processes import process_group
+from lvdm.rules import require
 from lvdm.sampling.long_pipeline import LongVideo, prepare_long_video
 from lvdm.sampling.options import LongOptions
 from lvdm.sampling.pipeline import VideoModel
@@ -50,6 +51,7 @@ def evaluate_long(
         infill: the model that fills gaps; it may be `fake` itself.
         options, seed, sample_batch: how a model samples, and how many videos at once.
     """
+    require(COUNT, num=num, fewer=fewer, frames=frames, sample_batch=sample_batch)
     with process_group():
         comparisons = [] if real is None else [_comparison(real, protocol, features, metrics, fewer, settings)]
         if real is not None and first_frames is not None:  # changes, metrics and replay are of the clips over time

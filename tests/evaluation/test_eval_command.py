@@ -188,6 +188,14 @@ def test_what_is_set_is_called_custom_everywhere_and_takes_no_result_s_place(rea
     said = json.loads(Path("results/fake-tats-custom.json").read_text())
     assert said["protocol"]["name"] == "custom (from tats)"
     assert "differs from tats in extractor 'i3d' and 'random-i3d'; frames 16 and 9" in said["warnings"][1]
+    before = {path.name: path.read_bytes() for path in Path("results").iterdir()}
+    other = ["--real", real, "--fake", fake, "--protocol", "tats", *NARROW, "--allow-fewer", "3", *SHORT]
+    assert main(other) == main(other) == 0
+    told = capsys.readouterr().out
+    assert "result: results/fake-tats-custom-2.json" in told and "result: results/fake-tats-custom-3.json" in told
+    assert {name: Path("results", name).read_bytes() for name in before} == before, "the first result is kept"
+    assert json.loads(Path("results/fake-tats-custom-2.json").read_text())["num_fake"] == 3
+    assert Path("results/fake-tats-custom-3.manifest.jsonl").is_file()
 
 
 def test_compare_tells_the_difference_and_where_conditions_differ(real: str, fake: str, tmp_path: Path, capsys) -> None:

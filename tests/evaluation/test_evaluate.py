@@ -23,12 +23,13 @@ from lvdm.cli.eval import main
 from lvdm.evaluation.results.result import Result, read_result
 from lvdm.evaluation.sources.model import Sampling
 from lvdm.evaluation.sources.sampled import weights_sha256
-from lvdm.jobs.evaluate import EvalSettings, evaluate, features, fvd
+from lvdm.jobs.evaluate import EvalSettings, evaluate, evaluate_text, features, fvd
 from lvdm.jobs.evaluate_long import evaluate_long
 from lvdm.jobs.evaluate_reconstruction import evaluate_reconstruction
+from lvdm.models.codec import Codec
 from lvdm.models.features import make_extractor
 from lvdm.sampling.options import LongOptions
-from lvdm.types import UserError
+from lvdm.types import DenoiserInputs, UserError
 
 PACKAGE = Path(__file__).resolve().parents[2] / "lvdm"
 CHANGES = {"frames": 9, "runs": 1, "resolution": None, "resize": "none", "antialias": True}
@@ -141,6 +142,24 @@ def test_long_videos_and_reconstructions_measure_alike_by_their_commands(model: 
         (lambda a: fvd(a, torch.rand(2, 3, 9, 16, 16)), r"as in \[0, 1\]; expected \[-1, 1\]: give 2 \* videos - 1"),
         (lambda a: evaluate(a, a, settings=EvalSettings({"split": "test"}, split="train")), "changes have the split test"),
         (lambda a: evaluate(a, a, settings=EvalSettings(split="val")), "split is 'val', expected train, test, train"),
+        (lambda a: evaluate(a, a, num="x"), "num is 'x', expected null or an integer"),
+        (lambda a: evaluate(a, a, num=2.5), "num is 2.5, expected null or an integer"),
+        (lambda a: evaluate(a, a, protocol=3), "protocol is 3, expected a name or an EvalProtocol"),
+        (lambda a: evaluate(a, a, features=3), "features is 3, expected null or text"),
+        (lambda a: evaluate(a, a, metrics=[]), r"metrics is \[\], expected null or a list of 1"),
+        (lambda a: evaluate(a, a, metrics="fvd"), "metrics is 'fvd', expected null or a list"),
+        (lambda a: evaluate_text(a, ["a", "b"], batch_size="x"), "batch_size is 'x', expected an integer"),
+        (lambda a: features(a, 3), "extractor is 3, expected text"),
+        (lambda a: evaluate_long(a, num="x"), "num is 'x', expected null or an integer"),
+        (lambda a: EvalSettings(feature_width="x"), "feature_width is 'x', expected a finite number"),
+        (lambda a: EvalSettings(feature_seed="x"), "feature_seed is 'x', expected an integer from 0"),
+        (lambda a: EvalSettings(feature_seed=2**70), "feature_seed is 1180591620717411303424, expected an integer from 0"),
+        (lambda a: EvalSettings(bootstrap=2.5), "bootstrap is 2.5, expected an integer"),
+        (lambda a: EvalSettings(batch_size=0), "batch_size is 0, expected an integer of 1 or more"),
+        (lambda a: EvalSettings(workers="x"), "workers is 'x', expected an integer of 0 or more"),
+        (lambda a: EvalSettings(changes=3), "changes is 3, expected a mapping"),
+        (lambda a: EvalSettings(allow="mine"), "allow is 'mine', expected a list"),
+        (lambda a: EvalSettings(device=3), "device is 3, expected text or a torch.device"),
         (lambda a: evaluate_long(a, frames=99), "frames is 99, but 2 of 2 videos have fewer"),
         (lambda a: evaluate_long(a, options=LongOptions()), "sampling has no effect"),
     ],
@@ -148,6 +167,51 @@ def test_long_videos_and_reconstructions_measure_alike_by_their_commands(model: 
 def test_what_cannot_be_measured_is_one_sentence(call, words: str) -> None:
     with pytest.raises(UserError, match=words):
         call(toys(2, frames=9))
+
+
+def test_a_count_may_be_an_integer_of_numpy(tmp_path: Path) -> None:
+    result = evaluate(toys(3, frames=9), toys(3, frames=9), num=np.int64(2), features="random", settings=SETTINGS)
+    result.save(tmp_path / "r.json")
+    assert json.loads((tmp_path / "r.json").read_text())["num_real"] == 2
+
+
+class Plain:
+    """A denoiser that is no nn.Module."""
+
+    inputs = DenoiserInputs()
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, cond: object = None) -> torch.Tensor:
+        return x
+
+
+def test_a_model_whose_weights_are_unknown_is_one_sentence(model: Path) -> None:
+    """lvdm.sample takes it, but a result says of which weights it is."""
+    own = replace(lvdm.load(model), denoiser=Plain())
+    assert lvdm.sample(own, 1, steps=1).videos.shape[0] == 1
+    with pytest.raises(UserError, match="has a Plain, and the weights of a Module identify a model in results; derive it from"):
+        evaluate(toys(2), own, num=2, features="random", settings=SETTINGS)
+
+
+class Changed(Codec):
+    """A codec whose videos are changed after they are decoded."""
+
+    made: Any
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        return self.made(super().decode(latent))
+
+
+@pytest.mark.parametrize(
+    ("made", "got"), [(lambda video: video[..., ::2], r"\(1, 3, 12, 16, 8\)"), (lambda video: None, "NoneType")]
+)
+def test_a_codec_that_decodes_to_another_shape_is_one_sentence(tmp_path: Path, made, got: str) -> None:
+    whole = lvdm.load(write_codec(tmp_path / "ae.safetensors", node=AUTOENCODER))
+    codec = Changed(whole.codec.autoencoder, scale=whole.codec.scale, shift=whole.codec.shift)
+    codec.made = made
+    settings = replace(SETTINGS, changes={**CHANGES, "frames": 12})
+    how = {"allow_fewer": True, "features": "random", "lpips": [], "settings": settings}
+    with pytest.raises(UserError, match=rf"makes {got} of a video \(1, 3, 12, 16, 16\); its codec must decode to the same shape"):
+        evaluate_reconstruction(replace(whole, codec=codec), toys(3), "lvdm-fvd2048", **how)
 
 
 def test_what_a_result_says_of_averaged_weights_is_what_the_model_file_says(model: Path, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """Results: every number with its provenance, named after its counts; told in a table, compared only under equal conditions."""
 
+import errno
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lvdm.evaluation.protocols.manifest import Manifest
 from lvdm.evaluation.protocols.named import PROTOCOLS, get_protocol
 from lvdm.evaluation.results.report import compare, table_line
 from lvdm.evaluation.results.result import ExtractorFacts, FakeSource, RealSource, Result, Value, read_result
@@ -37,6 +40,39 @@ def test_a_result_survives_its_file(tmp_path: Path, made: Result) -> None:
     made.save(tmp_path / "runs" / "fvd.json")
     assert read_result(tmp_path / "runs" / "fvd.json") == made
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["fvd.json"]
+
+
+@pytest.mark.parametrize("broken", ["r.json", "r.manifest.jsonl", "r.generated.jsonl"])
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_result_and_its_manifests_are_written_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, earlier: bool
+) -> None:
+    empty = Manifest(PROTOCOLS["lvdm-fvd2048"], "f00d", ())
+    made = result(manifest=empty, generated=replace(empty, data="beef"))
+    if earlier:
+        result(num_real=7, manifest=replace(empty, data="old"), generated=empty).save(tmp_path / "r.json")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    sync = os.fsync
+
+    def full(file: int) -> None:
+        if any(os.path.samestat(os.fstat(file), path.stat()) for path in tmp_path.glob(f".{broken}.*")):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(UserError, match=f"cannot write .*{broken}: the disk is full"):
+            made.save(tmp_path / "r.json")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    made.save(tmp_path / "r.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["r.generated.jsonl", "r.json", "r.manifest.jsonl"]
+    assert read_result(tmp_path / "r.json") == made and "beef" in (tmp_path / "r.generated.jsonl").read_text()
+
+
+def test_a_result_is_saved_to_a_path() -> None:
+    for path in (3, None, ""):
+        with pytest.raises(UserError, match="path is .*, expected a path"):
+            result().save(path)
 
 
 def test_a_file_holds_all_that_a_number_depends_on() -> None:

@@ -76,6 +76,16 @@ def test_another_network_and_resampling_are_refused(found) -> None:
         lvdm.evaluate(known, toys(4), "lvdm-fvd2048", features="random", settings=replace(once, bootstrap=5))
 
 
+def test_what_chooses_real_videos_has_no_effect_on_statistics(found) -> None:
+    for name, settings in (
+        ("split", replace(SETTINGS, split="test")),
+        ("split", replace(SETTINGS, changes={**CHANGES, "split": "test"})),
+        ("replay", replace(SETTINGS, replay=Path("real.manifest.jsonl"))),
+    ):
+        with pytest.raises(UserError, match=f"{name} has no effect on statistics of real videos; leave it out"):
+            lvdm.evaluate(found, toys(4), "lvdm-fvd2048", features="random", settings=settings)
+
+
 def test_other_generated_clips_are_no_other_protocol(found) -> None:
     settings = replace(SETTINGS, changes={**CHANGES, "num_fake": 3, "fake_clips": "one random a video"})
     assert lvdm.evaluate(found, toys(3), "lvdm-fvd2048", features="random", settings=settings).num_fake == 3

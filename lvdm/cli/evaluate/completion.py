@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
-from lvdm.evaluation.results.records import require_writable
 from lvdm.jobs.evaluate_completion import evaluate_completion
 from lvdm.processes import process_group
 
@@ -27,13 +26,12 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--lpips", default="none", metavar="LIST", help="vgg, alex, vgg,alex or none (default none)")
     options.add_measuring(parse, chooses_metrics=False)
     options.add_sampling(parse, is_long=False)
-    parse.add_argument("--out", type=Path, metavar="FILE", help="the file of the result (default: results/M-KIND.json)")
+    parse.add_argument("--out", type=Path, metavar="FILE", help="the file of the result (default: results/M-KIND.json, numbered)")
     return parse
 
 
 def run(args: argparse.Namespace) -> command.Report:
-    out = args.out or Path("results") / f"{options.plain_name(args.model)}-{args.kind}.json"
-    require_writable(out)  # before hours of measuring
+    out = options.place(args.out, f"{options.plain_name(args.model)}-{args.kind}")
     with process_group() as process:
         result = evaluate_completion(
             args.model,

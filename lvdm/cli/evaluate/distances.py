@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
-from lvdm.evaluation.results.records import require_writable
 from lvdm.jobs.evaluate import evaluate, is_model
 from lvdm.processes import process_group
 
@@ -31,7 +30,9 @@ def parser() -> argparse.ArgumentParser:
     )
     options.add_measuring(parse)
     options.add_sampling(parse)
-    parse.add_argument("--out", type=Path, metavar="FILE", help="the file of the result (default: results/FAKE-PROTOCOL.json)")
+    parse.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file of the result (default: results/FAKE-PROTOCOL.json, numbered)"
+    )
     return parse
 
 
@@ -41,8 +42,7 @@ def run(args: argparse.Namespace) -> command.Report:
     with process_group() as process:
         settings = options.settings_of(args)
         protocol = settings.protocol(args.protocol, getattr(args, "features", None))
-        out = args.out or Path("results") / f"{options.plain_name(args.fake)}-{options.protocol_name(protocol)}.json"
-        require_writable(out)  # before hours of measuring
+        out = options.place(args.out, f"{options.plain_name(args.fake)}-{options.protocol_name(protocol)}")
         result = evaluate(
             args.real,
             args.fake,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import fields
@@ -14,6 +15,7 @@ import yaml
 from lvdm.cli import command
 from lvdm.cli.sampling_options import SAMPLER, WITH_ETA
 from lvdm.evaluation.protocols.protocol import EvalProtocol
+from lvdm.evaluation.results.records import require_writable
 from lvdm.evaluation.results.report import table_line
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import Sampling
@@ -129,6 +131,14 @@ def show(result: Result, out: Path) -> None:
     for warning in result.warnings:
         print(f"note: {warning}")
     print(f"result: {out}")
+
+
+def place(out: Path | None, name: str) -> Path:
+    """Return the file of a result, `out` or the first of results/NAME.json, results/NAME-2.json and so on that does not exist."""
+    numbered = (Path("results") / f"{name}{'' if number == 1 else f'-{number}'}.json" for number in itertools.count(1))
+    file = next(path for path in numbered if not path.exists()) if out is None else out
+    require_writable(file)  # before hours of measuring
+    return file
 
 
 def plain_name(path: Path) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
-from lvdm.evaluation.results.records import require_writable
 from lvdm.evaluation.results.result import Result
 from lvdm.jobs.evaluate_reconstruction import PROTOCOL, evaluate_reconstruction
 from lvdm.processes import process_group
@@ -34,7 +33,10 @@ def parser() -> argparse.ArgumentParser:
                        help="write mp4s of the first N clips above their reconstructions (default 4)")  # fmt: skip
     options.add_measuring(parse, chooses_metrics=False)
     parse.add_argument(
-        "--out", type=Path, metavar="FILE", help="the file of the result (default: results/M-reconstruction-PROTOCOL.json)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="the file of the result (default: results/M-reconstruction-PROTOCOL.json, numbered)",
     )
     return parse
 
@@ -57,9 +59,7 @@ def run(args: argparse.Namespace) -> command.Report:
         of_protocol = f"{PROTOCOL}-custom"  # by default
         if args.protocol is not None:
             of_protocol = options.protocol_name(settings.protocol(args.protocol, features))
-        name = f"{options.plain_name(args.model)}-reconstruction-{of_protocol}.json"
-        out = args.out or Path("results") / name
-        require_writable(out)  # before hours of measuring
+        out = options.place(args.out, f"{options.plain_name(args.model)}-reconstruction-{of_protocol}")
         result = evaluate_reconstruction(
             args.model,
             args.real,

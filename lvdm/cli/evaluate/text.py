@@ -8,7 +8,6 @@ from pathlib import Path
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
 from lvdm.cli.sample_short import prompts_of
-from lvdm.evaluation.results.records import require_writable
 from lvdm.jobs.evaluate import evaluate_text, is_model
 from lvdm.models.features.clip_similarity import FOLDER
 from lvdm.processes import process_group
@@ -28,7 +27,9 @@ def parser() -> argparse.ArgumentParser:
     )
     parse.add_argument("--num", type=int, metavar="N",
                        help="videos of each prompt, one after the other, as sample_short writes them (default 1)")  # fmt: skip
-    parse.add_argument("--out", type=Path, metavar="FILE", help="the file of the result (default: results/FAKE-text.json)")
+    parse.add_argument(
+        "--out", type=Path, metavar="FILE", help="the file of the result (default: results/FAKE-text.json, numbered)"
+    )
     group = parse.add_argument_group("measuring")
     group.add_argument("--clip", type=Path, metavar="DIR", help=f"the folder of a CLIP model (default: LVDM_WEIGHTS/{FOLDER})")
     group.add_argument("--bootstrap", type=int, default=0, metavar="N", help="95 %% intervals from N resamples")
@@ -43,8 +44,7 @@ def parser() -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> command.Report:
     if not is_model(args.fake):
         options.refuse(args, parser(), options.OF_MODEL, options.ON_FILES)
-    out = args.out or Path("results") / f"{options.plain_name(args.fake)}-text.json"
-    require_writable(out)  # before hours of measuring
+    out = options.place(args.out, f"{options.plain_name(args.fake)}-text")
     with process_group() as process:
         result = evaluate_text(
             args.fake,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from types import UnionType
@@ -21,12 +21,28 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 def write_content(path: str | Path, content: str | bytes) -> None:
     """Write a file whole or not at all, and the folders above it; an error is one sentence."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda new: new.write_bytes(content.encode() if isinstance(content, str) else content))
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another folder") from error
+    write_contents([(Path(path), content)])
+
+
+def write_contents(contents: Sequence[tuple[Path, str | bytes]]) -> None:
+    """Write files, all of them or none, and the folders above them; the first one is there last."""
+
+    def write(path: Path, content: str | bytes, *others: tuple[Path, str | bytes]) -> None:
+        def write_all(new: Path) -> None:
+            with new.open("wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
+                file.flush()
+                os.fsync(file.fileno())  # before another one takes its place
+            if others:  # while this one has its temporary name
+                write(*others[0], *others[1:])
+
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, write_all)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {why_not_written(error)}; free space or choose another folder") from error
+
+    write(*contents[0], *contents[1:])
 
 
 def require_writable(path: str | Path) -> None:

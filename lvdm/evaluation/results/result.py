@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from lvdm.evaluation.metrics.metric import METRICS
-from lvdm.evaluation.protocols.manifest import Manifest, write_manifest
+from lvdm.evaluation.protocols.manifest import Manifest
 from lvdm.evaluation.protocols.named import PROTOCOLS, read_protocol
 from lvdm.evaluation.protocols.protocol import EvalProtocol, differences
 from lvdm.evaluation.reconstruction import LEAST_SIDE
 from lvdm.evaluation.results.provenance import ExtractorFacts, FakeSource, Prompts, RealSource, now, package_versions
-from lvdm.evaluation.results.records import read_whole, record, write_content
+from lvdm.evaluation.results.records import read_whole, record, write_contents
 from lvdm.evaluation.sources.splits import WHOLE
+from lvdm.rules import PATH, require
 from lvdm.types import UserError
 
 FORMAT = 1
@@ -180,11 +181,12 @@ class Result:
         }
 
     def save(self, path: str | Path) -> None:
-        """Write the result as JSON and, next to it, the manifest of its real clips and that of its generated ones."""
-        for manifest, suffix in ((self.manifest, ".manifest.jsonl"), (self.generated, ".generated.jsonl")):
-            if manifest is not None:  # first: a result that is there is complete
-                write_manifest(Path(path).with_suffix(suffix), manifest)
-        write_content(path, json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n")
+        """Write the result as JSON and, next to it, the manifests of its real and generated clips: all or none."""
+        require(PATH, path=path)
+        path, content = Path(path), json.dumps(self.as_dict(), indent=2, ensure_ascii=False) + "\n"
+        manifests = ((self.manifest, ".manifest.jsonl"), (self.generated, ".generated.jsonl"))
+        others = [(path.with_suffix(suffix), manifest.text()) for manifest, suffix in manifests if manifest is not None]
+        write_contents([(path, content), *others])
 
 
 def read_result(path: str | Path) -> Result:

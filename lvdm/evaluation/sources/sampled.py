@@ -52,7 +52,11 @@ def origin_of(model: VideoModel, infill: VideoModel | None, *paths: Path | None)
 
 
 def _weights_sha256(model: VideoModel) -> str:
-    assert isinstance(model.codec, Codec) and isinstance(model.denoiser, nn.Module), "a model that samples"
+    for part, kind in ((model.codec, Codec), (model.denoiser, nn.Module)):
+        if not isinstance(part, kind):
+            what = f"{model.name} has a {type(part).__name__}, and the weights of a {kind.__name__} identify a model in results"
+            raise UserError(f"{what}; derive it from {kind.__module__}.{kind.__name__}")
+    assert isinstance(model.codec, Codec) and isinstance(model.denoiser, nn.Module)
     return weights_sha256(model.codec, model.denoiser.state_dict())
 
 
