@@ -137,7 +137,7 @@ def test_a_sampler_that_a_package_adds_is_a_models_own(monkeypatch: pytest.Monke
 
 
 SHORT = [
-    *(("videos", value) for value in ([-1], [True], [2**32], 3, "12")),
+    *(("videos", value) for value in ([-1], [True], [2**32], 3, "12", [0, 0], [3, 1, 3])),
     *(("prompts", value) for value in (None, "a cat", [3])),
     *(("num", value) for value in (True, "2", 0, 2.5)),
     *(("batch_size", value) for value in (0, -1, "2")),
@@ -157,6 +157,7 @@ LONG = [
         ("start_frames", 2),
         ("num", 2),
         ("videos", [1]),
+        ("videos", [0, 0]),
         ("batch_size", 2),
         ("infill", 3),
         ("steps", "3"),
