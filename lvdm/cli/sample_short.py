@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(args: argparse.Namespace) -> command.Report:
     process, prompts = Process.this(), read_prompts(args)
     args.json = process.report_file(args.json)
-    with progress("videos") as bar:
+    with command.terminable(), progress("videos") as bar:
         samples = sample(
             args.model,
             args.num,

@@ -24,11 +24,10 @@ from lvdm.jobs.sampled_files import (
     folder_name,
     seen_settings,
 )
-from lvdm.models.codec import video_shape
 from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.output import Output, OutputFiles, open_output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
-from lvdm.types import UserError
+from lvdm.types import UserError, video_shape
 
 
 @dataclass(frozen=True)

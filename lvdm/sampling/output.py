@@ -16,6 +16,7 @@ import numpy as np
 from lvdm.processes import Process
 from lvdm.rules import FLAG, PATH, Rule, number, optional, require
 from lvdm.sampling.kept_settings import compare_settings, keep_settings
+from lvdm.sampling.temporaries import remove_temporaries
 from lvdm.sampling.writers import FORMATS, ContactSheet, VideoFiles, open_writers, paths_for
 from lvdm.types import UserError
 
@@ -145,6 +146,8 @@ def open_output(
             keep_settings(files.folder, seed, settings)
         written = {video: [path.exists() for path in files.files_of(video).values()] for video in videos}
         files.missing = [video for video in videos if not all(written[video])]
+        for path in (path for video in files.missing for path in files.files_of(video).values()):
+            remove_temporaries(path)
         files.incomplete = {video for video in files.missing if any(written[video])}  # one format of two
     return files
 
