@@ -56,6 +56,9 @@ class LongSamples:
     seed: int
     plan: dict[str, object]
     seconds: float
+    label: int | None
+    prompt: str | None
+    fps: float
 
 
 @overload
@@ -199,7 +202,8 @@ def _write(
         made.write(files, batch, on_latents=report)
     files.close()
     seconds = time.perf_counter() - began
-    return LongSamples(list(files.missing), files.paths, files.folder, frames, files.seed, made.describe(), seconds)
+    asked: dict[str, Any] = {"label": made.options.label, "prompt": made.options.prompt, "fps": files.fps}
+    return LongSamples(list(files.missing), files.paths, files.folder, frames, files.seed, made.describe(), seconds, **asked)
 
 
 def _is_same(a: Model, b: Model) -> bool:

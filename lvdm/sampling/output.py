@@ -36,7 +36,7 @@ class Output:
     Args:
         folder: where the files lie; None is samples/NAME of the model, with a number if such files exist there.
         formats: any of mp4, gif, npz and frames (a folder of PNG files).
-        fps: frames per second at which the files are shown; None is that of training.
+        fps: frames per second at which the files are shown; None is `sampling.fps` of the model, or 8.
         quality: of mp4, 1 to 10; None is 8.
         overwrite: replace files that exist.
         contact_sheet: write one PNG with frames of all videos too, one row a video.

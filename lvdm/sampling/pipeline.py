@@ -141,7 +141,7 @@ class VideoModel:
             why = "without a label or text there is nothing to guide by"
             why = why if content.label is None else f"{self.name} has no null class, because its label_dropout was 0"
             raise UserError(f"guidance is {guidance}, but {why}; leave it out")
-        cond, scale = self._condition(num, content), self._guidance(guidance) if content.guides else 0.0
+        cond, scale = self._condition(num, content), self.guidance_or_own(guidance) if content.guides else 0.0
         uncond = content.left_out(cond) if scale else None
         require(optional(integer(1)), batch_size=batch_size)
         size = batch_size or auto_batch(int(np.prod(shape)) * (1 if scale == 0 else 2), self.device)
@@ -205,7 +205,7 @@ class VideoModel:
         if context is not None:
             check_inputs(["context"], inputs, network=self.name)
             context = check_texts(len(videos), context).to(self.device)
-            empty = self._empty_prompt() if self._guidance(guidance) else None
+            empty = self._empty_prompt() if self.guidance_or_own(guidance) else None
         return Content(
             label=None if labels is None else torch.tensor(labels, device=self.device),
             context=context,
@@ -254,7 +254,7 @@ class VideoModel:
             raise UserError(f"the noise has shape {tuple(noise.shape)}, {num} videos of this model need {(num, *shape)}")
         return shape
 
-    def _guidance(self, guidance: float | None) -> float:
+    def guidance_or_own(self, guidance: float | None) -> float:
         return self.trained_settings().guidance if guidance is None else guidance
 
 

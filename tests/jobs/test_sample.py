@@ -209,6 +209,17 @@ def test_the_argument_that_is_wrong_is_named(joint: Path) -> None:
         lvdm.sample_long(joint, out="folder", video=2)
 
 
+@pytest.mark.parametrize("frames", [20, 22, 30])
+def test_a_start_that_leaves_nothing_to_sample_is_refused_as_an_array_and_as_a_file(frames: int, joint: Path, at: Path) -> None:  # noqa: F811
+    start = np.full((40, 16, 16, 3), 90, np.uint8)
+    lvdm.save_video(start, "start.npz")
+    for given in (start[: frames + 2], "start.npz"):
+        with pytest.raises(UserError, match=r"requested frames; .* continue fewer of the start \(start_frames\)"):
+            lvdm.sample_long(joint, None, frames=frames, start=given)
+    with pytest.raises(UserError, match=r"continues uint8 \(frames, 16, 16, 3\); read it by lvdm.read_video\(path, size="):
+        lvdm.sample_long(joint, None, frames=60, start=np.zeros((8, 32, 32, 3), np.uint8))
+
+
 def types_seen(network: nn.Module) -> set[torch.dtype]:
     """Return the set that collects the types in which the network's matrix products run."""
     seen: set[torch.dtype] = set()

@@ -130,7 +130,7 @@ def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
     monkeypatch.setattr(writers, "temporary_name", lambda path: Path("/dev/full"))
-    monkeypatch.setattr(writers, "_remove", lambda path: None)
+    monkeypatch.setattr(writers, "remove", lambda path: None)
     paths = {"mp4": tmp_path / "a.mp4"}
     with pytest.raises(UserError, match="ffmpeg could not write .*a.mp4: .*"), open_writers(paths, fps=8) as files:
         for _ in range(30):
