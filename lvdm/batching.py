@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 
+from lvdm.types import UserError, first_line
+
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+REASON = 60  # letters of torch's reason: what it tried to allocate
+
+
+class OutOfMemory(UserError, torch.OutOfMemoryError):
+    """The memory of a device does not hold even one item."""
 
 
 def free_bytes(device: torch.device) -> int:
@@ -59,7 +67,34 @@ class Batches:
         """Return the result, or nothing if memory ran out; the failed tensors are freed when this returns."""
         try:
             return [run(rows)]
-        except torch.OutOfMemoryError:
+        except OutOfMemory:
             if not self.shrinks or rows.stop - rows.start == 1:
-                raise
+                raise  # it says what does not fit
             return []
+        except torch.OutOfMemoryError as error:
+            if not self.shrinks or rows.stop - rows.start == 1:
+                raise OutOfMemory(self._words(rows.stop - rows.start, error)) from error
+            return []
+
+    def _words(self, count: int, error: torch.OutOfMemoryError) -> str:
+        much = f"one of the {self.what} does" if count == 1 else f"{count} {self.what} at once do"
+        advice = "take smaller or shorter ones, bfloat16, or a device with more memory"
+        advice = advice if count == 1 else f"lower the batch size, or {advice}"
+        return f"{much} not fit the memory ({first_line(error):.{REASON}}); {advice}"
+
+
+@contextmanager
+def taking_back(report: Callable[[float], None]) -> Iterator[Callable[[float], None]]:
+    """Yield the same report. If memory runs out inside, what was reported is taken back, because the batch runs again."""
+    done = 0.0
+
+    def counted(share: float) -> None:
+        nonlocal done
+        done += share
+        report(share)
+
+    try:
+        yield counted
+    except torch.OutOfMemoryError:
+        report(-done)
+        raise

@@ -25,8 +25,12 @@ class Rule:
 LARGEST = sys.float_info.max
 MAPPING = Rule("a mapping", lambda value: isinstance(value, Mapping))
 TEXT = Rule("text", lambda value: isinstance(value, str))
-PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and bool(os.fspath(value)))
+PATH = Rule("a path", lambda value: isinstance(value, (str, os.PathLike)) and _is_path(os.fsdecode(value)))
 FLAG = Rule("true or false", lambda value: isinstance(value, bool))
+
+
+def _is_path(text: str) -> bool:
+    return bool(text) and "\0" not in text
 
 
 def integer(least: int, most: int | None = None) -> Rule:

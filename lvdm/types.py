@@ -8,7 +8,7 @@ A batch is a dict with some of these keys: `video` float in [-1, 1] (b, 3, t, h,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
@@ -199,6 +199,24 @@ class VideoCodec(Protocol):
     def fingerprint(self) -> str: ...
 
 
+def video_shape(codec: VideoCodec, latent_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return frames, height and width of the video that a latent (c, n, h, w), or planes (c, l), decodes to."""
+    planes = getattr(codec, "planes", None)
+    _, latents, height, width = latent_shape if planes is None else (0, 1, planes.height, planes.width)
+    return codec.frames_of(latents), height * codec.spatial_factor, width * codec.spatial_factor
+
+
+def check_decoded(video: Any, shape: Sequence[int | None], decoder: object) -> Tensor:
+    """Return what a decoder returned; refuse all but floats of this shape (b, 3, t, h, w), in which None is any number."""
+    is_fitting = isinstance(video, Tensor) and video.is_floating_point() and video.ndim == len(shape)
+    if is_fitting and all(each is None or each == side for each, side in zip(shape, video.shape, strict=True)):
+        return video
+    came = f"{video.dtype} {tuple(video.shape)}" if hasattr(video, "shape") else type(video).__name__
+    expected = ", ".join("t" if side is None else str(side) for side in shape)
+    name = type(decoder).__name__
+    raise UserError(f"{name} decodes to {came}, and its factors say floats of shape ({expected}); correct its decode, or them")
+
+
 @runtime_checkable
 class Denoiser(Protocol):
     """A network on (x_t, t, cond); t is (b,) or per frame (b, t). `inputs` says what it takes of the condition."""
@@ -225,6 +243,13 @@ def _is_required(name: str, member: object) -> bool:
 def check_autoencoder(network: object) -> None:
     """Refuse a network that a codec cannot wrap."""
     check_contract(network, VideoAutoencoder)
+
+
+def check_codec(codec: object, name: str) -> None:
+    """Refuse a model that has no codec, or a codec that lacks what sampling needs."""
+    if codec is None:
+        raise UserError(f"{name} has no codec to decode its latents; give the VideoModel one, such as an lvdm.models.codec.Codec")
+    check_contract(codec, VideoCodec)
 
 
 def check_denoiser(network: object) -> None:

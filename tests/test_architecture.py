@@ -22,7 +22,7 @@ ARROWS = {
     "files": ("types",),
     "arrays": ("files",),
     "processes": ("types",),
-    "batching": (),
+    "batching": ("types",),
     "seeding": (),
     "config": SHARED,
     "data": SHARED,

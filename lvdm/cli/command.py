@@ -6,20 +6,26 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
+from lvdm.batching import OutOfMemory
 from lvdm.config.targets import ALLOW
 from lvdm.files import why_not_written, write_whole
 from lvdm.processes import machine
 from lvdm.types import UserError, first_line
 from lvdm.version import __version__
 
+TERMINATED = 128 + signal.SIGTERM  # the exit status of shells
 Report = dict[str, Any]  # what a command did and measured
 
 
@@ -29,6 +35,28 @@ class Stopped(Exception):
     def __init__(self, message: str, *, status: int) -> None:
         super().__init__(message)
         self.status = status
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: what a command was writing is removed, as after Ctrl-C."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Raise Terminated inside if SIGTERM comes; a caller's own handler stays."""
+    is_ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    if not is_ours:
+        yield
+        return
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def parser(description: str, *, example: str) -> argparse.ArgumentParser:
@@ -63,7 +91,7 @@ def add_allow_module(parse: argparse._ActionsContainer) -> None:
 
 
 def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Report], argv: Sequence[str] | None = None) -> int:
-    """Parse, work, report. The exit status is 0, 2 for a user's error, 1 for the machine's, 130 if interrupted."""
+    """Parse, work, report. The exit status is 0, 2 for a user's error, 1 for the machine's, 130 or 143 after a signal."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     args = parse.parse_intermixed_args(argv)  # overrides may stand after options
     start = time.perf_counter()
@@ -74,17 +102,20 @@ def run(parse: argparse.ArgumentParser, work: Callable[[argparse.Namespace], Rep
         if args.json is not None:
             facts = {"command": parse.prog, "version": __version__, "seconds": time.perf_counter() - start, **machine()}
             write_text(args.json, json.dumps({**facts, **report}, indent=2, default=str) + "\n")
-    except (UserError, OSError) as error:
-        print(f"{parse.prog}: {_sentence(error)}", file=sys.stderr)
-        return 2
     except (MemoryError, RuntimeError) as error:
         if (sentence := explained(error)) is None:
             raise
         print(f"{parse.prog}: {sentence}", file=sys.stderr)
         return 1
+    except (UserError, OSError) as error:
+        print(f"{parse.prog}: {_sentence(error)}", file=sys.stderr)
+        return 2
     except Stopped as stop:
         print(f"{parse.prog}: {stop}", file=sys.stderr)
         return stop.status
+    except Terminated:
+        print(f"{parse.prog}: terminated", file=sys.stderr)
+        return TERMINATED
     except KeyboardInterrupt:
         print(f"{parse.prog}: interrupted", file=sys.stderr)
         return 130
@@ -98,6 +129,8 @@ LOST_PROCESS = ("Connection closed by peer", "Connection reset by peer", "Broken
 def explained(error: BaseException) -> str | None:
     """Return one sentence for an error of the machine: too little memory, or another process that ended; else None."""
     reason = first_line(error)
+    if isinstance(error, OutOfMemory):
+        return reason
     if isinstance(error, MemoryError) or any(words in str(error) for words in NO_MEMORY):
         return f"there is too little memory ({reason or 'MemoryError'}); lower the batch size, or close other programs"
     is_shared = torch.distributed.is_available() and torch.distributed.is_initialized()

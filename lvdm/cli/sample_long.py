@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(args: argparse.Namespace) -> command.Report:
     process = Process.this()
     args.json = process.report_file(args.json)
-    with progress("frames") as bar:
+    with command.terminable(), progress("frames") as bar:
         samples = sample_long(
             args.predict,
             args.infill,
@@ -73,6 +73,9 @@ def work(args: argparse.Namespace) -> command.Report:
         "frames": samples.frames,
         "seed": samples.seed,
         "sampling_seconds": samples.seconds,
+        "label": samples.label,
+        "prompt": samples.prompt,
+        "fps": samples.fps,
         "plan": samples.plan,
         "rank": process.rank,
         "processes": process.count,

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(args: argparse.Namespace) -> command.Report:
     process, prompts = Process.this(), read_prompts(args)
     args.json = process.report_file(args.json)
-    with progress("videos") as bar:
+    with command.terminable(), progress("videos") as bar:
         samples = sample(
             args.model,
             args.num,
@@ -62,6 +62,11 @@ def work(args: argparse.Namespace) -> command.Report:
         "sampler": samples.sampler,
         "eta": samples.eta,
         "steps": samples.steps,
+        "guidance": samples.guidance,
+        "label": samples.label,
+        "labels": samples.labels,
+        "prompts": samples.prompts,
+        "fps": samples.fps,
         "sampling_seconds": samples.seconds,
         "rank": process.rank,
         "processes": process.count,

@@ -69,7 +69,7 @@ def add_output(parse: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--format", default="mp4", metavar="LIST", help="one or more of mp4,gif,npz,frames (default mp4)")
     group.add_argument("--quality", type=float, help="quality of mp4, 1 to 10 (default 8)")
-    group.add_argument("--fps", type=float, help="frames per second of the files (default: that of training)")
+    group.add_argument("--fps", type=float, help="frames per second of the files (default: sampling.fps of the model, or 8)")
     group.add_argument(
         "--contact-sheet", action="store_true", help="also write one PNG with frames of all videos, one row a video"
     )

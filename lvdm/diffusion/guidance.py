@@ -25,13 +25,19 @@ def predict_x0(denoiser: Denoiser, objective: Objective, schedule: NoiseSchedule
 
     def predict(x_t: Tensor, t: Tensor, cond: Condition | None) -> Tensor:
         output = denoiser(x_t, t, cond)
-        if output.shape != x_t.shape:  # which might broadcast
-            shapes = f"{tuple(output.shape)} for a latent of shape {tuple(x_t.shape)}"
-            raise UserError(f"{type(denoiser).__name__} returned {shapes}; a denoiser returns the shape that it is given")
+        if not (isinstance(output, Tensor) and output.is_floating_point() and output.shape == x_t.shape):  # might broadcast
+            is_shaped = isinstance(output, Tensor) and output.is_floating_point()
+            came = tuple(output.shape) if is_shaped else getattr(output, "dtype", type(output).__name__)
+            what = f"{came} for a latent of shape {tuple(x_t.shape)}"
+            raise UserError(f"{_name_of(denoiser)} returned {what}; a denoiser returns floats of the shape that it is given")
         time = cond.frame_times(t) if cond is not None and denoiser.inputs.noise_level == "time" else t
         return objective.x0(output, x_t, time, schedule)
 
     return predict
+
+
+def _name_of(denoiser: Denoiser) -> str:
+    return type(getattr(denoiser, "denoiser", denoiser)).__name__  # of the network that a wrapper, such as autocast, calls
 
 
 def guided(predict: Predictor, cond: Condition | None, uncond: Condition | None = None, *, scale: float) -> Denoise:

@@ -26,11 +26,11 @@ from lvdm.jobs.load import load
 from lvdm.jobs.lock import only_alike
 from lvdm.jobs.model_info import load_codec_weights, require_codec_weights
 from lvdm.jobs.settings import Config, Overrides, read_settings
-from lvdm.models.codec import Codec, video_shape
+from lvdm.models.codec import Codec
 from lvdm.processes import Process, as_device
 from lvdm.rules import FLAG, PATH, Rule, integer, one_of, require
 from lvdm.sampling.pipeline import VideoModel
-from lvdm.types import TextEncoder, UserError
+from lvdm.types import TextEncoder, UserError, video_shape
 
 logger = logging.getLogger(__name__)
 

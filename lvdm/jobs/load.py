@@ -63,7 +63,7 @@ def _build(info: ModelInfo, file: _File, device: torch.device, dtype: torch.dtyp
         schedule=file.build(info.schedule, "schedule"),
         objective=file.build(info.objective, "objective"),
         settings=settings,
-        trained=file.trained(info),
+        trained=file.trained(info, denoiser.inputs.num_labels),
         text_encoder=None if info.text_encoder is None else file.text_encoder(info).to(device),
         loaded=Loaded(file.path, codec, denoiser),
     )
@@ -139,10 +139,14 @@ class _File:
         with self._named("{} describes its sampling wrongly"):
             return SamplingSettings.read(info.sampling)
 
-    def trained(self, info: ModelInfo) -> Trained | None:
+    def trained(self, info: ModelInfo, classes: int) -> Trained | None:
         """Return what the model was trained to do; files of earlier versions do not say."""
+        if info.trained is None:
+            return None
         with self._named("{} describes its training wrongly"):
-            return None if info.trained is None else Trained.read(info.trained)
+            trained = Trained.read(info.trained)
+            trained.check_labels(classes)
+            return trained
 
     def codec(self, info: ModelInfo) -> Codec:
         """The autoencoder with its scale."""

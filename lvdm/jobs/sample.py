@@ -24,11 +24,10 @@ from lvdm.jobs.sampled_files import (
     folder_name,
     seen_settings,
 )
-from lvdm.models.codec import video_shape
 from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.output import Output, OutputFiles, open_output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
-from lvdm.types import UserError
+from lvdm.types import UserError, video_shape
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,9 @@ class Samples:
         videos: uint8 (n, t, h, w, 3); empty if they were written to files.
         numbers: of the sampled videos; a resumed folder had the others.
         paths: the written files, all in `folder`.
+        guidance: weight w that was used, 0 without a class or text to guide by.
+        label: as requested; labels: the class of each sampled video, None without classes.
+        fps: of the files, or of the model if none were written.
     """
 
     videos: np.ndarray
@@ -51,6 +53,11 @@ class Samples:
     eta: float
     steps: int
     seconds: float
+    guidance: float
+    label: int | None
+    labels: list[int] | None
+    prompts: list[str]
+    fps: float | None
 
 
 def sample(
@@ -101,6 +108,7 @@ def sample(
         decides = seen_settings({"model": model}, how, out, **shown) if out.resume else {}
         files = open_output(out, numbers, name=folder_name(loaded), seed=seed, frames=frames, fps=settings.fps, settings=decides)
         numbers = files.missing
+    shows = loaded.content(numbers, seed=seed, label=label, context=None, guidance=guidance)
     start, options = time.perf_counter(), {"seed": seed, "label": label, **how.of_any()}
     made = _sampled(loaded, numbers, num, context, batch_size, options, on_progress)
     kept = _kept(made, loaded, files, is_empty=not numbers)
@@ -111,6 +119,11 @@ def sample(
         "sampler": solver.sampler.name,
         "eta": solver.eta,
         "steps": len(solver.grid),
+        "guidance": loaded.guidance_or_own(guidance) if prompts or shows.guides else 0.0,
+        "label": label,
+        "labels": None if shows.label is None else shows.label.tolist(),
+        "prompts": list(prompts),
+        "fps": settings.fps if files is None else files.fps,
     }
     return Samples(kept, list(numbers), paths, folder, **done, seconds=time.perf_counter() - start)
 

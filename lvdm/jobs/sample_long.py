@@ -28,7 +28,7 @@ from lvdm.jobs.sampled_files import (
 )
 from lvdm.rules import PATH, integer, optional, require
 from lvdm.sampling import long_pipeline
-from lvdm.sampling.long_pipeline import LongVideo, Video, prepare_long_video
+from lvdm.sampling.long_pipeline import LongVideo, Video, latents_covering, prepare_long_video
 from lvdm.sampling.long_video import OnLatents
 from lvdm.sampling.options import LongKeywords, LongOptions
 from lvdm.sampling.output import Output, OutputFiles, open_output
@@ -56,6 +56,9 @@ class LongSamples:
     seed: int
     plan: dict[str, object]
     seconds: float
+    label: int | None
+    prompt: str | None
+    fps: float
 
 
 @overload
@@ -168,8 +171,10 @@ def _read_start(start: Video | str | Path | None, count: int | None, model: Vide
             raise UserError("start_frames has no effect without start; give both or neither")
         return None
     if isinstance(start, str | Path):
-        size = [side * model.codec.spatial_factor for side in model.trained_settings().latent_shape[2:]]
-        return read_video(start, frames=count, at_most=frames, size=size)
+        settings, codec = model.trained_settings(), model.codec
+        size = [side * codec.spatial_factor for side in settings.latent_shape[2:]]
+        most = codec.frames_of(latents_covering(frames, codec))  # too many for any more to be sampled, which the plan refuses
+        return read_video(start, frames=count, at_most=most, size=size)
     if not isinstance(start, np.ndarray | torch.Tensor):
         raise UserError(f"start is {start!r:.99}, expected uint8 frames (t, h, w, 3) or a file")
     if count is not None and count > len(start):
@@ -197,7 +202,8 @@ def _write(
         made.write(files, batch, on_latents=report)
     files.close()
     seconds = time.perf_counter() - began
-    return LongSamples(list(files.missing), files.paths, files.folder, frames, files.seed, made.describe(), seconds)
+    asked: dict[str, Any] = {"label": made.options.label, "prompt": made.options.prompt, "fps": files.fps}
+    return LongSamples(list(files.missing), files.paths, files.folder, frames, files.seed, made.describe(), seconds, **asked)
 
 
 def _is_same(a: Model, b: Model) -> bool:

@@ -23,6 +23,7 @@ from lvdm.types import UserError
 
 Model = VideoModel | str | Path
 OnProgress = Callable[[float, float], None]  # (done, total)
+PLAIN = (bool, int, float, str, tuple, list, dict, type(None))  # settings of a part that identify it by what they print
 NOT_SEEN = {"gap_batch"}  # options that change no video
 
 
@@ -54,6 +55,9 @@ def check_numbers(num: int, seed: int, batch_size: int | None, videos: Sequence[
         raise UserError(f"videos is {videos!r:.99}, expected a list of numbers of videos")
     for number, video in enumerate(videos or ()):
         require(VIDEO_NUMBER, **{f"videos[{number}]": video})
+    if videos is not None and len(set(videos)) < len(videos):
+        twice = next(video for number, video in enumerate(videos) if video in videos[:number])
+        raise UserError(f"videos has {twice} twice, and a video of a seed is the same each time; name each number once")
 
 
 def batches(videos: Sequence[int], size: int) -> Iterator[range]:
@@ -84,11 +88,30 @@ def seen_settings(models: Mapping[str, Model | None], options: SampleOptions, ou
 
 
 def content_of(model: Model) -> str:
-    """Return what identifies a model: the content of its file, or of the networks and settings in memory."""
+    """Return what identifies a model: the content of its file, or of the parts and settings in memory."""
     if not isinstance(model, VideoModel):
         return content_hash(model)
-    tensors: dict[str, Tensor] = dict(model.denoiser.state_dict()) if isinstance(model.denoiser, nn.Module) else {}
-    description = {"codec": model.codec.fingerprint(), "settings": str(model.settings), "config": str(dict(model.description))}
+    if not isinstance(model.denoiser, nn.Module):
+        raise UserError(
+            f"the denoiser of {model.name} is a {type(model.denoiser).__name__}, whose content cannot be compared when sampling "
+            "is resumed; make it an nn.Module, or sample without resume"
+        )
+    codec, text, schedule = model.codec, model.text_encoder, model.schedule
+    description: dict[str, Any] = {
+        **{"codec": codec.fingerprint(), "decode_window": getattr(codec, "decode_window", None)},
+        **{"settings": str(model.settings), "trained": str(model.trained), "config": str(dict(model.description))},
+        **{"inputs": str(model.denoiser.inputs), "text_encoder": None if text is None else text.fingerprint()},
+    }
+    tensors: dict[str, Tensor] = {}
+    for name in ("denoiser", "schedule", "objective"):
+        part = getattr(model, name)
+        description[name] = f"{type(part).__module__}.{type(part).__qualname__}"
+        values = part.state_dict() if isinstance(part, nn.Module) else vars(part)
+        tensors |= {f"{name}.{key}": value for key, value in values.items() if isinstance(value, Tensor)}
+        description |= {f"{name}.{key}": repr(value) for key, value in values.items() if isinstance(value, PLAIN)}
+    if schedule is not None:
+        times = torch.arange(schedule.num_steps, device="cpu")
+        tensors |= {"alpha": schedule.alpha(times), "sigma": schedule.sigma(times)}
     return with_hashes(description, tensors)[HASH]
 
 

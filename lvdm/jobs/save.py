@@ -15,7 +15,7 @@ from lvdm.config import check_node, instantiate
 from lvdm.jobs.load import KINDS, RecordedText
 from lvdm.jobs.model_info import model_tensors
 from lvdm.models.codec import Codec
-from lvdm.rules import integer, require
+from lvdm.rules import MAPPING, PATH, integer, optional, require
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -44,6 +44,10 @@ def save(
         step: of training; None keeps that of the file from which the model was loaded.
         allow: your packages that the nodes name classes of.
     """
+    if not isinstance(model, VideoModel):
+        raise UserError(f"model is {model!r:.99}, expected a loaded model")
+    require(PATH, path=path)
+    require(optional(MAPPING), nodes=nodes)
     if Path(path).exists() and not overwrite:
         raise UserError(f"{path} exists and is kept; choose another name, or give overwrite=True")
     codec, description = model.codec, dict(model.description)

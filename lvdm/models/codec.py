@@ -27,7 +27,7 @@ from lvdm.models.autoencoders.posterior import check_video_shape
 from lvdm.models.decode_windows import Window, cut_windows
 from lvdm.planes import Planes
 from lvdm.rules import integer, require
-from lvdm.types import UserError, VideoAutoencoder, VideoCodec, check_autoencoder
+from lvdm.types import UserError, VideoAutoencoder, check_autoencoder, check_decoded, video_shape
 
 logger = logging.getLogger(__name__)
 
@@ -154,7 +154,8 @@ class Codec(nn.Module):
         """Normalised latent -> video, whole; not clamped to [-1, 1]."""
         z = _at_least_float32(latent) / self.scale - self.shift
         with self._computing(latent.device):
-            return self.autoencoder.decode(z.to(self.dtype)).to(self.dtype)
+            video = self.autoencoder.decode(z.to(self.dtype))
+        return check_decoded(video, (len(z), 3, *video_shape(self, z.shape[1:])), self.autoencoder).to(self.dtype)
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decode chunks of latents (b, c, n, h, w), n free, in windows. Memory does not grow with the length of the video.
@@ -238,13 +239,6 @@ def _as_floats(video: Tensor | np.ndarray, device: torch.device) -> Tensor:
     raise UserError(
         f"a codec encodes floats in [-1, 1] (b, 3, t, h, w), or uint8 frames (t, h, w, 3) or (b, t, h, w, 3), not {came}"
     )
-
-
-def video_shape(codec: VideoCodec, latent_shape: Sequence[int]) -> tuple[int, int, int]:
-    """Return frames, height and width of the video that a latent (c, n, h, w), or planes (c, l), decodes to."""
-    planes = getattr(codec, "planes", None)
-    _, latents, height, width = latent_shape if planes is None else (0, 1, planes.height, planes.width)
-    return codec.frames_of(latents), height * codec.spatial_factor, width * codec.spatial_factor
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lvdm.rules import Rule, integer, require
 from lvdm.sampling.trained import Trained, warn_once
 from lvdm.seeding import numpy_generator
 from lvdm.types import ABSENT, Condition, UserError
 
+LABEL = Rule("a class, which is an integer", integer(-(2**63), 2**63 - 1).holds)
 LABELS = 3  # the stage of the stream that draws classes; windows have 0 to 2
 
 
@@ -63,7 +66,7 @@ def choose_labels(
     likely as any other, by seed and video.
     """
     if label is not None:
-        return _checked(torch.as_tensor(label).reshape(-1).tolist(), len(videos), classes, trained, name)
+        return _checked(_as_list(label), len(videos), classes, trained, name)
     if not classes:
         return None
     if trained is None or not trained.labels:
@@ -77,13 +80,22 @@ def choose_labels(
     return [trained.labels[int(numpy_generator(seed, (video, LABELS)).integers(count))] for video in videos]
 
 
+def _as_list(label: int | Sequence[int] | Tensor) -> list[int]:
+    values = label.reshape(-1).tolist() if isinstance(label, Tensor | np.ndarray) else label
+    labels = list(values) if isinstance(values, Sequence) and not isinstance(values, str | bytes) else [values]
+    for each in labels:
+        require(LABEL, label=each)
+    return [int(each) for each in labels]
+
+
 def _checked(labels: list[int], num: int, classes: int, trained: Trained | None, name: str) -> list[int]:
     if len(labels) not in (1, num):
         raise UserError(f"{len(labels)} labels came for {num} videos; give one, or one for each")
-    wrong = next((each for each in labels if not (isinstance(each, int) and 0 <= each < classes)), None)
+    wrong = next((each for each in labels if not 0 <= each < classes), None)
+    if wrong is not None and not classes:
+        raise UserError(f"the label is {wrong}, and {name} knows no classes; leave label out")
     if wrong is not None:
-        known = f"classes 0 to {classes - 1}" if classes else "no classes"
-        raise UserError(f"the label is {wrong}, and {name} knows {known}; give one of these, or none")
+        raise UserError(f"the label is {wrong}, and {name} knows classes 0 to {classes - 1}; give one, or leave label out")
     if trained is not None and trained.labels is not None:
         unseen = next((each for each in labels if each not in trained.labels), None)
         if unseen is not None:

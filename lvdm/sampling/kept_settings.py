@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def compare_settings(folder: Path, seed: int, settings: Mapping[str, str]) -> No
         changed = [f"{name} ({then.get(name)} then, {settings.get(name)} now)" for name in differing]
         if changed:
             raise UserError(f"{kept} was started with other settings: {', '.join(changed)}; give those, or another folder")
-    elif folder.is_dir() and any(folder.glob(f"seed{seed}-0*")):
+    elif folder.is_dir() and any(re.match(rf"seed{seed}-\d{{5}}", path.name) for path in folder.iterdir()):
         raise UserError(f"{folder} has videos of seed {seed} that were made without resume; give another folder")
 
 
@@ -42,7 +43,7 @@ def keep_settings(folder: Path, seed: int, settings: Mapping[str, str]) -> None:
 def _read(path: Path) -> dict[str, str]:
     try:
         found = json.loads(path.read_text())
-    except ValueError as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise UserError(f"{path} is damaged ({error}); remove it and the videos next to it, or give another folder") from error
     if not isinstance(found, dict):
         raise UserError(f"{path} holds no settings; remove it and the videos next to it, or give another folder")

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lvdm.rules import integer, require
 from lvdm.sampling.content import Content
+from lvdm.sampling.decoding import decode_stream
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import LongKeywords, LongOptions, SamplingSettings
@@ -70,7 +71,8 @@ class LongVideo:
     def videos(self, seed: int, videos: Sequence[int], *, on_latents: OnLatents | None = None) -> Iterator[Tensor]:
         """Yield the same as floats (v, 3, t, h, w), about in [-1, 1]."""
         first, end = self.lead_in, self.plan.frames  # counted from where the next chunk begins
-        for chunk in self.predict.codec.decode_stream(self.latents(seed, videos, on_latents=on_latents)):
+        model, latents = self.predict, self.latents(seed, videos, on_latents=on_latents)
+        for chunk in decode_stream(model.codec, latents, model.trained_settings().latent_shape, model.name):
             if first < chunk.shape[2]:
                 yield chunk[:, :, first:end]
             first, end = max(0, first - chunk.shape[2]), max(0, end - chunk.shape[2])
@@ -204,7 +206,10 @@ def _encode_start(model: VideoModel, start: Video | None) -> Tensor:
     size = (h * model.codec.spatial_factor, w * model.codec.spatial_factor)
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1:] != (*size, 3):
         came = f"{frames.dtype} of shape {tuple(frames.shape)}"
-        raise UserError(f"the start is {came}; this model continues uint8 (frames, {size[0]}, {size[1]}, 3)")
+        raise UserError(
+            f"the start is {came}; this model continues uint8 (frames, {size[0]}, {size[1]}, 3); "
+            f"read it by lvdm.read_video(path, size={size}), or give its path"
+        )
     n = model.codec.latents_of(len(frames))
     if n == 0:
         least = model.codec.frames_of(1)

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from lvdm.batching import Batches
+from lvdm.batching import Batches, taking_back
 from lvdm.diffusion.guidance import guided
 from lvdm.diffusion.masks import write_frames
 from lvdm.diffusion.process import q_sample
@@ -198,20 +197,18 @@ class _Maker:
         sampler = self.keys if stage == "key" else self.gaps
         assert sampler is not None, "a plan with gaps needs an infill model"
         windows = [window for _, window in numbered]
-        frames, on_step = self.line.gather(windows), self._report(windows, len(sampler.solver.grid))
+        frames, share = self.line.gather(windows), self._share(windows, len(sampler.solver.grid))
 
         def sample(rows: slice) -> Tensor:
             noise = VideoNoise.join([self.noise_for(stage, index) for index, _ in numbered], rows)
-            return sampler(frames[rows], windows[0].given, noise, None if on_step is None else partial(on_step, len(noise)))
+            with taking_back(self.on_latents or (lambda share: None)) as report:
+                return sampler(frames[rows], windows[0].given, noise, lambda step: report(share * len(noise)))
 
         made = [*self.batches[stage].over(len(frames), sample)]
         self.line.keep(windows, torch.cat(made))
         self.gaps_done += len(windows) if stage == "gap" else 0
 
-    def _report(self, windows: Sequence[Window], steps: int) -> Callable[[int, int], None] | None:
-        """Return what is called after a step, with the rows of the batch and the steps done."""
-        if (on_latents := self.on_latents) is None:
-            return None
+    def _share(self, windows: Sequence[Window], steps: int) -> float:
+        """Return the latents, in fractions, that one step of one row stands for."""
         new = sum(window.positions[slot] < self.plan.latents for window in windows for slot in window.new)
-        share = new / len(windows) / steps
-        return lambda rows, step: on_latents(share * rows)
+        return new / len(windows) / steps

@@ -142,6 +142,7 @@ class LongOptions(SampleOptions):
         super().__post_init__()
         require(integer(1, 10**9), frames=self.frames)
         require(GAP_BATCH, gap_batch=self.gap_batch)
+        require(optional(TEXT), prompt=self.prompt)
 
     def check(self, *, has_infill: bool, has_start: bool) -> None:
         """Refuse options that have no effect without an infill model or with a start."""

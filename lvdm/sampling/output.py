@@ -16,6 +16,7 @@ import numpy as np
 from lvdm.processes import Process
 from lvdm.rules import FLAG, PATH, Rule, number, optional, require
 from lvdm.sampling.kept_settings import compare_settings, keep_settings
+from lvdm.sampling.temporaries import remove_temporaries
 from lvdm.sampling.writers import FORMATS, ContactSheet, VideoFiles, open_writers, paths_for
 from lvdm.types import UserError
 
@@ -35,7 +36,7 @@ class Output:
     Args:
         folder: where the files lie; None is samples/NAME of the model, with a number if such files exist there.
         formats: any of mp4, gif, npz and frames (a folder of PNG files).
-        fps: frames per second at which the files are shown; None is that of training.
+        fps: frames per second at which the files are shown; None is `sampling.fps` of the model, or 8.
         quality: of mp4, 1 to 10; None is 8.
         overwrite: replace files that exist.
         contact_sheet: write one PNG with frames of all videos too, one row a video.
@@ -145,6 +146,8 @@ def open_output(
             keep_settings(files.folder, seed, settings)
         written = {video: [path.exists() for path in files.files_of(video).values()] for video in videos}
         files.missing = [video for video in videos if not all(written[video])]
+        for path in (path for video in files.missing for path in files.files_of(video).values()):
+            remove_temporaries(path)
         files.incomplete = {video for video in files.missing if any(written[video])}  # one format of two
     return files
 

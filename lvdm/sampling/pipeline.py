@@ -15,15 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lvdm.batching import Batches, fitting
+from lvdm.batching import Batches, fitting, taking_back
 from lvdm.diffusion.guidance import guided, predict_x0
 from lvdm.diffusion.objectives import Objective
 from lvdm.diffusion.schedules import NoiseSchedule
 from lvdm.rules import integer, optional, require
 from lvdm.sampling.content import Content, check_texts, choose_labels, has_null_class
+from lvdm.sampling.decoding import decode_each
 from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import SampleOptions, SamplingSettings
-from lvdm.sampling.samplers import SAMPLERS, OnStep
+from lvdm.sampling.samplers import SAMPLERS
 from lvdm.sampling.solver import Solver, make_solver
 from lvdm.sampling.trained import Trained, check_rate, short_stride, warn_once
 from lvdm.types import (
@@ -34,6 +35,7 @@ from lvdm.types import (
     TextEncoder,
     UserError,
     VideoCodec,
+    check_codec,
     check_denoiser,
     check_inputs,
 )
@@ -100,7 +102,7 @@ class VideoModel:
     def sample(self, num: int = 1, **options: Any) -> np.ndarray:
         """Return short videos, uint8 (n, t, h, w, 3); the options are those of `sample_latents`."""
         latents = check_finite(self.sample_latents(num, **options), self.name)
-        return np.concatenate([to_uint8(self.codec.decode(latent)) for latent in latents.split(1)])
+        return np.concatenate([to_uint8(video) for video in decode_each(self.codec, latents, self.name)])
 
     @torch.no_grad()
     def sample_latents(
@@ -139,7 +141,7 @@ class VideoModel:
             why = "without a label or text there is nothing to guide by"
             why = why if content.label is None else f"{self.name} has no null class, because its label_dropout was 0"
             raise UserError(f"guidance is {guidance}, but {why}; leave it out")
-        cond, scale = self._condition(num, content), self._guidance(guidance) if content.guides else 0.0
+        cond, scale = self._condition(num, content), self.guidance_or_own(guidance) if content.guides else 0.0
         uncond = content.left_out(cond) if scale else None
         require(optional(integer(1)), batch_size=batch_size)
         size = batch_size or auto_batch(int(np.prod(shape)) * (1 if scale == 0 else 2), self.device)
@@ -148,7 +150,8 @@ class VideoModel:
             streams = VideoNoise(seed, range(first + rows.start, first + rows.stop), stage=(SHORT,))
             x = (streams((len(streams), *shape)) if noise is None else noise[rows].float()).to(self.device)
             denoise = guided(self.predictor(), _rows(cond, rows), None if uncond is None else _rows(uncond, rows), scale=scale)
-            return solver(denoise, x, noise=streams, on_step=_report(on_progress, len(streams) / len(solver.grid)))
+            with taking_back(on_progress or _ignore) as report:
+                return solver(denoise, x, noise=streams, on_step=lambda step: report(len(streams) / len(solver.grid)))
 
         return torch.cat([*self.batches.over(num, sample, size)])
 
@@ -177,6 +180,7 @@ class VideoModel:
             raise UserError(
                 f"{self.name} is an autoencoder alone: it encodes videos but cannot sample any; give a diffusion model"
             )
+        check_codec(self.codec, self.name)
         if self.schedule is None or self.objective is None:
             raise UserError(f"{self.name} has a denoiser, but no schedule or no objective; give the VideoModel both")
         check_denoiser(self.denoiser)
@@ -201,7 +205,7 @@ class VideoModel:
         if context is not None:
             check_inputs(["context"], inputs, network=self.name)
             context = check_texts(len(videos), context).to(self.device)
-            empty = self._empty_prompt() if self._guidance(guidance) else None
+            empty = self._empty_prompt() if self.guidance_or_own(guidance) else None
         return Content(
             label=None if labels is None else torch.tensor(labels, device=self.device),
             context=context,
@@ -250,7 +254,7 @@ class VideoModel:
             raise UserError(f"the noise has shape {tuple(noise.shape)}, {num} videos of this model need {(num, *shape)}")
         return shape
 
-    def _guidance(self, guidance: float | None) -> float:
+    def guidance_or_own(self, guidance: float | None) -> float:
         return self.trained_settings().guidance if guidance is None else guidance
 
 
@@ -268,7 +272,8 @@ class _Autocast:
 
     def __call__(self, x: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         with torch.autocast(self.device.type, self.dtype):
-            return self.denoiser(x, t, cond).float()
+            output = self.denoiser(x, t, cond)
+        return output.float() if isinstance(output, Tensor) and output.is_floating_point() else output  # which is refused
 
 
 def auto_batch(elements: int, device: torch.device) -> int:
@@ -301,8 +306,8 @@ def to_uint8(video: Tensor) -> np.ndarray:
     return levels.permute(0, 2, 3, 4, 1).contiguous().cpu().numpy()
 
 
-def _report(on_progress: OnProgress | None, share: float) -> OnStep | None:
-    return None if on_progress is None else lambda step: on_progress(share)
+def _ignore(share: float) -> None:
+    """Report nothing."""
 
 
 def _rows(cond: Condition, rows: slice) -> Condition:

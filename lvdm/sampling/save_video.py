@@ -40,7 +40,6 @@ def save_video(
         raise UserError(f"{path} ends in {path.suffix}; write .mp4, .gif or .npz, or no suffix for a folder of PNG files")
     if path.exists() and not overwrite:  # before frames are sampled
         raise UserError(f"{path} exists and is kept; choose another name, or give overwrite=True")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with open_writers({kind: path}, fps=fps, quality=quality, overwrite=overwrite) as files:
         for chunk in _chunks(frames):
             files.write(chunk)

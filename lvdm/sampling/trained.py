@@ -56,6 +56,8 @@ class Trained:
     def __post_init__(self) -> None:
         require(MAPPING, tasks=self.tasks)
         require(optional(listed(number(0), 2, 2)), fps=self.fps)
+        if self.fps is not None and self.fps[0] > self.fps[1]:
+            raise UserError(f"fps is {list(self.fps)}, expected the lowest and then the highest")
         require(optional(integer(1)), max_level=self.max_level)
         require(optional(listed(integer(0), 0, MOST_LABELS)), labels=self.labels)
         require(number(0, 1), label_dropout=self.label_dropout, empty_caption=self.empty_caption)
@@ -68,6 +70,11 @@ class Trained:
         tasks = {name: TrainedTask(task.get("stride"), task.get("given")) for name, task in tasks.items()}
         known = {"fps", "max_level", "labels", "label_dropout", "empty_caption"} & stored.keys()
         return Trained(tasks, **{name: stored[name] for name in known})
+
+    def check_labels(self, classes: int) -> None:
+        """Refuse classes that the network does not have."""
+        if self.labels and max(self.labels) >= classes:
+            raise UserError(f"labels has {max(self.labels)}, and the network knows {classes} classes; the file is damaged")
 
     @property
     def strides(self) -> list[int]:
@@ -134,7 +141,10 @@ def check_rate(trained: Trained | None, name: str, fps: float | None) -> None:
         return
     low, high = trained.fps
     if not 0.99 * low <= fps <= 1.01 * high:
-        warn_once(f"{name} was trained on videos of {low:g} to {high:g} frames per second, and it is sampled at {fps:g}")
+        warn_once(
+            f"{name} was trained on videos of {low:g} to {high:g} frames per second, and it is sampled at {fps:g}; "
+            "sampling.fps of the config of training says that, and in Python settings.fps of the model"
+        )
 
 
 @lru_cache(maxsize=256)

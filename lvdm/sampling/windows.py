@@ -152,7 +152,7 @@ def plan(
     if start_latents >= latents:
         raise UserError(
             f"the start already has {start_latents} of the {latents} latents of the {frames} requested frames; "
-            "request more frames or give a shorter start"
+            "request more frames, or continue fewer of the start (start_frames)"
         )
     return Plan(frames, latents, window, overlap, key_stride, gap_window, start_latents)
 

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from lvdm.files import why_not_written
+from lvdm.sampling.temporaries import remove, temporary_name
 from lvdm.types import UserError
 
 Frames = np.ndarray  # uint8 (k, h, w, 3)
@@ -44,10 +45,10 @@ class _Writer:
     def __init__(self, path: str | Path, *, overwrite: bool) -> None:
         self.path, self.overwrite = Path(path), overwrite
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.temporary = _temporary_name(self.path)
+        self.temporary = temporary_name(self.path)
 
     def discard(self) -> None:
-        _remove(self.temporary)
+        remove(self.temporary)
 
     def _publish(self) -> None:
         _publish(self.temporary, self.path, overwrite=self.overwrite)
@@ -172,7 +173,7 @@ class NpzWriter(_Writer):
     def discard(self) -> None:
         with contextlib.suppress(OSError):  # the last bytes may not fit either
             self._file.close()
-        _remove(self._raw)
+        remove(self._raw)
         super().discard()
 
 
@@ -181,7 +182,7 @@ class PngWriter(_Writer):
 
     def __init__(self, path: str | Path, *, overwrite: bool = False) -> None:
         super().__init__(path, overwrite=overwrite)
-        _remove(self.temporary)
+        remove(self.temporary)
         self.temporary.mkdir()
         self._count = 0
 
@@ -220,13 +221,13 @@ class ContactSheet:
                 top, left = i * (height + gap), j * (width + gap)
                 sheet[top : top + height, left : left + width] = frame
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = _temporary_name(self.path)
+        temporary = temporary_name(self.path)
         try:
             with _named(self.path):
                 Image.fromarray(sheet).save(temporary, format="png")
             _publish(temporary, self.path, overwrite=self.overwrite)
         finally:
-            _remove(temporary)
+            remove(temporary)
 
 
 class VideoFiles:
@@ -281,7 +282,14 @@ def open_writers(
         "npz": lambda path: NpzWriter(path, overwrite=overwrite),
         "frames": lambda path: PngWriter(path, overwrite=overwrite),
     }
-    return VideoFiles([make[format_](path) for format_, path in paths.items()], on_frames)
+    with contextlib.ExitStack() as stack:  # of those that were opened before one that could not be
+        writers: list[VideoWriter] = []
+        for format_, path in paths.items():
+            with _named(path):
+                writers.append(make[format_](path))
+            stack.callback(writers[-1].discard)
+        stack.pop_all()
+    return VideoFiles(writers, on_frames)
 
 
 @contextlib.contextmanager
@@ -297,10 +305,6 @@ def _check(frames: Frames) -> None:
     assert frames.dtype == np.uint8 and frames.ndim == 4 and frames.shape[3] == 3, f"uint8 (k, h, w, 3), not {frames.shape}"
 
 
-def _temporary_name(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}")
-
-
 def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     """Rename; refuse to replace what exists unless allowed, and a folder with other files than frames in any case."""
     is_foreign = path.is_dir() and any(each.suffix != ".png" or each.is_dir() for each in path.iterdir())
@@ -309,10 +313,3 @@ def _publish(temporary: Path, path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     os.replace(temporary, path)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_sample_commands import write_model
 
 from lvdm.cli import start
 
@@ -44,6 +45,23 @@ def test_an_interrupt_during_imports_is_no_traceback(command: str) -> None:
         _, said = run.communicate(timeout=60)
         assert run.returncode in (130, 0), said  # 0 if it was quicker this time
         assert said in ("interrupted\n", ""), said
+
+
+@pytest.mark.parametrize(("number", "status", "said"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+def test_a_signal_while_videos_are_written_leaves_no_temporary_file(number: int, status: int, said: str, tmp_path: Path) -> None:
+    model, out = write_model(tmp_path / "model.safetensors"), tmp_path / "out"
+    options = ["--frames", "1000000", "--steps", "1", "--format", "npz,frames,mp4", "--out", str(out), "--device", "cpu"]
+    run = begin("sample_long", "--predict", str(model), *options)
+    for _ in range(600):
+        if any(out.glob(".seed0-00000.*")):
+            break
+        time.sleep(0.1)
+    time.sleep(0.3)
+    assert len(list(out.iterdir())) >= 3
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == status and errors.endswith(f"{said}\n") and "Traceback" not in errors
+    assert not list(out.iterdir())
 
 
 EXITING = """

@@ -168,6 +168,9 @@ def test_sample_short_writes_what_python_gives(joint: Path, at: Path) -> None:
     assert Image.open(at / "out" / "seed4-contact-sheet.png").size == (10 * 18 - 2, 3 * 18 - 2)
     report = json.loads((at / "report.json").read_text())
     assert report["steps"] == 2 and report["sampler"] == "dpmpp" and len(report["videos"]) == 13
+    assert {name: report[name] for name in ("guidance", "label", "labels", "prompts", "fps")} == {
+        **{"guidance": 0, "label": None, "labels": None, "prompts": [], "fps": 10}
+    }
 
 
 @pytest.mark.parametrize("gap_batch", ["auto", "2"])
@@ -179,7 +182,9 @@ def test_sample_long_writes_what_python_gives(joint: Path, at: Path, gap_batch: 
     for i in range(2):
         expected = np.stack(list(lvdm.sample_long(model, model, frames=70, video=i)))
         assert np.abs(video(at / "out" / f"seed0-{i:05d}.npz").astype(int) - expected).max() <= 1
-    plan = json.loads((at / "report.json").read_text())["plan"]
+    report = json.loads((at / "report.json").read_text())
+    assert (report["label"], report["prompt"], report["fps"]) == (None, None, 10)
+    plan = report["plan"]
     assert plan["latents"] == 18 and plan["key_windows"] == 2 and plan["gap_windows"] == 5
 
 
@@ -259,7 +264,7 @@ ERRORS: dict[str, tuple[str, Broken]] = {
     "size": ("do not fit", lambda joint, at: [str(_of_another_size(at))]),
     "option": ("does not fit this version of lvdm", lambda joint, at: [str(_with_unknown_option(at))]),
     "prompt": ("no text encoder", lambda joint, at: [str(joint), "--prompt", "a cat"]),
-    "label": ("knows no classes", lambda joint, at: [str(joint), "--label", "1"]),
+    "label": ("knows no classes; leave label out", lambda joint, at: [str(joint), "--label", "1"]),
     "eta": ("dpmpp has no eta", lambda joint, at: [str(joint), "--eta", "0.5"]),
     "guidance": ("nothing to guide by", lambda joint, at: [str(joint), "--guidance", "1"]),
     "format": ("'avi'", lambda joint, at: [str(joint), "--format", "avi"]),

@@ -137,7 +137,7 @@ def test_a_sampler_that_a_package_adds_is_a_models_own(monkeypatch: pytest.Monke
 
 
 SHORT = [
-    *(("videos", value) for value in ([-1], [True], [2**32], 3, "12")),
+    *(("videos", value) for value in ([-1], [True], [2**32], 3, "12", [0, 0], [3, 1, 3])),
     *(("prompts", value) for value in (None, "a cat", [3])),
     *(("num", value) for value in (True, "2", 0, 2.5)),
     *(("batch_size", value) for value in (0, -1, "2")),
@@ -157,6 +157,7 @@ LONG = [
         ("start_frames", 2),
         ("num", 2),
         ("videos", [1]),
+        ("videos", [0, 0]),
         ("batch_size", 2),
         ("infill", 3),
         ("steps", "3"),
@@ -206,6 +207,17 @@ def test_the_argument_that_is_wrong_is_named(joint: Path) -> None:
         lvdm.sample_long(joint, stepz=3)
     with pytest.raises(UserError, match="video has no effect with out"):
         lvdm.sample_long(joint, out="folder", video=2)
+
+
+@pytest.mark.parametrize("frames", [20, 22, 30])
+def test_a_start_that_leaves_nothing_to_sample_is_refused_as_an_array_and_as_a_file(frames: int, joint: Path, at: Path) -> None:  # noqa: F811
+    start = np.full((40, 16, 16, 3), 90, np.uint8)
+    lvdm.save_video(start, "start.npz")
+    for given in (start[: frames + 2], "start.npz"):
+        with pytest.raises(UserError, match=r"requested frames; .* continue fewer of the start \(start_frames\)"):
+            lvdm.sample_long(joint, None, frames=frames, start=given)
+    with pytest.raises(UserError, match=r"continues uint8 \(frames, 16, 16, 3\); read it by lvdm.read_video\(path, size="):
+        lvdm.sample_long(joint, None, frames=60, start=np.zeros((8, 32, 32, 3), np.uint8))
 
 
 def types_seen(network: nn.Module) -> set[torch.dtype]:

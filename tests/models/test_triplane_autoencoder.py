@@ -7,9 +7,9 @@ import torch
 from tiny_planes import AE_TABLES, RECORDED_AE, check_golden, filled, recorded, relative_error, tiny_ae, wave
 
 from lvdm.models.autoencoders import TriplaneAE
-from lvdm.models.codec import Codec, video_shape
+from lvdm.models.codec import Codec
 from lvdm.planes import Planes, pack
-from lvdm.types import UserError
+from lvdm.types import UserError, video_shape
 
 
 @torch.no_grad()

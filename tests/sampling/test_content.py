@@ -106,6 +106,11 @@ def test_given_latents_stay_in_the_pass_without_class() -> None:
         (DROPPED, {"label": 1}, "the label is 1, and the model saw no video of this class"),
         (None, {"label": 4}, "the label is 4, and the model knows classes 0 to 3"),
         (None, {"label": [-1, 2]}, "the label is -1, and the model knows classes 0 to 3"),
+        (None, {"label": "x"}, "label is 'x', expected a class, which is an integer"),
+        (None, {"label": True}, "label is True, expected a class"),
+        (None, {"label": 1.0}, "label is 1.0, expected a class"),
+        (None, {"label": 10**30}, "label is 1000.*, expected a class"),
+        (None, {"label": [0, [1]]}, "expected a class"),
         (None, {"label": [0, 1, 2]}, "3 labels came for 2 videos"),
     ],
 )

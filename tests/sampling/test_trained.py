@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from test_long_video import WINDOW, tiny_model
+from tiny_models import describe, tensors_of, write_text
 from torch import Tensor
 
 from lvdm.diffusion.masks import BothEnds, EveryKth, FirstFrames, Mixture, NoMask
+from lvdm.jobs.load import load
 from lvdm.jobs.trained import trained_task
 from lvdm.sampling.long_pipeline import LongOptions, prepare_long_video
 from lvdm.sampling.pipeline import VideoModel
@@ -124,10 +127,24 @@ def test_what_cannot_work_is_refused(without: str, options: dict[str, Any], word
         prepare(joint(replace(JOINT, tasks=tasks)), **options)
 
 
+@pytest.mark.parametrize(("record", "words"), [
+    ({"fps": [9, 1]}, "fps is .9, 1., expected the lowest and then the highest"),
+    ({"labels": [0, 7]}, "labels has 7, and the network knows 5 classes"),
+])  # fmt: skip
+def test_a_damaged_record_is_refused_when_it_is_read(record: dict[str, Any], words: str, tmp_path: Path) -> None:
+    described = describe("diffusion")
+    described["denoiser"]["params"]["num_labels"] = 5
+    tensors = tensors_of(described)
+    good = {"tasks": {}, "fps": [1, 9], "labels": [0, 4]}
+    assert load(write_text(tmp_path / "a", json.dumps({**described, "trained": good}), tensors)).trained == Trained(**good)
+    with pytest.raises(UserError, match=f"describes its training wrongly: {words}"):
+        load(write_text(tmp_path / "b", json.dumps({**described, "trained": {**good, **record}}), tensors))
+
+
 def test_levels_and_rates_outside_training_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     prepare(joint(replace(JOINT, max_level=100, fps=(20.0, 30.0))))  # its levels are 100, its fps 8
     assert "at levels below 100, and this is 100" in caplog.text
-    assert "trained on videos of 20 to 30 frames per second, and it is sampled at 8" in caplog.text
+    assert "trained on videos of 20 to 30 frames per second, and it is sampled at 8; sampling.fps of the config" in caplog.text
 
 
 # The frame rate ----------------------------------------------------------------------------------------------------------

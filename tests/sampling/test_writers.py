@@ -1,5 +1,7 @@
 """What was written is read back by other programs; nothing is replaced, and nothing half-written remains."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import imageio.v3 as iio
@@ -8,7 +10,9 @@ import pytest
 from PIL import Image
 
 from lvdm.sampling import writers
+from lvdm.sampling.output import Output, open_output
 from lvdm.sampling.save_video import save_video
+from lvdm.sampling.temporaries import temporary_name
 from lvdm.sampling.writers import ContactSheet, GifWriter, Mp4Writer, NpzWriter, PngWriter, open_writers, paths_for
 from lvdm.types import UserError
 
@@ -125,8 +129,8 @@ def test_a_failure_midway_leaves_nothing(tmp_path: Path) -> None:
 def test_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("this system has no /dev/full")
-    monkeypatch.setattr(writers, "_temporary_name", lambda path: Path("/dev/full"))
-    monkeypatch.setattr(writers, "_remove", lambda path: None)
+    monkeypatch.setattr(writers, "temporary_name", lambda path: Path("/dev/full"))
+    monkeypatch.setattr(writers, "remove", lambda path: None)
     paths = {"mp4": tmp_path / "a.mp4"}
     with pytest.raises(UserError, match="ffmpeg could not write .*a.mp4: .*"), open_writers(paths, fps=8) as files:
         for _ in range(30):
@@ -164,3 +168,30 @@ def test_a_folder_with_other_files_than_frames_is_never_replaced(tmp_path: Path)
     with pytest.raises(UserError, match="exists and is kept"):
         save_video(frames, tmp_path / "video", overwrite=True)
     assert (tmp_path / "video" / "mine.txt").read_text() == "kept" and len(list((tmp_path / "video").iterdir())) == 2
+
+
+def test_a_resumed_start_removes_what_dead_processes_left(tmp_path: Path) -> None:
+    """Files of a running process, of another machine and of other videos stay."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    here, one = os.uname().nodename, tmp_path / "seed0-00001.npz"
+    dead = [f".seed0-00001.npz.{here}-{ended.pid}{end}" for end in ("", ".raw")]
+    others = [
+        f".seed0-00001.npz.{here}-{os.getpid()}",
+        f".seed0-00001.npz.elsewhere-{ended.pid}",
+        f".seed0-00002.npz.{here}-1.raw",
+    ]
+    for name in (*dead, *others):
+        (tmp_path / name).touch()
+    open_output(Output(tmp_path, ["npz"], resume=True), [0, 1], name="a", seed=0, frames=8, fps=8, settings={})
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "seed0-settings.json"])
+    assert temporary_name(one) == tmp_path / others[0]
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.mp4", "a"])
+def test_a_folder_that_cannot_be_is_one_sentence(name: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=f"cannot write .*file/{name}.* choose another folder"):
+        save_video(moving_square(), tmp_path / "file" / name)
+    with pytest.raises(UserError, match="path is 'a.x00b.mp4', expected a path"):
+        save_video(moving_square(), "a\0b.mp4")

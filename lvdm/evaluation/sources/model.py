@@ -16,13 +16,12 @@ from lvdm.evaluation.protocols.pixels import prepare, to_levels
 from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import FakeSource, Origin
 from lvdm.evaluation.sources.sampled import check_at_once, group_size, groups
-from lvdm.models.codec import video_shape
 from lvdm.models.features.extractors import Extractor
 from lvdm.processes import gather
 from lvdm.sampling.long_pipeline import LongOptions, LongVideo, prepare_long_video
 from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.pipeline import VideoModel
-from lvdm.types import UserError, clip_span
+from lvdm.types import UserError, clip_span, video_shape
 
 
 @dataclass(frozen=True)
