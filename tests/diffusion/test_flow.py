@@ -94,7 +94,7 @@ def test_training_times_are_shifted_whatever_the_shift_of_sampling():
     plain = times(schedule=RectifiedFlow())
     assert torch.equal(plain, times(schedule=RectifiedFlow(sampling_shift=4.0)))
     shifted = times(schedule=RectifiedFlow(), times=ShiftedTimes(4.0))
-    torch.testing.assert_close(shifted / (1000 - shifted), 4 * plain / (1000 - plain), rtol=1e-5, atol=0)
+    torch.testing.assert_close(shifted / (1000 - shifted), 4 * plain / (1000 - plain), rtol=1e-4, atol=0)
 
 
 def overrides() -> list[str]:

@@ -87,7 +87,7 @@ class FrozenFeatures:
     def __call__(self, clips: Tensor) -> Tensor:
         if clips.ndim != 5 or clips.shape[-1] != 3 or clips.dtype not in (torch.uint8, torch.float32):
             got = f"{str(clips.dtype).removeprefix('torch.')} {tuple(clips.shape)}"
-            raise UserError(f"{self.name} takes clips as uint8 (b, t, h, w, 3), not {got}")
+            raise UserError(f"{self.name} takes clips as uint8 or float32 levels (b, t, h, w, 3), not {got}")
         check_frames(self, clips.shape[1])
         with full_precision(self.device):
             video = clips.to(self.device).permute(0, 4, 1, 2, 3)  # (b, 3, t, h, w)
