@@ -163,7 +163,8 @@ def test_clips_that_do_not_fit_are_refused_in_a_sentence():
     for frames in (15, 17):
         with pytest.raises(UserError, match=f"takes clips of 16 frames, not {frames}"):
             of_c3d(clips(frames=frames))
-    with pytest.raises(
+    said = r"takes clips as uint8 or float32 levels \(b, t, h, w, 3\), not float64 \(2, 16, 20, 28, 3\)"
+    with pytest.raises(UserError, match=said):
         UserError, match=r"takes clips as uint8 or float32 levels \(b, t, h, w, 3\), not float64 \(2, 16, 20, 28, 3\)"
     ):
         of_i3d(clips().double())
