@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lvdm.evaluation.features import ClipPixels, extract
+from lvdm.evaluation.given_latents import Kind, both_ends
 from lvdm.evaluation.measure import Settings, choose_real, facts_of, measure_real, scoring
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over
@@ -36,8 +37,6 @@ from lvdm.sampling.long_pipeline import STAGES, LongOptions, gap_sampler, prepar
 from lvdm.sampling.noise import VideoNoise
 from lvdm.sampling.pipeline import VideoModel, check_finite
 from lvdm.types import UserError
-
-Kind = Literal["continuation", "infilling"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ class Completion:
             made = prepare_long_video(self.model, None, LongOptions(frames=frames, overlap=self.given, **how), start=start)
             return torch.cat(list(made.videos(self.sampling.seed, numbers)), dim=2)[:, :, :frames].float()
         latents = self.model.codec.latents_of(frames)
-        slots = _both_ends(self.given, latents)
+        slots = both_ends(self.given, latents)
         gaps = gap_sampler(self.model, LongOptions(**how), slots, seed=self.sampling.seed, videos=numbers)
         start, end = self._encoded_ends(_floats(clip).to(self.model.device))
         known = torch.cat([start, start.new_zeros(*start.shape[:2], latents - 2 * self.given, *start.shape[3:]), end], dim=2)
@@ -102,10 +101,6 @@ class Completion:
         guidance = settings.guidance if how.guidance is None else how.guidance
         found = FakeSource.of_model(self.origin, self.model.solver(how), guidance=guidance, seed=how.seed)
         return replace(found, kind=self.kind, given=self.given, samples=self.samples)
-
-
-def _both_ends(given: int, latents: int) -> tuple[int, ...]:
-    return (*range(given), *range(latents - given, latents))
 
 
 def _floats(clip: Tensor) -> Tensor:

@@ -108,6 +108,19 @@ def test_an_infill_model_infills_and_does_not_see_the_new_frames() -> None:
     torch.testing.assert_close(how.complete(clip, 0), how.complete(other, 0))
 
 
+def test_what_is_given_is_what_the_model_learned() -> None:
+    def trained(stride: int) -> VideoModel:
+        return replace(model(), trained=Trained({"predict": TrainedTask(stride, [[0, 1, 2], [0, 1, 2, 3]])}))
+
+    assert lvdm.evaluate_completion(trained(1), still(), settings=SETTINGS).fake.given == 3
+    with pytest.raises(UserError, match="given is 2, and the model was trained to continue 3 or 4 latents"):
+        lvdm.evaluate_completion(trained(1), still(), given=2, settings=SETTINGS)
+    with pytest.raises(UserError, match="trained on latents 4 apart; completion measures consecutive latents"):
+        lvdm.evaluate_completion(trained(4), still(), settings=SETTINGS)
+    infill = replace(model(), trained=Trained({"infill": TrainedTask(1, [[], [0, 1, 10, 11]])}))
+    assert lvdm.evaluate_completion(infill, still(), "infilling", settings=SETTINGS).fake.given == 2
+
+
 def test_completions_of_other_conditions_are_not_compared() -> None:
     one, clips = lvdm.evaluate_completion(model(), still(), given=2, settings=SETTINGS), still()
     for options, words in (({"given": 3}, "given: 2 and 3"), ({"given": 2, "samples": 2}, "samples: 1 and 2"),
