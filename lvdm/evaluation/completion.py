@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lvdm.evaluation.features import ClipPixels, extract
+from lvdm.evaluation.given_latents import Kind, both_ends
 from lvdm.evaluation.measure import Settings, choose_real, facts_of, measure_real, scoring
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over
@@ -32,12 +33,10 @@ from lvdm.models.features.extractors import Extractor
 from lvdm.models.features.perceptual import TRUNKS
 from lvdm.models.features.weights import sha256_of, weights_folder
 from lvdm.processes import Process, gather, machine
-from lvdm.sampling.long_pipeline import STAGES, LongOptions, prepare_long_video
+from lvdm.sampling.long_pipeline import STAGES, LongOptions, gap_sampler, prepare_long_video
 from lvdm.sampling.noise import VideoNoise
-from lvdm.sampling.pipeline import VideoModel
+from lvdm.sampling.pipeline import VideoModel, check_finite
 from lvdm.types import UserError
-
-Kind = Literal["continuation", "infilling"]
 
 
 @dataclass(frozen=True)
@@ -79,20 +78,29 @@ class Completion:
             start = clip[: self.model.codec.frames_of(self.given)]
             made = prepare_long_video(self.model, None, LongOptions(frames=frames, overlap=self.given, **how), start=start)
             return torch.cat(list(made.videos(self.sampling.seed, numbers)), dim=2)[:, :, :frames].float()
-        gap = LongOptions(frames=8 * frames, key_stride=self.model.codec.latents_of(frames) - 1, **how)
-        gaps = prepare_long_video(self.model, self.model, gap).gaps
-        assert gaps is not None, "of a model that fills"
-        latent = self.model.codec.encode(_floats(clip).to(self.model.device)).float().expand(self.samples, -1, -1, -1, -1)
-        slots = [*range(self.given), *range(latent.shape[2] - self.given, latent.shape[2])]
+        latents = self.model.codec.latents_of(frames)
+        slots = both_ends(self.given, latents)
+        gaps = gap_sampler(self.model, LongOptions(**how), slots, seed=self.sampling.seed, videos=numbers)
+        start, end = self._encoded_ends(_floats(clip).to(self.model.device))
+        known = torch.cat([start, start.new_zeros(*start.shape[:2], latents - 2 * self.given, *start.shape[3:]), end], dim=2)
         noise = VideoNoise(self.sampling.seed, numbers, stage=(STAGES["gap"], 0))
-        return self.model.codec.decode(gaps(latent, slots, noise)).float()
+        made = gaps(known.expand(self.samples, -1, -1, -1, -1), slots, noise)
+        return self.model.codec.decode(check_finite(made, self.model.name)).float()
+
+    def _encoded_ends(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the given latents of both ends, each of its own frames alone, so that no new frame is seen."""
+        codec, f_t = self.model.codec, self.model.codec.temporal_factor
+        start, end = video[:, :, : codec.frames_of(self.given)], video[:, :, -self.given * f_t :]
+        if codec.frames_of(1) < f_t:  # the first latent is a frame alone: the end gets one, which is left out again
+            end = torch.cat([end[:, :, :1], end], dim=2)
+        return codec.encode(start).float(), codec.encode(end).float()[:, :, -self.given :]
 
     def facts(self) -> FakeSource:
         """Return what a result says of the samples."""
         how, settings = self.sampling, self.model.trained_settings()
         guidance = settings.guidance if how.guidance is None else how.guidance
         found = FakeSource.of_model(self.origin, self.model.solver(how), guidance=guidance, seed=how.seed)
-        return replace(found, kind=self.kind)
+        return replace(found, kind=self.kind, given=self.given, samples=self.samples)
 
 
 def _floats(clip: Tensor) -> Tensor:
@@ -132,8 +140,7 @@ def measure_completion(
         real=originals.source,
         scoring=scoring(options),
         networks={file: sha256_of(weights_folder() / file) for file in trunks},
-        machine=machine(completion.model.device)
-        | {"processes": Process.this().count, "samples": completion.samples, "given": completion.given},
+        machine=machine(completion.model.device),
         manifest=originals.manifest,
     )
 

@@ -31,7 +31,7 @@ from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import origin_of
 from lvdm.evaluation.sources.splits import check_split
-from lvdm.evaluation.sources.videos import Source, open_source
+from lvdm.evaluation.sources.videos import Source, open_source, require_split
 from lvdm.evaluation.statistics import Statistics, read_statistics
 from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_prompted, spread
 from lvdm.jobs.load import load
@@ -73,7 +73,9 @@ class EvalSettings:
 
     Args:
         changes: fields of the protocol to change, after which it is called custom. A `split` here is the one below.
-        split: part of the real data, if it has parts: train (the default), test or train+test.
+        split: part of the real data: train, test or train+test. A folder without parts is refused, unless its name says that it
+            is this part.
+        default_split: the part that is read if none is named. Of a folder without parts all is read then.
         feature_width: of random features, a fraction of the published channels.
         feature_seed: of random features.
         weights: files of your own for the protocol's network instead of the published ones; the numbers are not comparable.
@@ -89,6 +91,7 @@ class EvalSettings:
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     split: str | None = None
+    default_split: str = "train"
     feature_width: float = 1.0
     feature_seed: int = 0
     weights: Sequence[Path] = ()
@@ -141,10 +144,15 @@ class EvalSettings:
     @property
     def part(self) -> str:
         """Return the split that is read."""
+        return check_split(self.named_split or self.default_split)
+
+    @property
+    def named_split(self) -> str | None:
+        """Return the split that was named, here or in the changes."""
         changed = self.changes.get("split")
         if None not in (changed, self.split) and changed != self.split:
             raise UserError(f"split is {self.split}, and changes have the split {changed}; give one of them")
-        return check_split(changed or self.split or "train")
+        return changed or self.split
 
     def open(self, videos: Videos, protocol: EvalProtocol) -> Source:
         """Return the source of videos that exist."""
@@ -156,7 +164,10 @@ class EvalSettings:
             raise UserError(f"{protocol.name} compares with real videos; give real ones")
         if protocol.uses_real:
             assert real is not None
-            return self.open(real, protocol)
+            source = self.open(real, protocol)
+            if self.named_split is not None:
+                require_split(source, self.named_split)
+            return source
         if real is not None or self.replay is not None:
             raise UserError(f"{protocol.name} looks at no real videos; leave real and replay out")
         return None

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lvdm.evaluation.completion import Completion, Kind, measure_completion
+from lvdm.evaluation.completion import Completion, measure_completion
+from lvdm.evaluation.given_latents import Kind, choose_given
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.round_trip import NO_FEATURES, reconstruction_protocol
 from lvdm.evaluation.sources.model import Sampling
@@ -21,7 +22,7 @@ def evaluate_completion(
     real: Videos,
     kind: Kind = "continuation",
     *,
-    given: int = 1,
+    given: int | None = None,
     samples: int = 1,
     num: int | None = None,
     features: str | None = None,
@@ -35,7 +36,7 @@ def evaluate_completion(
 
     Args:
         kind: "continuation" is given the first latents of a clip, "infilling" those of both ends.
-        given: latents that are given, at each end.
+        given: latents that are given, at each end; None takes the fewest that the model was trained with, else 1.
         samples: of each clip; with several, `psnr_clip_best` and so on are those of each clip's best sample.
         num: at most so many clips; None takes all there are, at most 2,048.
         features: FVD of the new frames by this extractor, or "random"; None leaves FVD out.
@@ -48,6 +49,7 @@ def evaluate_completion(
         raise UserError(f"samples is {samples}; give 1 or more of each clip")
     with process_group():
         loaded, path = settings.open_model(model)
+        given = choose_given(loaded, kind, given)
         window = loaded.codec.frames_of(loaded.trained_settings().latent_shape[1])
         settings = of_held_out(settings, loaded, frames=window)
         chosen = reconstruction_protocol(settings.protocol(PROTOCOL, features))

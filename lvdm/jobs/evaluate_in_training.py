@@ -28,7 +28,7 @@ from lvdm.evaluation.results.provenance import Origin, WeightsInMemory
 from lvdm.evaluation.results.result import Result
 from lvdm.evaluation.sources.model import ModelSource, Sampling
 from lvdm.evaluation.sources.sampled import weights_sha256
-from lvdm.evaluation.sources.videos import Source, open_source, videos_of
+from lvdm.evaluation.sources.videos import Source, videos_of
 from lvdm.jobs.evaluate import EvalSettings
 from lvdm.jobs.run_config import Evaluation
 from lvdm.jobs.run_folder import RunFolder
@@ -213,7 +213,7 @@ def _real(wanted: Evaluation, protocol: EvalProtocol, data: VideoData, allow: Se
             raise UserError(f"{protocol.name} looks at no real videos; leave real out")
         return None
     if wanted.real is not None:
-        return open_source(Path(wanted.real), split=_settings(wanted).part, allow=allow)
+        return replace(_settings(wanted), allow=allow).open_real(wanted.real, protocol)
     if not isinstance(data.val, VideoFolder):
         kind = type(data.val).__name__
         raise UserError(f"{protocol.name} compares with real videos, and data.params.val is {kind}; name some as evaluation.real")

@@ -55,7 +55,7 @@ def evaluate_long(
     with process_group():
         comparisons = [] if real is None else [_comparison(real, protocol, features, metrics, fewer, settings)]
         if real is not None and first_frames is not None:  # changes, metrics and replay are of the clips over time
-            plain = replace(settings, changes={}, split=settings.part, replay=None)
+            plain = replace(settings, changes={}, split=settings.named_split, replay=None)
             comparisons.append(replace(_comparison(real, first_frames, features, None, fewer, plain), is_over_time=False))
         protocols = [by.protocol for by in comparisons]
         if is_model(fake):
@@ -85,7 +85,8 @@ def _comparison(
     if chosen.fake_clips != "first frames":
         raise UserError(f"fake_clips {chosen.fake_clips!r} has no effect, because all of each video is measured; leave it out")
     options = settings.scores(chosen, metrics)
-    source = settings.open(real, chosen)
+    source = settings.open_real(real, chosen)
+    assert source is not None, "every distance looks at real clips"
     return Comparison(chosen, source, settings.extractor(chosen), options, settings.measuring(fewer or None, fewer is not None))
 
 

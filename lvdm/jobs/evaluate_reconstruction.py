@@ -70,8 +70,7 @@ def of_held_out(settings: EvalSettings, model: VideoModel, **changes: Any) -> Ev
     """Return settings for the held-out split at the size of the model's training, where the given ones say nothing else."""
     side = _own_side(model)
     own = changes if side is None else {"resolution": side, **changes}
-    split = "test" if settings.split is None and "split" not in settings.changes else settings.split
-    return replace(settings, split=split, changes={**own, **settings.changes})
+    return replace(settings, default_split="test", changes={**own, **settings.changes})
 
 
 def _own_side(model: VideoModel) -> int | None:

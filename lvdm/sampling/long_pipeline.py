@@ -167,9 +167,22 @@ def prepare_long_video(
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
         return LongVideo(made, predict, keys, None, known, options, lead_in)
+    return LongVideo(made, predict, keys, _gap_sampler(infill, options), known, options, lead_in, infill)
+
+
+def gap_sampler(
+    infill: VideoModel, options: LongOptions, given: Sequence[int], *, seed: int, videos: Sequence[int]
+) -> WindowSampler:
+    """Return what fills single windows of consecutive latents, of these videos of a seed, between the slots `given`."""
+    check_takes_given(infill)
+    check_pattern(infill.trained, infill.name, tuple(given), stride=1)
+    return _showing(infill, _gap_sampler(infill, options), options, seed, videos)
+
+
+def _gap_sampler(infill: VideoModel, options: LongOptions) -> WindowSampler:
+    filling = infill.trained_settings()
     steps = _or(options.gap_steps, _or(options.steps, filling.gap_steps))
-    gaps = _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
-    return LongVideo(made, predict, keys, gaps, known, options, lead_in, infill)
+    return _window_sampler(infill, replace(options, steps=steps), stride=1, level=_or(options.gap_noise, filling.gap_noise))
 
 
 def latents_covering(frames: int, codec: VideoCodec) -> int:
@@ -235,15 +248,19 @@ def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSetting
 
 def _check_mask(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
     """Refuse to give latents to a network that takes no mask."""
-    needed = [predict] if made.num_key_windows > 1 or made.start_latents else []
-    needed += [infill] if infill is not None and made.num_gap_windows else []
-    for model in needed:
-        assert model.denoiser is not None
-        if not model.denoiser.inputs.mask:
-            raise UserError(
-                f"{model.name} was trained without given frames (its network takes no mask), so it cannot continue any; "
-                "give a predict, infill or joint model, or ask for fewer frames"
-            )
+    if made.num_key_windows > 1 or made.start_latents:
+        check_takes_given(predict)
+    if infill is not None and made.num_gap_windows:
+        check_takes_given(infill)
+
+
+def check_takes_given(model: VideoModel) -> None:
+    """Refuse a model whose network takes no given latents."""
+    if not _inputs(model).mask:
+        raise UserError(
+            f"{model.name} was trained without given frames (its network takes no mask), so it can neither continue nor infill; "
+            "give a predict, infill or joint model"
+        )
 
 
 def _check_trained(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:

@@ -104,9 +104,12 @@ def short_stride(trained: Trained | None, name: str) -> int:
 
 
 def check_key_stride(trained: Trained | None, name: str, stride: int) -> None:
-    """Refuse keys at a distance that the model never saw."""
-    if trained is not None and trained.tasks and stride not in trained.strides:
-        raise UserError(f"{name} was never trained on latents {stride} apart; give a key_stride of {_any_of(trained.strides)}")
+    """Refuse keys, between which a model fills the gaps, at a distance that the model never saw."""
+    if trained is None or not trained.tasks or stride in trained.strides:
+        return
+    apart = [each for each in trained.strides if each > 1]  # with neighbours as keys there is no gap to fill
+    how = f"give a key_stride of {_any_of(apart)}" if apart else "leave the infill model out"
+    raise UserError(f"{name} was never trained on latents {stride} apart; {how}")
 
 
 def check_pattern(trained: Trained | None, name: str, pattern: Pattern, *, stride: int) -> None:
@@ -116,7 +119,7 @@ def check_pattern(trained: Trained | None, name: str, pattern: Pattern, *, strid
         return
     if strides:
         warn_once(
-            f"{name} was trained with {len(pattern)} given latents that are {_any_of(strides)} apart, not {stride}: "
+            f"{name} was trained on latents {_any_of(strides)} apart, not {stride}: "
             "expect poor videos; an infill model, such as a joint model itself, allows the trained distance"
         )
     elif not pattern:

@@ -19,10 +19,13 @@ from lvdm.diffusion.schedules import Cosine
 from lvdm.evaluation import Moments, frechet_distance
 from lvdm.evaluation.completion import Completion
 from lvdm.evaluation.results.provenance import WeightsInMemory
+from lvdm.evaluation.results.report import compare
 from lvdm.evaluation.results.result import read_result
+from lvdm.models.autoencoders.posterior import Posterior
 from lvdm.models.codec import Codec
 from lvdm.sampling.options import SamplingSettings
 from lvdm.sampling.pipeline import VideoModel
+from lvdm.sampling.trained import Trained, TrainedTask
 from lvdm.types import Condition, DenoiserInputs, UserError
 
 FRAMES, CLIPS = 24, 3
@@ -58,7 +61,7 @@ def still(count: int = CLIPS) -> np.ndarray:
 def test_a_model_that_repeats_what_it_is_given_completes_still_clips_without_error(kind: str) -> None:
     result = lvdm.evaluate_completion(model(), still(), kind, given=2, settings=SETTINGS)
     assert result.values["psnr_frame"].value > 90 and result.values["ssim"].value == pytest.approx(1, abs=1e-6)
-    assert result.fake.kind == kind and result.num_real == CLIPS and result.real.split == "test"
+    assert result.fake.kind == kind and result.num_real == CLIPS and result.real.split is None
     assert "psnr_clip_n3" in result.metrics and not any(name.startswith("fvd") for name in result.values)
 
 
@@ -85,7 +88,45 @@ def test_the_best_of_several_samples_is_each_clips_own() -> None:
     assert np.ptp(found, axis=1).min() > 0.1, "samples differ"
     assert result.values["psnr_clip_best"].value == pytest.approx(np.max(found, axis=1).mean(), rel=1e-4)
     assert result.values["psnr_clip"].value == pytest.approx(np.mean(found), rel=1e-4)
-    assert result.machine["samples"] == 3
+    assert (result.fake.samples, result.fake.given) == (3, 1)
+
+
+class OfWholeClip(Brighter):
+    """Subtracts the mean of all frames that it is given, as a norm over time sees them all."""
+
+    def encode(self, video: Tensor) -> Posterior:
+        return super().encode(video - video.mean())
+
+
+def test_an_infill_model_infills_and_does_not_see_the_new_frames() -> None:
+    trained = Trained({"infill": TrainedTask(1, [[], [0, 11]])})
+    infill = replace(model(), codec=Codec(OfWholeClip()), trained=trained)
+    how = Completion("infilling", WeightsInMemory("m", "0"), infill, lvdm.Sampling(), 1, 2, {})
+    clip = torch.from_numpy(toys(1, frames=FRAMES)[0])
+    other = clip.clone()
+    other[2:-2] = 255
+    torch.testing.assert_close(how.complete(clip, 0), how.complete(other, 0))
+
+
+def test_what_is_given_is_what_the_model_learned() -> None:
+    def trained(stride: int) -> VideoModel:
+        return replace(model(), trained=Trained({"predict": TrainedTask(stride, [[0, 1, 2], [0, 1, 2, 3]])}))
+
+    assert lvdm.evaluate_completion(trained(1), still(), settings=SETTINGS).fake.given == 3
+    with pytest.raises(UserError, match="given is 2, and the model was trained to continue 3 or 4 latents"):
+        lvdm.evaluate_completion(trained(1), still(), given=2, settings=SETTINGS)
+    with pytest.raises(UserError, match="trained on latents 4 apart; completion measures consecutive latents"):
+        lvdm.evaluate_completion(trained(4), still(), settings=SETTINGS)
+    infill = replace(model(), trained=Trained({"infill": TrainedTask(1, [[], [0, 1, 10, 11]])}))
+    assert lvdm.evaluate_completion(infill, still(), "infilling", settings=SETTINGS).fake.given == 2
+
+
+def test_completions_of_other_conditions_are_not_compared() -> None:
+    one, clips = lvdm.evaluate_completion(model(), still(), given=2, settings=SETTINGS), still()
+    for options, words in (({"given": 3}, "given: 2 and 3"), ({"given": 2, "samples": 2}, "samples: 1 and 2"),
+                           ({"given": 2, "kind": "infilling"}, "kind: continuation and infilling")):  # fmt: skip
+        with pytest.raises(UserError, match=words):
+            compare(one, lvdm.evaluate_completion(model(), clips, **options, settings=SETTINGS))
 
 
 def test_fvd_is_that_of_the_new_frames_alone() -> None:

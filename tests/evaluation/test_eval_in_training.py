@@ -144,7 +144,7 @@ def test_without_it_nothing_of_it_is_made(made: Path, tmp_path: Path, monkeypatc
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("this costs something")
 
-    for name in ("make_extractor", "open_source", "videos_of", "measure_real", "EvaluateInTraining"):
+    for name in ("make_extractor", "EvalSettings", "videos_of", "measure_real", "EvaluateInTraining"):
         monkeypatch.setattr(in_training if name != "EvaluateInTraining" else trainer, name, never)
     config = {key: value for key, value in config_of(made, tmp_path).items() if key != "evaluation"}
     assert train.main([write_config(tmp_path / "joint.yaml", config)]) == 0

@@ -276,8 +276,8 @@ def test_the_own_size_of_a_diffusion_model_is_that_of_its_latents() -> None:
     settings = SimpleNamespace(latent_shape=(4, 4, 8, 12))
     model = SimpleNamespace(settings=settings, codec=SimpleNamespace(spatial_factor=8), description={})
     found = of_held_out(EvalSettings(), model)
-    assert (found.split, found.changes) == ("test", {"resolution": 64})
-    assert of_held_out(EvalSettings(split="train"), model).split == "train"
+    assert (found.part, found.changes) == ("test", {"resolution": 64})
+    assert of_held_out(EvalSettings(split="train"), model).part == "train"
     for size, expected in ((64, 64), ([48, 64], 48), (None, None), ("64", None)):
         model = SimpleNamespace(
             settings=None, description={"config": {"data": {"params": {"train": {"params": {"size": size}}}}}}

@@ -10,11 +10,13 @@ import pytest
 from PIL import Image
 from tiny_evaluation import NARROW, SHORT, result_of, saved, toys
 
+from lvdm.cli.eval import main
 from lvdm.evaluation.measure import Settings, choose_real
 from lvdm.evaluation.protocols.named import PROTOCOLS
 from lvdm.evaluation.sources.splits import by_base_name
 from lvdm.evaluation.sources.videos import VideoSource, open_source
 from lvdm.evaluation.text import open_prompted
+from lvdm.jobs.evaluate import EvalSettings
 from lvdm.types import UserError
 
 UCF = {  # classes by folder; the official lists put groups 1 to 7 into test
@@ -117,6 +119,11 @@ def test_the_split_of_the_data_makes_no_protocol_custom_and_is_recorded(tmp_path
     result = result_of(tmp_path / "it.json", *arguments, "--real", str(tmp_path / "plain"))
     assert result["real"]["split"] == "whole folder"
     assert any("the real videos are a whole folder" in said for said in result["warnings"])
+    for how in (["--split", "test"], ["--split", "train"], ["--set", "split=test"]):
+        assert main([*arguments, "--real", str(tmp_path / "plain"), *how]) == 2
+    with pytest.raises(UserError, match="the split is test, and train is the train part alone; leave the split out"):
+        EvalSettings(split="test").open_real(tmp_path / "set" / "train", PROTOCOLS["motion2048"])
+    assert EvalSettings(split="train").open_real(tmp_path / "set" / "train", PROTOCOLS["motion2048"]).split == "train"
     arrays = result_of(
         tmp_path / "it.json", "--real", fake, "--fake", fake, "--protocol", "tats", *NARROW, "--allow-fewer", *SHORT
     )

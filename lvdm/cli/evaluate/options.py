@@ -40,15 +40,19 @@ FLAGS = (  # what the library says, and the flag for it
 )
 
 
-def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = True) -> None:
-    """Add how clips are measured; with `chooses_metrics`, some of the protocol's metrics can be left out or extrapolated."""
+def add_measuring(parse: argparse.ArgumentParser, *, chooses_metrics: bool = True, split: str = "train") -> None:
+    """Add how clips are measured; with `chooses_metrics`, some of the protocol's metrics can be left out or extrapolated.
+
+    `split` is the default of the split, as --help has it.
+    """
     group = parse.add_argument_group("measuring", argument_default=argparse.SUPPRESS)
     if chooses_metrics:
         group.add_argument(
             "--metrics", metavar="LIST", type=_words, help="measure only these metrics of the protocol, such as fvd,kvd"
         )
         group.add_argument("--extrapolate", action="store_true", help="also measure FVD at infinitely many clips, free of bias")
-    group.add_argument("--split", metavar="PART", help="part of the real data: train, test or train+test (default train)")
+    group.add_argument("--split", metavar="PART", help=f"part of the real data: train, test or train+test (default {split}; "
+                       "a folder without parts is then measured whole)")  # fmt: skip
     group.add_argument("--set", nargs="+", action="extend", metavar="KEY=VALUE", dest="changes",
                        help="change fields of the protocol, then called custom: frames=32 stride=2 ...")  # fmt: skip
     group.add_argument("--features", metavar="NAME", help="random (no weights, not comparable), one of "

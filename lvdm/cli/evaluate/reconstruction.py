@@ -8,6 +8,7 @@ from pathlib import Path
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
 from lvdm.evaluation.results.result import Result
+from lvdm.evaluation.sources.splits import PARTS
 from lvdm.jobs.evaluate_reconstruction import PROTOCOL, evaluate_reconstruction
 from lvdm.processes import process_group
 
@@ -31,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--lpips", metavar="LIST", help="vgg, alex, vgg,alex or none (default: vgg if its weights are there)")
     parse.add_argument("--show", type=int, default=4, metavar="N",
                        help="write mp4s of the first N clips above their reconstructions (default 4)")  # fmt: skip
-    options.add_measuring(parse, chooses_metrics=False)
+    options.add_measuring(parse, chooses_metrics=False, split="test, with --protocol train")
     parse.add_argument(
         "--out",
         type=Path,
@@ -49,7 +50,9 @@ def _clips(result: Result) -> str:
     protocol = result.protocol
     assert protocol is not None, "clips have a protocol"
     side = "their own size" if protocol.resolution is None else f"{protocol.resolution} x {protocol.resolution} pixels"
-    return f"{result.num_real} clips of {protocol.frames} frames, {result.real.split if result.real else 'no split'}, {side}"
+    split = None if result.real is None else result.real.split
+    part = "no split" if split is None else f"split {split}" if split in PARTS else split
+    return f"{result.num_real} clips of {protocol.frames} frames, {part}, {side}"
 
 
 def run(args: argparse.Namespace) -> command.Report:

@@ -59,6 +59,8 @@ class FakeSource:
     config_sha256: str | None = None  # of a run's resolved config
     clips_sha256: str | None = None  # of the measured clips' hashes, in their order
     stored: dict[str, Any] | None = None  # of videos that exist: as RealSource has it
+    given: int | None = None  # latents that a completion is given, of an infilling at each end
+    samples: int | None = None  # of each clip, of a completion
 
     def __post_init__(self) -> None:
         sampled = [self.sampler, self.steps, self.eta, self.guidance, self.seed]

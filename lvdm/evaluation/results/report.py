@@ -80,6 +80,8 @@ def _conditions(a: Result, b: Result) -> list[str]:
     changed = differences(a.protocol, b.protocol) if a.protocol is not None and b.protocol is not None else []
     pairs = [(f"extractor {f.name}", getattr(a.extractor, f.name), getattr(b.extractor, f.name)) for f in fields(ExtractorFacts)]
     pairs += [(key, getattr(a, key), getattr(b, key)) for key in ("num_real", "num_fake", "video_frames")]
+    if {a.fake.kind, b.fake.kind} & {"continuation", "infilling"}:
+        pairs += [(key, getattr(a.fake, key), getattr(b.fake, key)) for key in ("kind", "given", "samples")]
     if a.prompts is not None and b.prompts is not None:
         pairs += [("frames", a.prompts.frames, b.prompts.frames), ("prompts_sha256", a.prompts.sha256, b.prompts.sha256)]
     if a.real is not None and b.real is not None:

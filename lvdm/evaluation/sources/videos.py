@@ -222,6 +222,14 @@ def open_source(
     return VideoSource(f"{path.name} ({split})", parts, PARTS[split], split)
 
 
+def require_split(source: Source, split: str) -> None:
+    """Refuse videos that are not the split that was named; arrays have no splits."""
+    if source.split not in (None, split):
+        what = "a folder without parts" if source.split == WHOLE else f"the {source.split} part alone"
+        how = "leave the split out to measure all of it, or give a folder of parts"
+        raise UserError(f"the split is {split}, and {source.name} is {what}; {how}")
+
+
 def _found(root: Path) -> UsableVideos:
     return find_usable(root, SampledVideos(), None, num_frames=1, stride=1, max_broken=MAX_BROKEN, reading=ReadingOptions())
 
