@@ -24,9 +24,11 @@ from lvdm.jobs.sampled_files import (
     folder_name,
     seen_settings,
 )
+from lvdm.sampling.content import Content
 from lvdm.sampling.options import SampleOptions
 from lvdm.sampling.output import Output, OutputFiles, open_output
 from lvdm.sampling.pipeline import VideoModel, auto_batch
+from lvdm.sampling.solver import Solver
 from lvdm.types import UserError, video_shape
 
 
@@ -113,19 +115,21 @@ def sample(
     made = _sampled(loaded, numbers, num, context, batch_size, options, on_progress)
     kept = _kept(made, loaded, files, is_empty=not numbers)
     paths, folder = ([], None) if files is None else (list(files.paths), files.folder)
-    done: dict[str, Any] = {
-        "frames": frames,
-        "seed": seed,
+    done: dict[str, Any] = {"frames": frames, "seed": seed, "label": label, "prompts": list(prompts)}
+    done |= _used(loaded, solver, shows, guidance if prompts or shows.guides else 0.0)
+    done["fps"] = settings.fps if files is None else files.fps
+    return Samples(kept, list(numbers), paths, folder, **done, seconds=time.perf_counter() - start)
+
+
+def _used(model: VideoModel, solver: Solver, shows: Content, guidance: float | None) -> dict[str, Any]:
+    """Return the sampler, the weight and the classes that were used."""
+    return {
         "sampler": solver.sampler.name,
         "eta": solver.eta,
         "steps": len(solver.grid),
-        "guidance": loaded.guidance_or_own(guidance) if prompts or shows.guides else 0.0,
-        "label": label,
+        "guidance": model.guidance_or_own(guidance),
         "labels": None if shows.label is None else shows.label.tolist(),
-        "prompts": list(prompts),
-        "fps": settings.fps if files is None else files.fps,
     }
-    return Samples(kept, list(numbers), paths, folder, **done, seconds=time.perf_counter() - start)
 
 
 def _numbers(num: int, prompts: Sequence[str], videos: Sequence[int] | None) -> Sequence[int]:
