@@ -84,8 +84,8 @@ class Completion:
         start, end = self._encoded_ends(_floats(clip).to(self.model.device))
         known = torch.cat([start, start.new_zeros(*start.shape[:2], latents - 2 * self.given, *start.shape[3:]), end], dim=2)
         noise = VideoNoise(self.sampling.seed, numbers, stage=(STAGES["gap"], 0))
-        made = gaps(known.expand(self.samples, -1, -1, -1, -1), slots, noise)
-        return self.model.codec.decode(check_finite(made, self.model.name)).float()
+        filled = gaps(known.expand(self.samples, -1, -1, -1, -1), slots, noise)
+        return self.model.codec.decode(check_finite(filled, self.model.name)).float()
 
     def _encoded_ends(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return the given latents of both ends, each of its own frames alone, so that no new frame is seen."""

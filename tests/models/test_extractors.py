@@ -165,8 +165,6 @@ def test_clips_that_do_not_fit_are_refused_in_a_sentence():
             of_c3d(clips(frames=frames))
     said = r"takes clips as uint8 or float32 levels \(b, t, h, w, 3\), not float64 \(2, 16, 20, 28, 3\)"
     with pytest.raises(UserError, match=said):
-        UserError, match=r"takes clips as uint8 or float32 levels \(b, t, h, w, 3\), not float64 \(2, 16, 20, 28, 3\)"
-    ):
         of_i3d(clips().double())
     with pytest.raises(UserError, match=r"not uint8 \(2, 3, 16, 20, 28\)"):
         of_i3d(clips().permute(0, 4, 1, 2, 3))

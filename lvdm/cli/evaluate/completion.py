@@ -22,7 +22,7 @@ def parser() -> argparse.ArgumentParser:
     parse.add_argument("--real", type=Path, metavar="SRC", required=True, help="the real videos, as eval.py takes them")
     parse.add_argument("--kind", choices=("continuation", "infilling"), default="continuation", help="default continuation")
     parse.add_argument("--given", type=int, metavar="N",
-                       help="latents given at each end (default: the fewest that the model was trained with, else 1)")  # fmt: skip
+                       help="latents given at each end (default: the fewest of the model's training, else 1)")  # fmt: skip
     parse.add_argument("--samples", type=int, default=1, metavar="K", help="samples of each clip (default 1)")
     parse.add_argument("--lpips", default="none", metavar="LIST", help="vgg, alex, vgg,alex or none (default none)")
     options.add_measuring(parse, chooses_metrics=False, split="test")
