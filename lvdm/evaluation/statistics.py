@@ -129,7 +129,8 @@ def read_statistics(path: str | Path) -> Statistics:
         raise
     except BROKEN as error:
         why = f"{error}".split("; ")[0]
-        raise UserError(f"{path} holds no statistics of real videos ({why:.150}); make them by `statistics`") from error
+        how = "make them by `statistics`; only generated videos may come from a model file"
+        raise UserError(f"{path} holds no statistics of real videos ({why:.150}): {how}") from error
 
 
 def _moments(counts: Sequence[int], means: np.ndarray, covariances: np.ndarray) -> Iterator[Moments]:
