@@ -34,11 +34,12 @@ from lvdm.evaluation.sources.splits import check_split
 from lvdm.evaluation.sources.videos import Source, open_source, require_split
 from lvdm.evaluation.statistics import Statistics, read_statistics
 from lvdm.evaluation.text import Prompted, PromptedModel, measure_text, open_prompted, spread
+from lvdm.jobs.evaluate_rules import COUNT, NAME_OR_PROTOCOL, NAMES, RULES
 from lvdm.jobs.load import load
 from lvdm.models.features.clip_similarity import ClipSimilarity
 from lvdm.models.features.extractors import Extractor, make_extractor
 from lvdm.processes import Process, as_device, gather, process_group
-from lvdm.rules import FLAG, MAPPING, PATH, TEXT, Rule, integer, listed, number, optional, require, require_each
+from lvdm.rules import FLAG, TEXT, integer, optional, require, require_each
 from lvdm.sampling.pipeline import VideoModel
 from lvdm.types import UserError
 
@@ -47,24 +48,6 @@ logger = logging.getLogger(__name__)
 Model: TypeAlias = str | Path | VideoModel
 Videos: TypeAlias = str | Path | np.ndarray | Tensor
 CLIPS = "lvdm-fvd2048"  # a protocol
-NAMES = listed(TEXT, 1, 100)
-COUNT = Rule("null or an integer", lambda value: value is None or integer(-(2**63)).holds(value))
-NAME_OR_PROTOCOL = Rule("a name or an EvalProtocol", lambda value: isinstance(value, str | EvalProtocol))
-RULES = {  # of EvalSettings; what else is out of range is refused where its meaning is known
-    "changes": MAPPING,
-    "split": optional(TEXT),
-    "feature_width": number(),
-    "feature_seed": integer(0, 2**63 - 1),
-    "weights": listed(PATH, 0, 100),
-    "bootstrap": integer(0),
-    "extrapolate": FLAG,
-    "replay": optional(PATH),
-    "batch_size": integer(1),
-    "workers": integer(0),
-    "is_cached": FLAG,
-    "device": Rule("text or a torch.device", lambda value: isinstance(value, str | torch.device)),
-    "allow": listed(TEXT, 0, 100),
-}
 
 
 @dataclass(frozen=True)

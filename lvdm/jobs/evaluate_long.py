@@ -12,7 +12,8 @@ from lvdm.evaluation.protocols.protocol import EvalProtocol
 from lvdm.evaluation.results.provenance import Origin
 from lvdm.evaluation.sources.sampled import check_at_once, origin_of
 from lvdm.evaluation.sources.videos import open_source
-from lvdm.jobs.evaluate import CLIPS, COUNT, USUAL, EvalSettings, Model, Videos, is_model, refuse_sampling
+from lvdm.jobs.evaluate import CLIPS, USUAL, EvalSettings, Model, Videos, is_model, refuse_sampling
+from lvdm.jobs.evaluate_rules import COUNT
 from lvdm.processes import process_group
 from lvdm.rules import require
 from lvdm.sampling.long_pipeline import LongVideo, prepare_long_video

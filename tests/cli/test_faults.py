@@ -268,7 +268,7 @@ CASES: list[Case] = [
     ("eval", lambda p: score(p, "--allow-fewer", "--extrapolate"), "give 802 clips, not 2"),
     ("eval", lambda p: score(p, "--bootstrap", "1"), "--bootstrap is 1, but an interval needs 2 resamples"),
     ("eval", lambda p: score(p, "--bootstrap", "9", protocol="lvdm-fvd2048"), "gives its spread over 10 runs"),
-    ("eval", lambda p: score(p, "--batch-size", "0"), "give at least 1 clip at once"),
+    ("eval", lambda p: score(p, "--batch-size", "0"), "--batch-size is 0, expected an integer of 1 or more"),
     ("eval", lambda p: score(p, "--device", "cuda:99"), "cuda:99"),
     ("eval", lambda p: score(p, "--out", p.below_a_file), "a_file is a file"),
     ("eval", lambda p: score(p, "--out", str(p.at)), "it is a folder"),
