@@ -11,12 +11,12 @@ from lvdm.jobs.encode import EncodeSettings as EncodeSettings
 from lvdm.jobs.encode import encode as encode
 from lvdm.jobs.evaluate import EvalSettings as EvalSettings
 from lvdm.jobs.evaluate import evaluate as evaluate
-from lvdm.jobs.evaluate import evaluate_text as evaluate_text
 from lvdm.jobs.evaluate import features as features
 from lvdm.jobs.evaluate import fvd as fvd
 from lvdm.jobs.evaluate_completion import evaluate_completion as evaluate_completion
 from lvdm.jobs.evaluate_long import evaluate_long as evaluate_long
 from lvdm.jobs.evaluate_reconstruction import evaluate_reconstruction as evaluate_reconstruction
+from lvdm.jobs.evaluate_text import evaluate_text as evaluate_text
 from lvdm.jobs.load import load as load
 from lvdm.jobs.sample import Samples as Samples
 from lvdm.jobs.sample import sample as sample

@@ -18,14 +18,15 @@ from torch import Tensor
 from lvdm.rules import integer, require
 from lvdm.sampling.content import Content
 from lvdm.sampling.decoding import decode_stream
+from lvdm.sampling.long_checks import check_mask, check_takes_given, check_trained, inputs_of, warn_of_plan
 from lvdm.sampling.long_video import OnLatents, WindowSampler, long_latents
 from lvdm.sampling.noise import VIDEO_NUMBER, VideoNoise
 from lvdm.sampling.options import LongKeywords, LongOptions, SamplingSettings
 from lvdm.sampling.output import OutputFiles
 from lvdm.sampling.pipeline import VideoModel, auto_batch, check_finite, check_level, to_uint8
-from lvdm.sampling.trained import check_key_stride, check_level_trained, check_pattern, check_rate
+from lvdm.sampling.trained import check_level_trained, check_pattern, check_rate
 from lvdm.sampling.windows import Plan, plan
-from lvdm.types import DenoiserInputs, UserError, VideoCodec, check_inputs
+from lvdm.types import UserError, VideoCodec, check_inputs
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -160,10 +161,10 @@ def prepare_long_video(
         gap_window=None if filling is None else filling.latent_shape[1],
         start_latents=known.shape[2],
     )
-    _check_mask(predict, infill, made)
-    _check_trained(predict, infill, made)
+    check_mask(predict, infill, made)
+    check_trained(predict, infill, made)
     _check_content(predict, infill, options)
-    _warn(predict, made)
+    warn_of_plan(predict, made)
     keys = _window_sampler(predict, options, stride=made.key_stride, level=_or(options.condition_noise, settings.condition_noise))
     if infill is None or filling is None:
         return LongVideo(made, predict, keys, None, known, options, lead_in)
@@ -246,40 +247,13 @@ def _infill_settings(predict: VideoModel, infill: VideoModel) -> SamplingSetting
     return filling
 
 
-def _check_mask(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
-    """Refuse to give latents to a network that takes no mask."""
-    if made.num_key_windows > 1 or made.start_latents:
-        check_takes_given(predict)
-    if infill is not None and made.num_gap_windows:
-        check_takes_given(infill)
-
-
-def check_takes_given(model: VideoModel) -> None:
-    """Refuse a model whose network takes no given latents."""
-    if not _inputs(model).mask:
-        raise UserError(
-            f"{model.name} was trained without given frames (its network takes no mask), so it can neither continue nor infill; "
-            "give a predict, infill or joint model"
-        )
-
-
-def _check_trained(predict: VideoModel, infill: VideoModel | None, made: Plan) -> None:
-    """Refuse windows that the models were never trained to sample, and warn of some that they were not trained on."""
-    if infill is not None:
-        check_key_stride(predict.trained, predict.name, made.key_stride)
-        if made.num_gap_windows:
-            check_pattern(infill.trained, infill.name, made.gap_window_at(0).given, stride=1)
-    for index in range(min(2, made.num_key_windows)):  # the others are given what the second is
-        check_pattern(predict.trained, predict.name, made.key_window(index).given, stride=made.key_stride)
-
-
 def _check_content(predict: VideoModel, infill: VideoModel | None, options: LongOptions) -> None:
     """Refuse a class or prompt that no model takes, or that a model does not know."""
     asked = {"label": options.label, "context": options.prompt}
     models = [predict] if infill is None or infill is predict else [predict, infill]
     for part, value in asked.items():
         if value is not None and not any(_takes(model, part) for model in models):
-            check_inputs([part], _inputs(predict), network=predict.name)
+            check_inputs([part], inputs_of(predict), network=predict.name)
     for model in models:
         _content(model, options, options.guidance, 0, [0])
 
@@ -297,27 +271,8 @@ def _content(model: VideoModel, options: LongOptions, guidance: float | None, se
 
 
 def _takes(model: VideoModel, part: str) -> bool:
-    inputs = _inputs(model)
+    inputs = inputs_of(model)
     return inputs.num_labels > 0 if part == "label" else inputs.context_dim is not None
-
-
-def _inputs(model: VideoModel) -> DenoiserInputs:
-    model.trained_settings()
-    assert model.denoiser is not None
-    return model.denoiser.inputs
-
-
-def _warn(predict: VideoModel, made: Plan) -> None:
-    stride = predict.trained_settings().key_stride
-    if made.key_stride == 1 and stride > 1 and not _inputs(predict).fps:
-        words = "%s was trained on latents %d apart: without an infill model its video runs that much faster"
-        logger.warning(words, predict.name, stride)
-    if 0 < made.known_keys < made.overlap:
-        logger.warning(
-            "the start has %d of the %d keys that the first window can be given; a longer start is continued better",
-            made.known_keys,
-            made.overlap,
-        )
 
 
 def _or(value: T | None, otherwise: T) -> T:

@@ -53,13 +53,8 @@ class Gaussian(nn.Module):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_model_of_gaussian_data_samples_its_mean_and_deviation(name):
     settings = SamplingSettings((1, 4, 16, 16), steps=50, spacing="trailing")
-    model = VideoModel(
-        Codec(PatchVAE3D((8,), ((1, 1, 1),), latent_channels=1)),
-        Gaussian(),
-        RectifiedFlow(sampling_shift=2.0),
-        FlowObjective(),
-        settings,
-    )
+    codec = Codec(PatchVAE3D((8,), ((1, 1, 1),), latent_channels=1))
+    model = VideoModel(codec, Gaussian(), RectifiedFlow(sampling_shift=2.0), FlowObjective(), settings)
     made = model.sample_latents(16, sampler=name, steps=400, seed=1)
     assert float(made.mean()) == pytest.approx(0.5, abs=0.01)
     assert float(made.std()) == pytest.approx(0.3, rel=0.03)

@@ -23,9 +23,10 @@ from lvdm.cli.eval import main
 from lvdm.evaluation.results.result import Result, read_result
 from lvdm.evaluation.sources.model import Sampling
 from lvdm.evaluation.sources.sampled import weights_sha256
-from lvdm.jobs.evaluate import EvalSettings, evaluate, evaluate_text, features, fvd
+from lvdm.jobs.evaluate import EvalSettings, evaluate, features, fvd
 from lvdm.jobs.evaluate_long import evaluate_long
 from lvdm.jobs.evaluate_reconstruction import evaluate_reconstruction
+from lvdm.jobs.evaluate_text import evaluate_text
 from lvdm.models.codec import Codec
 from lvdm.models.features import make_extractor
 from lvdm.sampling.options import LongOptions

@@ -8,7 +8,8 @@ from pathlib import Path
 from lvdm.cli import command
 from lvdm.cli.evaluate import options
 from lvdm.cli.sample_short import prompts_of
-from lvdm.jobs.evaluate import evaluate_text, is_model
+from lvdm.jobs.evaluate import is_model
+from lvdm.jobs.evaluate_text import evaluate_text
 from lvdm.models.features.clip_similarity import FOLDER
 from lvdm.processes import process_group
 
