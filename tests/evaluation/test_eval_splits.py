@@ -121,6 +121,8 @@ def test_the_split_of_the_data_makes_no_protocol_custom_and_is_recorded(tmp_path
     assert any("the real videos are a whole folder" in said for said in result["warnings"])
     for how in (["--split", "test"], ["--split", "train"], ["--set", "split=test"]):
         assert main([*arguments, "--real", str(tmp_path / "plain"), *how]) == 2
+    flat = result_of(tmp_path / "it.json", *arguments, "--real", str(tmp_path / "plain"), "--split", "train+test")
+    assert (flat["real"]["split"], flat["num_real"]) == ("whole folder", 2), "UCF-101 of StyleGAN-V is one flat folder"
     with pytest.raises(UserError, match="the split is test, and train is the train part alone; leave the split out"):
         EvalSettings(split="test").open_real(tmp_path / "set" / "train", PROTOCOLS["motion2048"])
     assert EvalSettings(split="train").open_real(tmp_path / "set" / "train", PROTOCOLS["motion2048"]).split == "train"

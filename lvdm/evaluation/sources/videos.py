@@ -223,8 +223,9 @@ def open_source(
 
 
 def require_split(source: Source, split: str) -> None:
-    """Refuse videos that are not the split that was named; arrays have no splits."""
-    if source.split not in (None, split):
+    """Refuse videos that are not the split that was named; arrays have no splits, and one flat folder may be all of it."""
+    is_flat = (source.split, split) == (WHOLE, "train+test")
+    if source.split not in (None, split) and not is_flat:
         what = "a folder without parts" if source.split == WHOLE else f"the {source.split} part alone"
         how = "leave the split out to measure all of it, or give a folder of parts"
         raise UserError(f"the split is {split}, and {source.name} is {what}; {how}")
