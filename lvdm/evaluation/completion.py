@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lvdm.evaluation.features import ClipPixels, extract
-from lvdm.evaluation.given_latents import Kind, both_ends
+from lvdm.evaluation.given_latents import Given, Kind, both_ends
 from lvdm.evaluation.measure import Settings, choose_real, facts_of, measure_real, scoring
 from lvdm.evaluation.metrics.metric import METRICS
 from lvdm.evaluation.metrics.scores import ScoreOptions, mean_over
@@ -45,7 +45,7 @@ class Completion:
 
     Args:
         kind: a "continuation" is given the first latents; an "infilling" the first and the last ones of its window.
-        given: latents at the beginning, and of an infilling as many at the end.
+        given: the latents at the beginning, and of an infilling as many at the end.
         samples: of each clip.
         perceptual: LPIPS distances under the names of their scores.
     """
@@ -54,20 +54,20 @@ class Completion:
     origin: Origin
     model: VideoModel
     sampling: Sampling
-    given: int
+    given: Given
     samples: int
     perceptual: Mapping[str, nn.Module]
 
     def new_frames(self, frames: int) -> slice:
         """Return which frames of a clip are sampled."""
         codec, latents = self.model.codec, self.model.codec.latents_of(frames)
-        end = latents - (self.given if self.kind == "infilling" else 0)
-        if not 1 <= self.given < end:
-            raise UserError(f"given is {self.given}, and a clip of {frames} frames has {latents} latents; give fewer")
+        end = latents - (self.given.count if self.kind == "infilling" else 0)
+        if not 1 <= self.given.span < end:
+            raise UserError(f"given is {self.given.count}, and a clip of {frames} frames has {latents} latents; give fewer")
         window = codec.frames_of(self.model.trained_settings().latent_shape[1])
         if self.kind == "infilling" and frames != window:
             raise UserError(f"an infilling has the {window} frames of the model's window, not {frames}; change the protocol")
-        return slice(codec.frames_of(self.given), codec.frames_of(end))
+        return slice(codec.frames_of(self.given.span), codec.frames_of(end))
 
     @torch.no_grad()
     def complete(self, clip: Tensor, number: int) -> Tensor:
@@ -75,14 +75,15 @@ class Completion:
         numbers = range(number * self.samples, (number + 1) * self.samples)
         how, frames = self.sampling.of_any(), len(clip)
         if self.kind == "continuation":
-            start = clip[: self.model.codec.frames_of(self.given)]
-            made = prepare_long_video(self.model, None, LongOptions(frames=frames, overlap=self.given, **how), start=start)
+            start, stride = clip[: self.model.codec.frames_of(self.given.span)], self.given.stride
+            options = LongOptions(frames=frames, overlap=self.given.count, key_stride=None if stride == 1 else stride, **how)
+            made = prepare_long_video(self.model, None if stride == 1 else self.model, options, start=start)
             return torch.cat(list(made.videos(self.sampling.seed, numbers)), dim=2)[:, :, :frames].float()
         latents = self.model.codec.latents_of(frames)
-        slots = both_ends(self.given, latents)
+        count, slots = self.given.count, both_ends(self.given.count, latents)
         gaps = gap_sampler(self.model, LongOptions(**how), slots, seed=self.sampling.seed, videos=numbers)
         start, end = self._encoded_ends(_floats(clip).to(self.model.device))
-        known = torch.cat([start, start.new_zeros(*start.shape[:2], latents - 2 * self.given, *start.shape[3:]), end], dim=2)
+        known = torch.cat([start, start.new_zeros(*start.shape[:2], latents - 2 * count, *start.shape[3:]), end], dim=2)
         noise = VideoNoise(self.sampling.seed, numbers, stage=(STAGES["gap"], 0))
         filled = gaps(known.expand(self.samples, -1, -1, -1, -1), slots, noise)
         return self.model.codec.decode(check_finite(filled, self.model.name)).float()
@@ -90,17 +91,17 @@ class Completion:
     def _encoded_ends(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Return the given latents of both ends, each of its own frames alone, so that no new frame is seen."""
         codec, f_t = self.model.codec, self.model.codec.temporal_factor
-        start, end = video[:, :, : codec.frames_of(self.given)], video[:, :, -self.given * f_t :]
+        start, end = video[:, :, : codec.frames_of(self.given.count)], video[:, :, -self.given.count * f_t :]
         if codec.frames_of(1) < f_t:  # the first latent is a frame alone: the end gets one, which is left out again
             end = torch.cat([end[:, :, :1], end], dim=2)
-        return codec.encode(start).float(), codec.encode(end).float()[:, :, -self.given :]
+        return codec.encode(start).float(), codec.encode(end).float()[:, :, -self.given.count :]
 
     def facts(self) -> FakeSource:
         """Return what a result says of the samples."""
         how, settings = self.sampling, self.model.trained_settings()
         guidance = settings.guidance if how.guidance is None else how.guidance
         found = FakeSource.of_model(self.origin, self.model.solver(how), guidance=guidance, seed=how.seed)
-        return replace(found, kind=self.kind, given=self.given, samples=self.samples)
+        return replace(found, kind=self.kind, given=self.given.count, samples=self.samples)
 
 
 def _floats(clip: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from lvdm.jobs.evaluate import USUAL, EvalSettings, Model, Videos
 from lvdm.jobs.evaluate_reconstruction import PROTOCOL, of_held_out
 from lvdm.models.features.perceptual import lpips_distance
 from lvdm.processes import process_group
-from lvdm.types import UserError
+from lvdm.types import UserError, clip_span
 
 
 def evaluate_completion(
@@ -32,7 +32,8 @@ def evaluate_completion(
 ) -> Result:
     """Return how near a model's completions of real clips are to the truth: scores of the new frames alone.
 
-    Clips are those of the held-out split, as long as the model's window and at its own size; `settings.changes` may change it.
+    Clips are those of the held-out split, as long as the model's window (of keys and their gaps, if it continues
+    latents further apart) and at its own size; `settings.changes` may change it.
 
     Args:
         kind: "continuation" is given the first latents of a clip, "infilling" those of both ends.
@@ -49,14 +50,14 @@ def evaluate_completion(
         raise UserError(f"samples is {samples}; give 1 or more of each clip")
     with process_group():
         loaded, path = settings.open_model(model)
-        given = choose_given(loaded, kind, given)
-        window = loaded.codec.frames_of(loaded.trained_settings().latent_shape[1])
-        settings = of_held_out(settings, loaded, frames=window)
+        chosen_given = choose_given(loaded, kind, given)
+        window = clip_span(loaded.trained_settings().latent_shape[1], chosen_given.stride)
+        settings = of_held_out(settings, loaded, frames=loaded.codec.frames_of(window))
         chosen = reconstruction_protocol(settings.protocol(PROTOCOL, features))
         source = settings.open_real(real, chosen)
         assert source is not None, "every distance looks at real clips"
         nets = {f"lpips_{net}": lpips_distance(net, without="leave LPIPS out").to(loaded.device) for net in lpips}
-        completion = Completion(kind, origin_of(loaded, None, path), loaded, sampling or Sampling(), given, samples, nets)
+        completion = Completion(kind, origin_of(loaded, None, path), loaded, sampling or Sampling(), chosen_given, samples, nets)
         network = NO_FEATURES if features is None else settings.extractor(chosen)
         return measure_completion(
             chosen, source, completion, network, settings.scores(chosen), settings.measuring(num, allow_fewer=True)

@@ -18,6 +18,7 @@ from lvdm.diffusion.objectives import X0Objective
 from lvdm.diffusion.schedules import Cosine
 from lvdm.evaluation import Moments, frechet_distance
 from lvdm.evaluation.completion import Completion
+from lvdm.evaluation.given_latents import Given
 from lvdm.evaluation.results.provenance import WeightsInMemory
 from lvdm.evaluation.results.report import compare
 from lvdm.evaluation.results.result import read_result
@@ -79,7 +80,7 @@ def test_only_new_frames_are_compared_with_the_truth(kind: str, new: slice) -> N
 def test_the_best_of_several_samples_is_each_clips_own() -> None:
     noisy, clips = model(spread=3.0), still()
     result = lvdm.evaluate_completion(noisy, clips, samples=3, settings=SETTINGS)
-    how = Completion("continuation", WeightsInMemory("m", "0"), noisy, lvdm.Sampling(), 1, 3, {})
+    how = Completion("continuation", WeightsInMemory("m", "0"), noisy, lvdm.Sampling(), Given(1), 3, {})
     found = []
     for number, clip in enumerate(torch.from_numpy(clips)):
         made = how.complete(clip, number)[:, :, 2:].clamp(-1, 1)
@@ -101,7 +102,7 @@ class OfWholeClip(Brighter):
 def test_an_infill_model_infills_and_does_not_see_the_new_frames() -> None:
     trained = Trained({"infill": TrainedTask(1, [[], [0, 11]])})
     infill = replace(model(), codec=Codec(OfWholeClip()), trained=trained)
-    how = Completion("infilling", WeightsInMemory("m", "0"), infill, lvdm.Sampling(), 1, 2, {})
+    how = Completion("infilling", WeightsInMemory("m", "0"), infill, lvdm.Sampling(), Given(1), 2, {})
     clip = torch.from_numpy(toys(1, frames=FRAMES)[0])
     other = clip.clone()
     other[2:-2] = 255
@@ -115,10 +116,21 @@ def test_what_is_given_is_what_the_model_learned() -> None:
     assert lvdm.evaluate_completion(trained(1), still(), settings=SETTINGS).fake.given == 3
     with pytest.raises(UserError, match="given is 2, and the model was trained to continue 3 or 4 latents"):
         lvdm.evaluate_completion(trained(1), still(), given=2, settings=SETTINGS)
-    with pytest.raises(UserError, match="trained on latents 4 apart; completion measures consecutive latents"):
+    with pytest.raises(UserError, match="trained on latents 4 apart and fills no gaps; give a joint model"):
         lvdm.evaluate_completion(trained(4), still(), settings=SETTINGS)
     infill = replace(model(), trained=Trained({"infill": TrainedTask(1, [[], [0, 1, 10, 11]])}))
     assert lvdm.evaluate_completion(infill, still(), "infilling", settings=SETTINGS).fake.given == 2
+
+
+def test_a_joint_model_continues_keys_and_fills_the_gaps_as_it_learned_to() -> None:
+    """Of a window of 9 keys, every second latent: 17 latents of 2 frames, the first 3 of them given by 2 keys."""
+    tasks = {"predict": TrainedTask(2, [[0, 1]]), "infill": TrainedTask(1, [[0, 2, 4, 6, 8]])}
+    settings = SamplingSettings((24, 9, 8, 8), steps=1, condition_noise=0, gap_noise=0, spacing="trailing")
+    joint, clips = replace(model(), settings=settings, trained=Trained(tasks)), np.full((2, 34, 16, 16, 3), 100, np.uint8)
+    clips[:, 6:] += 51
+    result = lvdm.evaluate_completion(joint, clips, settings=replace(SETTINGS, changes={}))
+    assert result.protocol.frames == 34 and (result.fake.given, result.num_real) == (2, 2)
+    assert result.values["psnr_clip"].value == pytest.approx(10 * np.log10(4 / (2 * 51 / 255) ** 2), rel=1e-4)
 
 
 def test_completions_of_other_conditions_are_not_compared() -> None:
