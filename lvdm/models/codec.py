@@ -155,7 +155,9 @@ class Codec(nn.Module):
         z = _at_least_float32(latent) / self.scale - self.shift
         with self._computing(latent.device):
             video = self.autoencoder.decode(z.to(self.dtype))
-        return check_decoded(video, (len(z), 3, *video_shape(self, z.shape[1:])), self.autoencoder).to(self.dtype)
+        frames, height, width = video_shape(self, z.shape[1:])
+        known = None if self.first_frame_alone else frames  # such autoencoders decode some numbers of latents to more frames
+        return check_decoded(video, (len(z), 3, known, height, width), self.autoencoder).to(self.dtype)
 
     def decode_stream(self, latents: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decode chunks of latents (b, c, n, h, w), n free, in windows. Memory does not grow with the length of the video.

@@ -15,6 +15,8 @@ from lvdm.cli import train
 from lvdm.diffusion.masks import FirstFrames
 from lvdm.diffusion.objectives import VObjective
 from lvdm.diffusion.schedules import Cosine
+from lvdm.models.autoencoders import PatchVAE3D
+from lvdm.models.codec import Codec
 from lvdm.sampling.pipeline import SamplingSettings, VideoModel
 from lvdm.training import GivenFrames, LatentDiffusion
 from lvdm.training.seeding import generator_for
@@ -23,6 +25,10 @@ from lvdm.types import Condition, DenoiserInputs, UserError, check_inputs
 
 ALLOW = ["--allow-module", "tiny_denoisers"]
 PREDICT = {"predict": Task(FirstFrames([1]))}
+
+
+def codec() -> Codec:
+    return Codec(PatchVAE3D((8,), ((1, 1, 1),), latent_channels=2))
 
 
 def stage(denoiser: nn.Module, **options: object) -> LatentDiffusion:
@@ -38,7 +44,7 @@ def test_a_network_that_takes_no_mask_is_refused_for_tasks_that_give_frames() ->
 
 def test_a_table_of_classes_is_none_of_noise_levels_whatever_its_name() -> None:
     stage(Classes(), given=GivenFrames(max_level=250))
-    model = VideoModel(nn.Identity(), Classes(), Cosine(), VObjective(), SamplingSettings((2, 3, 4, 4), steps=2))
+    model = VideoModel(codec(), Classes(), Cosine(), VObjective(), SamplingSettings((2, 3, 4, 4), steps=2))
     assert model.sample_latents(2, label=[2, 0]).shape == (2, 2, 3, 4, 4)
     with pytest.raises(UserError, match="classes 0 to 2"):
         model.sample_latents(2, label=3)
@@ -94,9 +100,7 @@ def test_inputs_that_contradict_each_other_are_refused(inputs: dict, words: str)
 
 
 def test_sampling_refuses_text_that_a_users_network_does_not_take() -> None:
-    model = VideoModel(
-        nn.Identity(), Plain(), Cosine(), VObjective(), SamplingSettings((2, 3, 4, 4), fps=8, steps=2), name="mine"
-    )
+    model = VideoModel(codec(), Plain(), Cosine(), VObjective(), SamplingSettings((2, 3, 4, 4), fps=8, steps=2), name="mine")
     with pytest.raises(UserError, match="mine takes no text"):
         model.sample_latents(1, context=torch.zeros(1, 2, 4))
     model.sample_latents(1)

@@ -157,4 +157,4 @@ def test_it_trains_from_a_config_loads_from_its_file_samples_and_estimates_its_m
     assert losses[-1] < losses[0] and np.isfinite(losses).all()
     model = lvdm.load(tmp_path / "dit" / "model.safetensors")
     assert model.sample(1).shape == (1, 16, 16, 16, 3)
-    assert len(list(lvdm.sample_long(model, frames=40, key_stride=1))) == 40
+    assert len(list(lvdm.sample_long(model, frames=40))) == 40
