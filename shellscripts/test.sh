@@ -5,7 +5,7 @@
 #   bash shellscripts/test.sh tests/test_setup.py    passes its arguments to pytest
 #
 # Hardware  2 CPU cores, no GPU
-# Time      about 10 minutes on 2 cores without the first installation
+# Time      about 15 minutes on 2 cores without the first installation
 # Result    pytest's last line; exit status 0 if all tests pass
 LVDM_EXTRAS=test source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 
